@@ -1,0 +1,141 @@
+# Ballast. `make help` lists the targets; every library is looked for and one line says what was found.
+#
+# Variants stand side by side: build/release, build/asan, build/tsan (make VARIANT=asan).
+
+VARIANT ?= release
+BUILD   := build/$(VARIANT)
+CC      ?= gcc
+PYTHON  ?= /usr/bin/python3
+MARCH   ?= native
+CUDA_HOME ?= /usr/local/cuda
+NVCC    ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+
+# -- what the machine has ---------------------------------------------------------------------------------------------
+can_link = $(shell echo 'int main(void){return 0;}' | $(CC) -x c - -o /dev/null $(1) >/dev/null 2>&1 && echo 1)
+has_header = $(shell echo '\#include <$(1)>' | $(CC) $(2) -x c -E - >/dev/null 2>&1 && echo 1)
+has_lib = $(and $(call has_header,$(1),$(3)),$(call can_link,$(2)))
+
+HAVE_ZLIB     := $(call has_lib,zlib.h,-lz)
+HAVE_CJSON    := $(call has_lib,cjson/cJSON.h,-lcjson)
+GLPK     ?= $(if $(call has_lib,glpk.h,-lglpk),1,0)
+OPENBLAS ?= $(if $(call has_lib,cblas.h,-lopenblas),1,0)
+CUDA     ?= $(if $(NVCC),1,0)
+NCCL     ?= $(if $(call has_header,nccl.h,-I$(CUDA_HOME)/include),1,0)
+MPICC    ?= $(shell command -v mpicc 2>/dev/null)
+MPI      ?= $(if $(MPICC),1,0)
+
+# -- flags ------------------------------------------------------------------------------------------------------------
+WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
+OPT_release := -O3 -g -march=$(MARCH)
+OPT_asan := -O1 -g -march=$(MARCH) -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -march=$(MARCH) -fsanitize=thread -fno-omit-frame-pointer
+CFLAGS  += -std=c11 -D_GNU_SOURCE -ffp-contract=off $(WARN) $(OPT_$(VARIANT)) -I. -MMD -MP
+LDFLAGS += $(filter -fsanitize%,$(OPT_$(VARIANT)))
+LIBS    := -lcjson -lz -lm -lpthread
+
+# -- sources: a file belongs to the folder it lies in -----------------------------------------------------------------
+SRC_base      := $(wildcard base/*.c)
+SRC_traces    := $(filter-out traces/main.c,$(wildcard traces/*.c))
+SRC_costmodel := $(wildcard costmodel/*.c)
+SRC_planner   := $(filter-out planner/main.c planner/command_%.c,$(wildcard planner/*.c)) \
+                 $(wildcard planner/place/*.c planner/baselines/*.c planner/passes/*.c planner/search/*.c)
+SRC_plan_cmd  := $(wildcard planner/command_*.c)
+SRC_milp      := $(wildcard planner/milp/*.c)
+SRC_executor  := $(filter-out %_main.c,$(wildcard executor/*.c)) $(wildcard executor/cpu/*.c) \
+                 $(filter-out executor/transport/mpi.c executor/transport/nccl.c,$(wildcard executor/transport/*.c))
+
+obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+
+BASE    := $(call obj,$(SRC_base) $(SRC_traces) $(SRC_costmodel))
+PLANNER := $(call obj,$(SRC_planner))
+MILP    := $(call obj,$(SRC_plan_cmd) $(SRC_milp))
+EXEC    := $(call obj,$(SRC_executor))
+
+PROGRAMS := $(if $(wildcard traces/main.c),$(BUILD)/ballast-trace) \
+            $(if $(wildcard planner/main.c),$(BUILD)/ballast-plan) \
+            $(if $(wildcard executor/train_main.c),$(BUILD)/ballast-train) \
+            $(if $(wildcard executor/profile_main.c),$(BUILD)/ballast-profile)
+
+GLPK_FLAGS := $(if $(filter 1,$(GLPK)),-DBL_HAVE_GLPK)
+GLPK_LIBS  := $(if $(filter 1,$(GLPK)),-lglpk)
+BLAS_FLAGS := $(if $(filter 1,$(OPENBLAS)),-DBL_HAVE_OPENBLAS)
+BLAS_LIBS  := $(if $(filter 1,$(OPENBLAS)),-lopenblas)
+
+# -- targets ----------------------------------------------------------------------------------------------------------
+.PHONY: all programs tests bench lint format clean help found
+all: found programs
+
+## help: this list
+help:
+	@echo "make [VARIANT=release|asan|tsan] [GLPK=0] [OPENBLAS=0] [CUDA=0] [TARGET]"
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sed 's/^/  /'
+
+yes_no = $(if $(filter 1,$(1)),yes,no $(2))
+found:
+	@echo "zlib      $(call yes_no,$(HAVE_ZLIB),(needed: zlib1g-dev))"
+	@echo "cJSON     $(call yes_no,$(HAVE_CJSON),(needed: libcjson-dev))"
+	@echo "GLPK      $(call yes_no,$(GLPK),(no proofs by place --prove))"
+	@echo "OpenBLAS  $(call yes_no,$(OPENBLAS),(slow plain C matrix products))"
+	@echo "nvcc      $(call yes_no,$(CUDA),(CPU backend only))"
+	@echo "NCCL      $(call yes_no,$(NCCL),(no nccl transport))"
+	@echo "MPI       $(call yes_no,$(MPI),(no mpi transport))"
+
+## programs: the programs of this variant, in build/VARIANT/
+programs: $(PROGRAMS)
+
+$(BUILD)/ballast-trace: $(BUILD)/traces/main.o $(BASE)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/ballast-plan: $(BUILD)/planner/main.o $(BASE) $(PLANNER) $(MILP)
+	$(CC) $(LDFLAGS) -o $@ $^ $(GLPK_LIBS) $(LIBS)
+$(BUILD)/ballast-train: $(BUILD)/executor/train_main.o $(BASE) $(PLANNER) $(EXEC)
+	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+$(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(EXEC)
+	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+
+$(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
+$(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
+$(BUILD)/executor/%.o: CFLAGS += $(BLAS_FLAGS)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -c -o $@ $<
+
+# Tests in C: tests/unit/test_*.c link base to planner; tests/unit/milp_*.c also the solver; tests/exec/test_*.c the
+# executor; bench/*.c under tests/ likewise by prefix.
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+MILP_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/milp_*.c))
+EXEC_TESTS := $(patsubst tests/exec/%.c,$(BUILD)/tests/exec/%,$(wildcard tests/exec/test_*.c))
+BENCHES    := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/plan_*.c tests/bench/exec_*.c))
+
+## tests: builds the C test programs (tests/run runs them)
+tests: programs $(UNIT_TESTS) $(MILP_TESTS) $(EXEC_TESTS)
+$(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(MILP_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER) $(MILP)
+	$(CC) $(LDFLAGS) -o $@ $^ $(GLPK_LIBS) $(LIBS)
+$(EXEC_TESTS): $(BUILD)/tests/exec/%: $(BUILD)/tests/exec/%.o $(BASE) $(PLANNER) $(EXEC)
+	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+$(BUILD)/tests/bench/plan_%: $(BUILD)/tests/bench/plan_%.o $(BASE) $(PLANNER)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+$(BUILD)/tests/bench/exec_%: $(BUILD)/tests/bench/exec_%.o $(BASE) $(PLANNER) $(EXEC)
+	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+
+## bench: measures against a peer in the same run; a table and build/bench.json
+bench: programs $(BENCHES)
+	$(PYTHON) tests/bench/run.py --build $(BUILD) --json build/bench.json
+
+## lint: clang-tidy and cppcheck, where installed
+lint:
+	@command -v cppcheck >/dev/null && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
+	  --suppress=missingIncludeSystem --error-exitcode=1 -I. base traces costmodel planner executor || echo "cppcheck is not installed"
+
+## format: clang-format over all C sources
+format:
+	clang-format -i $$(git ls-files '*.c' '*.h' '*.cu')
+
+## clean: removes build/
+clean:
+	rm -rf build
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.SECONDARY:

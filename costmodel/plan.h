@@ -1,0 +1,77 @@
+/* plan.h - layouts and placements, and the plan file that carries them (DESIGN section 7).
+ *
+ * A placement gives every expert of every layer one home rank of the expert-parallel group and any number of copies. */
+#ifndef BL_COSTMODEL_PLAN_H
+#define BL_COSTMODEL_PLAN_H
+
+#include "base/status.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* World = tp x cp x dp x pp = etp x ep x edp x pp: the attention grid and the expert grid fold independently. */
+typedef struct bl_layout {
+  int32_t tp, cp, dp, pp, vp, etp, ep, edp;
+  int32_t zero;          /* 0, 1 or 3 */
+  int32_t micro_batch;   /* sequences in one micro-batch of one data-parallel rank */
+  int32_t micro_batches; /* micro-batches in a step */
+  int32_t n_stages;      /* pp * vp */
+  int32_t *stage_first;  /* [n_stages + 1]: stage s holds layers stage_layers[stage_first[s] .. stage_first[s+1]) */
+  int32_t *stage_layers; /* [all layers] */
+} bl_layout;
+
+typedef struct bl_copy {
+  int32_t expert, rank;
+  double share; /* of the expert's tokens, in (0,1]; the home takes the rest; a hint, quotas are what runs */
+} bl_copy;
+
+typedef struct bl_layer_placement {
+  int32_t layer;
+  int32_t *home; /* [experts] */
+  bl_copy *copies;
+  int32_t n_copies;
+  double imbalance, bound; /* predicted max/mean load; proved lower bound of it */
+  const char *proof;       /* name of the bound's proof; a static string */
+} bl_layer_placement;
+
+typedef struct bl_placement {
+  int32_t ranks, experts, layers;
+  int32_t *slots; /* [ranks]: distinct experts a rank can hold, homes plus copies */
+  bl_layer_placement *layer;
+} bl_placement;
+
+typedef struct bl_plan {
+  bool has_layout, has_placement, has_predicted, has_bound;
+  bl_layout layout;
+  bl_placement placement;
+  double predicted_step_us, predicted_imbalance, predicted_memory_bytes;
+  double bound_imbalance, bound_gap;
+  char bound_proof[64];
+} bl_plan;
+
+/*! bl_home_contiguous() : expert e lives at e / ceil(experts / ranks). Works where ranks do not divide experts. */
+int32_t bl_home_contiguous(int32_t expert, int32_t experts, int32_t ranks);
+
+/*! bl_layout_default() : dp = ep = ranks, everything else 1, one stage with `layers` layers. */
+bl_status bl_layout_default(bl_layout *layout, int32_t ranks, int32_t layers, int32_t micro_batch,
+                            int32_t micro_batches);
+void bl_layout_free(bl_layout *layout);
+
+/*! bl_layout_check() : the two grids fold to the same world, stages cover every layer once, all sizes positive. */
+bl_status bl_layout_check(const bl_layout *layout, int32_t layers, const char *where);
+
+/*! bl_placement_create() : contiguous homes, no copies, `slots_per_rank` slots (or 0: as many as homes need).
+ *  The placement owns all its arrays; copies[] is replaced through bl_placement_set_copies. */
+bl_status bl_placement_create(int32_t ranks, int32_t experts, int32_t layers, int32_t slots_per_rank,
+                              bl_placement *out);
+bl_status bl_placement_set_copies(bl_placement *placement, int32_t layer, const bl_copy *copies, int32_t n);
+void bl_placement_free(bl_placement *placement);
+
+/*! bl_placement_check() : every home and copy names an existing rank, no rank holds an expert twice or more experts
+ *  than its slots, shares lie in (0,1] and sum to at most 1.  `where` opens the sentence. */
+bl_status bl_placement_check(const bl_placement *placement, const char *where);
+
+bl_status bl_plan_load(const char *path, bl_plan *out);        /* strict; checks layout and placement */
+bl_status bl_plan_save(const char *path, const bl_plan *plan); /* atomic */
+void bl_plan_free(bl_plan *plan);
+
+#endif
