@@ -1,0 +1,92 @@
+/* backend.h - the seam between the training algorithm and the machine that computes it.
+ *
+ * A backend is memory + streams + events + about 30 whole operations (ops.def). The algorithm (everything in executor/
+ * outside cpu/, cuda/, transport/) is compiled once, calls through this vtable and never dereferences a device pointer.
+ * The CPU backend is the specification of every operation; a new one is compared with it operation by operation.
+ *
+ * Numbers: activations and working weights are of the backend's compute type (`bl_num`, `num_bytes` each: fp32, later
+ * bf16); master weights, moments, gradients, statistics and losses are always fp32. Where the compute type is fp32 the
+ * working weight and its master are the same buffer.
+ * Order: operations on one stream run in the order they were issued. Results do not depend on the number of threads or
+ * on timing: every sum has a fixed order, no float atomics.
+ * Errors: an operation validates nothing that its caller owns; a device failure is reported by the next call that can
+ * return a status (sync at the latest). */
+#ifndef BL_EXECUTOR_BACKEND_H
+#define BL_EXECUTOR_BACKEND_H
+
+#include "base/status.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef void bl_num;                /* an element of the compute type: bl_num * is a device pointer */
+typedef struct bl_stream bl_stream; /* backend-defined; the CPU backend's streams are synchronous */
+typedef struct bl_event bl_event;
+typedef struct bl_backend bl_backend; /* one per rank; used by the rank's thread alone */
+
+/* One expert's part in a grouped operation: `rows` rows from row `first` of the batch, with the expert's own matrices.
+ */
+typedef struct bl_group {
+  int32_t first, rows;
+  const bl_num *weight; /* [out][in] */
+  const bl_num *bias;   /* [out] or NULL */
+  float *grad_weight;   /* accumulated into by the dw operation */
+  float *grad_bias;     /* or NULL */
+} bl_group;
+
+/* Hyperparameters of one AdamW update. */
+typedef struct bl_adamw {
+  float lr, beta1, beta2, eps, decay;
+  float grad_scale;                         /* gradients are multiplied by this (clip, 1 / micro-batches) */
+  float bias_correction1, bias_correction2; /* 1 - beta^step */
+} bl_adamw;
+
+typedef struct bl_ops {
+#define BL_OP(name, args) void(*name) args;
+#include "executor/ops.def"
+#undef BL_OP
+} bl_ops;
+
+enum {
+#define BL_OP(name, args) BL_OP_##name,
+#include "executor/ops.def"
+#undef BL_OP
+  BL_OP_COUNT
+};
+
+/*! bl_op_names : the operations' names in the order of ops.def. */
+extern const char *const bl_op_names[BL_OP_COUNT];
+
+struct bl_backend {
+  const char *name; /* "cpu", "cuda" */
+  size_t num_bytes; /* of the compute type */
+  bool host_memory; /* device pointers may be read by the host (CPU backend) */
+  bl_ops ops;       /* the first argument of every operation is a stream of this backend */
+
+  /* Memory: zeroed, 64-byte aligned; fails with BL_EMACHINE. Peak = most bytes held at once. */
+  bl_status (*alloc)(bl_backend *be, size_t bytes, void *out_pointer);
+  void (*release)(bl_backend *be, void *pointer); /* NULL is fine */
+  size_t (*memory_peak)(const bl_backend *be);
+
+  /* Copies enqueue on the stream; host memory must stay until the stream is synced. */
+  void (*to_device)(bl_stream *s, void *device, const void *host, size_t bytes);
+  void (*to_host)(bl_stream *s, void *host, const void *device, size_t bytes);
+  void (*copy)(bl_stream *s, void *to, const void *from, size_t bytes);
+  void (*zero)(bl_stream *s, void *device, size_t bytes);
+
+  bl_status (*stream_create)(bl_backend *be, bl_stream **out);
+  void (*stream_destroy)(bl_stream *s);
+  bl_status (*stream_sync)(bl_stream *s); /* waits; reports device failures */
+  bl_status (*event_create)(bl_backend *be, bl_event **out);
+  void (*event_destroy)(bl_event *e);
+  void (*event_record)(bl_event *e, bl_stream *s);
+  void (*event_wait)(bl_stream *s, bl_event *e);                /* work issued to s from now on waits for e */
+  double (*event_us)(const bl_event *from, const bl_event *to); /* both reached */
+
+  void (*destroy)(bl_backend *be);
+};
+
+/*! bl_backend_cpu_create() : the reference backend. Single-threaded: a run of R ranks uses R cores. */
+bl_status bl_backend_cpu_create(bl_backend **out);
+
+#endif
