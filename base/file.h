@@ -1,4 +1,4 @@
-/* file.h - reading files whole or as a stream (plain or gzip), and writing them so that nothing half-written stays.
+/* file.h - reading files whole (plain or gzip), and writing them so that nothing half-written stays.
  *
  * Errors name the file. A file that cannot be opened, read or is too long is BL_EINPUT; a failing write (full disk,
  * unwritable folder) is BL_EMACHINE, except that an output path which cannot be created at all is BL_EINPUT. */
@@ -17,13 +17,15 @@ bl_status bl_file_read(const char *path, uint64_t max_bytes, char **bytes, uint6
 bool bl_path_exists(const char *path);
 bool bl_path_is_folder(const char *path);
 
-/*! bl_folder_create() : mkdir -p. */
+/*! bl_folder_create() : mkdir -p: the folder and its missing parents; an existing folder is fine. */
 bl_status bl_folder_create(const char *path);
 
 /* Output file. Bytes go to "<path>.tmp.<pid>" beside the target; commit() flushes, syncs, renames; discard() removes.
- * "-" is standard output, "/dev/..." and pipes are written directly. */
+ * Until commit an older file at the path stays as it is; afterwards its permissions are kept, and a symbolic link still
+ * points to the file. "-" is standard output; "/dev/..." and pipes are written directly. At most 64 at a time. */
 typedef struct bl_output bl_output;
 
+/*! bl_output_open() : starts the file.  @return : BL_OK, BL_EINPUT when it cannot be created at `path`, BL_EMACHINE. */
 bl_status bl_output_open(const char *path, bl_output **out);
 FILE *bl_output_stream(bl_output *output); /* for fprintf/fwrite; errors are found at commit */
 bl_status bl_output_write(bl_output *output, const void *bytes, uint64_t n);
@@ -33,7 +35,8 @@ bl_status bl_output_printf(bl_output *output, const char *format, ...) __attribu
 bl_status bl_output_commit(bl_output *output);
 void bl_output_discard(bl_output *output); /* NULL is fine; frees */
 
-/*! bl_output_discard_all() : removes every temporary file still open in this process, for signal and fatal paths. */
+/*! bl_output_discard_all() : removes every temporary file still open in this process, for signal handlers and fatal
+ *  paths: async-signal-safe; frees nothing. A forked child removes nothing of its parent's. */
 void bl_output_discard_all(void);
 
 /*! bl_crc32() : CRC-32 (zlib's) of a range, continuing from `crc` (0 to start). */

@@ -1,7 +1,10 @@
 /* json.h - strict JSON in, tidy JSON out. Reading stands on cJSON.
  *
- * Strict: duplicate keys, unknown keys, wrong types, out-of-range or non-finite numbers, text behind the document and
- * NUL bytes are BL_EINPUT errors of the form "FILE: PATH: expected X, found Y" (PATH such as layout.stages[2][0]). */
+ * Strict: duplicate keys, unknown keys, wrong types, out-of-range or non-finite numbers are BL_EINPUT errors of the
+ * form "FILE: PATH: expected X, found Y" (PATH such as layout.stages[2][0]). What is not JSON by the letter of RFC 8259
+ * (text behind the document, NUL bytes, 01, control characters in strings, more than 64 levels...) is one of the form
+ * "FILE:LINE:COLUMN: expected X, found Y". The C locale's decimal point is taken for granted.
+ * Integers are exact up to 2^53; larger ones are out of range whatever `max` says. */
 #ifndef BL_BASE_JSON_H
 #define BL_BASE_JSON_H
 
@@ -18,6 +21,7 @@ typedef struct bl_json {
   const void *node; /* cJSON; NULL when absent */
 } bl_json;
 
+/*! bl_json_load() : reads a file, plain or gzip, of at most 256 MiB.  The caller frees *out with bl_json_free(). */
 bl_status bl_json_load(const char *path, bl_json_doc **out, bl_json *root);
 
 /*! bl_json_parse() : `name` stands for the file in messages; text is NUL-terminated after `size` bytes. */
@@ -46,19 +50,22 @@ bl_status bl_json_object(bl_json object, const char *key, bl_json *out);
 bl_status bl_json_int_or(bl_json object, const char *key, int64_t min, int64_t max, int64_t *out);
 bl_status bl_json_number_or(bl_json object, const char *key, double min, double max, double *out);
 bl_status bl_json_bool_or(bl_json object, const char *key, bool *out);
+bl_status bl_json_string_or(bl_json object, const char *key, const char **out);
 
 /* Array items. Iterate with first/next (each O(1)). */
 bl_json bl_json_first(bl_json array);
 bl_json bl_json_next(bl_json item);
-bool bl_json_is_null(bl_json value); /* absent */
+bool bl_json_is_null(bl_json value); /* no value: absent, or behind the last item (JSON's null is a value) */
 bl_status bl_json_as_int(bl_json value, int64_t min, int64_t max, int64_t *out);
 bl_status bl_json_as_number(bl_json value, double min, double max, double *out);
 bl_status bl_json_as_string(bl_json value, const char **out);
 bl_status bl_json_as_array(bl_json value, int64_t min_items, int64_t max_items, int64_t *n);
 bool bl_json_value_is_array(bl_json value);
+bool bl_json_value_is_number(bl_json value);
 
 /* Writer: straight to a stream, commas and indentation by itself. `pretty` = indented (short arrays of numbers stay on
- * one line), otherwise one line (JSONL). Non-finite numbers are written as null. Numbers as %.9g. */
+ * one line), otherwise one line (JSONL). Non-finite numbers are written as null. Numbers as %.9g.
+ * At most 64 levels. Bytes of a string that are not UTF-8 are written as the Latin-1 characters of the same value. */
 typedef struct bl_json_writer {
   FILE *stream;
   bool pretty;

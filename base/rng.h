@@ -26,7 +26,8 @@ uint64_t bl_hash_u64(uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 /*! bl_hash_bytes() : 64-bit hash of a byte range, for agreement checks (not cryptographic). */
 uint64_t bl_hash_bytes(const void *bytes, uint64_t n, uint64_t seed);
 
-/* Within a few ulp of the true value, bit-identical everywhere. bl_det_cos2pi(x) = cos(2 pi x), x in [0,1). */
+/* Within 2 ulp of the true value (pow: 2 + |y ln x| ulp), bit-identical everywhere.
+ * bl_det_cos2pi(x) = cos(2 pi x), bl_det_sin2pi(x) = sin(2 pi x), most exact for x in [0, 1). */
 double bl_det_exp(double x);
 double bl_det_log(double x);
 double bl_det_pow(double x, double y); /* x >= 0 */

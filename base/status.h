@@ -28,6 +28,9 @@ typedef enum bl_status {
 /*! bl_status_name() : "OK", "EINPUT", ...; "?" for a value out of range. */
 const char *bl_status_name(bl_status status);
 
+/*! bl_status_meaning() : "the input is wrong", ...: for a failure that left no sentence. */
+const char *bl_status_meaning(bl_status status);
+
 /*! bl_status_exit_code() : the exit code of DESIGN section 8 for this status. */
 int bl_status_exit_code(bl_status status);
 
