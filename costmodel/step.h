@@ -1,0 +1,258 @@
+/* step.h - the step program: everything that one training step of one stage does, as a graph of actions.
+ *
+ * One program, two interpreters: costmodel/simulate prices it with a profile, executor/interpret runs it with a backend
+ * and a transport; planner/passes rewrite it. It is a template over symbolic token counts: built when the layout or an
+ * option changes, never per step. All ranks of a stage run the same program; what differs (tokens, quotas, copies) is
+ * looked up when an action runs.
+ *
+ * An action names the buffers it reads and writes; from them follow its waits (read after write, write after read,
+ * write after write; a sum into a buffer is a read and a write). The issue order is total: the interpreter walks
+ * order[] from front to back and never reorders; each resource executes its own actions in that order. A pass permutes
+ * order[] and keeps the waits; bl_step_check() proves that the result is sound.
+ *
+ * When things run. The program begins where the last optimizer ended:
+ *   choose_hosts, move_home (all layers), zero_grads,
+ *   for each micro-batch: forward layer by layer, head, backward layer by layer; in the first, copy_fill of a layer is
+ *     issued before the layer's attention, so that it runs under it and ends before the layer's first expert_fwd,
+ *   copy_reduce, expert_reduce, dense_reduce (once a step), square_grads, grad_norm, optimizer. */
+#ifndef BL_COSTMODEL_STEP_H
+#define BL_COSTMODEL_STEP_H
+
+#include "costmodel/group.h"
+#include "costmodel/model.h"
+#include "costmodel/plan.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Resources: each runs one action at a time, in issue order. */
+#define BL_RESOURCE_LIST(X)                                                     \
+  X(COMPUTE, "compute")           /* the compute stream */                      \
+  X(INTRA_LINK, "intra_link")     /* links inside a node (or of one process) */ \
+  X(INTER_LINK, "inter_link")     /* links between nodes */                     \
+  X(NETWORK_CARD, "network_card") /* shared by the ranks of a node */           \
+  X(HOST_COPY, "host_copy")       /* copy engine between host and device */     \
+  X(HOST_CPU, "host_cpu")         /* decisions: hosts, shares, quotas */        \
+  X(LAUNCH, "launch")             /* the thread that issues work */
+
+typedef enum bl_resource {
+#define X(name, text) BL_RESOURCE_##name,
+  BL_RESOURCE_LIST(X)
+#undef X
+      BL_RESOURCE_COUNT,
+  BL_RESOURCE_LINK = BL_RESOURCE_COUNT /* in the list below: INTRA_LINK or INTER_LINK, by the group */
+} bl_resource;
+
+/* What an action's cost grows with; the interpreter looks the number up for its rank (and layer, micro-batch). */
+#define BL_AMOUNT_LIST(X)                                                                             \
+  X(NONE, "nothing: a constant")                                                                      \
+  X(TOKENS, "tokens of this rank in the micro-batch")                                                 \
+  X(CHOICES, "token copies that this rank's gate sends: tokens * top_k, less dropped ones")           \
+  X(EXPERT_ROWS, "rows that the experts on this rank take, expert by expert, by the quotas")          \
+  X(EXCHANGE_ROWS, "rows that this rank sends to and receives from each peer, by the quotas")         \
+  X(COUNTS, "one count an expert")                                                                    \
+  X(COPY_WEIGHTS, "weights of the layer's copies that leave or reach this rank, compute type")        \
+  X(COPY_GRADS, "gradients of the layer's copies that leave or reach this rank, fp32")                \
+  X(LATE_COPIES, "weights of copies placed by late repair, and gradients of those they displace")     \
+  X(HOME_GRADS, "gradients of the layer's experts at home on this rank, fp32")                        \
+  X(DENSE_GRADS, "gradients of the layer's dense part (layer -1: embedding and head), fp32")          \
+  X(PARAMETERS, "parameters of the layer that this rank owns (layer -1: embedding and head, or all)") \
+  X(MOVED_STATE, "training state of the layer's homes that leave or reach this rank")                 \
+  X(ACTIVATIONS, "tokens * hidden of the micro-batch")                                                \
+  X(EXPERT_WEIGHTS, "weights of one expert, compute type")
+
+typedef enum bl_amount_kind {
+#define X(name, text) BL_AMOUNT_##name,
+  BL_AMOUNT_LIST(X)
+#undef X
+      BL_AMOUNT_COUNT
+} bl_amount_kind;
+
+/* Action kinds: name, text (the phase of the run log and the simulator), resource, group, amount, what it does.
+ * Resource LINK is INTRA_LINK, or INTER_LINK where the group spans nodes. */
+#define BL_ACTION_LIST(X)                                                                                           \
+  /* between steps */                                                                                               \
+  X(CHOOSE_HOSTS, "choose_hosts", HOST_CPU, NONE, NONE, "hosts of all layers for this step, from past counts")      \
+  X(MOVE_HOME, "move_home", LINK, EP, MOVED_STATE, "weight, master, moments of moved experts to their new homes")   \
+  X(COPY_FILL, "copy_fill", LINK, EP, COPY_WEIGHTS, "weights of the layer's copies, from their homes")              \
+  X(ZERO_GRADS, "zero_grads", COMPUTE, NONE, PARAMETERS, "all gradients of this rank, those of copies too")         \
+  /* forward */                                                                                                     \
+  X(EMBED_FWD, "embed_fwd", COMPUTE, NONE, TOKENS, "x = token + position")                                          \
+  X(ATTENTION_FWD, "attention_fwd", COMPUTE, NONE, TOKENS, "norm1, qkv, attention, out, residual")                  \
+  X(FFN_FWD, "ffn_fwd", COMPUTE, NONE, TOKENS, "dense layer: norm2, fc1, activation, fc2, residual")                \
+  X(GATE_FWD, "gate_fwd", COMPUTE, NONE, TOKENS, "norm2, logits, choices and weights, counts of this rank")         \
+  X(SHARED_FWD, "shared_fwd", COMPUTE, NONE, TOKENS, "shared experts on norm2's output")                            \
+  X(EXCHANGE_COUNTS, "exchange_counts", LINK, EP, COUNTS, "counts (and placement hash) of all ranks to all")        \
+  X(SOLVE_SHARES, "solve_shares", HOST_CPU, NONE, NONE, "shares and quotas of this layer and micro-batch")          \
+  X(LATE_FILL, "late_fill", LINK, EP, LATE_COPIES, "late repair only: displaced gradients home, new copies filled") \
+  X(SCATTER, "scatter", COMPUTE, NONE, CHOICES, "tokens into the send buffer, by host")                             \
+  X(DISPATCH, "dispatch", LINK, EP, EXCHANGE_ROWS, "rows to the hosts of their experts")                            \
+  X(EXPERT_FWD, "expert_fwd", COMPUTE, NONE, EXPERT_ROWS, "rows by expert: fc1, activation, fc2, rows by source")   \
+  X(COMBINE, "combine", LINK, EP, EXCHANGE_ROWS, "rows back to their sources")                                      \
+  X(GATHER, "gather", COMPUTE, NONE, CHOICES, "x += weighted sum of the rows (and of the shared experts)")          \
+  X(HEAD, "head", COMPUTE, NONE, TOKENS, "final norm, logits, loss, and the backward of all three")                 \
+  /* backward */                                                                                                    \
+  X(GATHER_BWD, "gather_bwd", COMPUTE, NONE, CHOICES, "gradients of rows and of gate weights")                      \
+  X(SHARED_BWD, "shared_bwd", COMPUTE, NONE, TOKENS, "shared experts: input and weight gradients")                  \
+  X(COMBINE_BWD, "combine_bwd", LINK, EP, EXCHANGE_ROWS, "row gradients to the hosts")                              \
+  X(EXPERT_DX, "expert_dx", COMPUTE, NONE, EXPERT_ROWS, "rows by expert: gradient of hidden and of input rows")     \
+  X(DISPATCH_BWD, "dispatch_bwd", LINK, EP, EXCHANGE_ROWS, "input gradients back to the sources")                   \
+  X(EXPERT_DW, "expert_dw", COMPUTE, NONE, EXPERT_ROWS, "weight gradients of homes and copies, accumulated")        \
+  X(SCATTER_BWD, "scatter_bwd", COMPUTE, NONE, CHOICES, "input gradients summed a token")                           \
+  X(GATE_BWD, "gate_bwd", COMPUTE, NONE, TOKENS, "gate and norm2: input and weight gradients, residual")            \
+  X(FFN_BWD, "ffn_bwd", COMPUTE, NONE, TOKENS, "dense layer: input and weight gradients, residual")                 \
+  X(ATTENTION_BWD, "attention_bwd", COMPUTE, NONE, TOKENS, "attention and norm1: input and weight gradients")       \
+  X(EMBED_BWD, "embed_bwd", COMPUTE, NONE, TOKENS, "gradients of token and position embeddings")                    \
+  /* end of the step */                                                                                             \
+  X(COPY_REDUCE, "copy_reduce", LINK, EP, COPY_GRADS, "gradients of copies added to their homes, in rank order")    \
+  X(EXPERT_REDUCE, "expert_reduce", LINK, EDP, HOME_GRADS, "expert gradients summed over replicas")                 \
+  X(DENSE_REDUCE, "dense_reduce", LINK, DP, DENSE_GRADS, "dense gradients summed over replicas")                    \
+  X(SQUARE_GRADS, "square_grads", COMPUTE, NONE, PARAMETERS, "sum of squares of each tensor's gradient")            \
+  X(GRAD_NORM, "grad_norm", LINK, WORLD, NONE, "squares and losses of all ranks; norm in (layer, expert) order")    \
+  X(OPTIMIZER, "optimizer", COMPUTE, NONE, PARAMETERS, "clip and AdamW of what this rank owns in the layer")        \
+  /* emitted by no builder yet: stages, tensor parallelism, offload and recomputation are these actions more */     \
+  X(SEND_ACTIVATION, "send_activation", LINK, PP, ACTIVATIONS, "x, or its gradient, to the neighbouring stage")     \
+  X(RECV_ACTIVATION, "recv_activation", LINK, PP, ACTIVATIONS, "x, or its gradient, from the neighbouring stage")   \
+  X(ALL_REDUCE, "all_reduce", LINK, TP, ACTIVATIONS, "partial sums of a split matrix product")                      \
+  X(LOAD_EXPERT, "load_expert", HOST_COPY, NONE, EXPERT_WEIGHTS, "an expert's weights from host to device")         \
+  X(DROP_EXPERT, "drop_expert", HOST_COPY, NONE, EXPERT_WEIGHTS, "an expert's state back to the host, slot freed")
+
+typedef enum bl_action_kind {
+#define X(name, text, resource, group, amount, what) BL_ACTION_##name,
+  BL_ACTION_LIST(X)
+#undef X
+      BL_ACTION_COUNT
+} bl_action_kind;
+
+/* Buffers: name, text, whether it exists before the step (kept) or is written by the step first (made).
+ * An instance is (kind, layer, micro-batch, piece), -1 where that does not apply. X of layer l is the residual stream
+ * that enters layer l; X of layer `layers` enters the head. */
+#define BL_BUFFER_LIST(X)                                                                    \
+  X(TOKENS, "tokens", true)             /* inputs and targets of a micro-batch */            \
+  X(HISTORY, "history", true)           /* what the policy remembers */                      \
+  X(HOSTS, "hosts", false)              /* of a layer, in force */                           \
+  X(WEIGHT_EMBED, "weight_embed", true) /* embedding and head */                             \
+  X(WEIGHT_DENSE, "weight_dense", true) /* of a layer */                                     \
+  X(WEIGHT_HOME, "weight_home", true)   /* of a layer's experts at home here */              \
+  X(WEIGHT_COPY, "weight_copy", true)   /* of a layer's copies here */                       \
+  X(STATE_EMBED, "state_embed", true)   /* masters and moments */                            \
+  X(STATE_DENSE, "state_dense", true)                                                        \
+  X(STATE_HOME, "state_home", true)                                                          \
+  X(GRAD_EMBED, "grad_embed", false)                                                         \
+  X(GRAD_DENSE, "grad_dense", false)                                                         \
+  X(GRAD_HOME, "grad_home", false)                                                           \
+  X(GRAD_COPY, "grad_copy", false)                                                           \
+  X(X, "x", false)                             /* residual stream entering a layer */        \
+  X(ATTENTION_SAVED, "attention_saved", false) /* norm1 out, qkv, out, log-sum-exp */        \
+  X(MID, "mid", false)                         /* residual stream after attention */         \
+  X(FFN_SAVED, "ffn_saved", false)             /* norm2 out, hidden before activation */     \
+  X(NORM2, "norm2", false)                     /* input of gate and experts */               \
+  X(GATE, "gate", false)                       /* logits, choices, weights */                \
+  X(SHARED_SAVED, "shared_saved", false)                                                     \
+  X(SHARED_OUT, "shared_out", false)                                                         \
+  X(LOCAL_COUNTS, "local_counts", false) /* of this rank's tokens */                         \
+  X(COUNTS, "counts", false)             /* of all ranks */                                  \
+  X(QUOTA, "quota", false)               /* integers that route; the backward reuses them */ \
+  X(SEND, "send", false)                 /* rows by host */                                  \
+  X(RECEIVED, "received", false)         /* rows at their host: input of experts */          \
+  X(EXPERT_SAVED, "expert_saved", false) /* hidden before and after activation */            \
+  X(EXPERT_OUT, "expert_out", false)                                                         \
+  X(BACK, "back", false) /* expert outputs at the source */                                  \
+  X(LOSS, "loss", false)                                                                     \
+  X(DX, "dx", false) /* gradients of the buffers above */                                    \
+  X(DMID, "dmid", false)                                                                     \
+  X(DGATE, "dgate", false)                                                                   \
+  X(DBACK, "dback", false)                                                                   \
+  X(DEXPERT_OUT, "dexpert_out", false)                                                       \
+  X(DHIDDEN, "dhidden", false)                                                               \
+  X(DRECEIVED, "dreceived", false)                                                           \
+  X(DSEND, "dsend", false)                                                                   \
+  X(DNORM2, "dnorm2", false)         /* from the routed experts */                           \
+  X(DSHARED, "dshared", false)       /* from the shared experts */                           \
+  X(SQUARES, "squares", false)       /* of a layer's gradients */                            \
+  X(GRAD_SCALE, "grad_scale", false) /* norm, clip; mean loss */
+
+typedef enum bl_buffer_kind {
+#define X(name, text, kept) BL_BUFFER_##name,
+  BL_BUFFER_LIST(X)
+#undef X
+      BL_BUFFER_COUNT
+} bl_buffer_kind;
+
+extern const char *const bl_resource_names[BL_RESOURCE_COUNT];
+extern const char *const bl_action_names[BL_ACTION_COUNT];
+extern const char *const bl_buffer_names[BL_BUFFER_COUNT];
+extern const bool bl_buffer_kept[BL_BUFFER_COUNT];
+extern const bl_amount_kind bl_action_amounts[BL_ACTION_COUNT];
+
+typedef struct bl_buffer {
+  bl_buffer_kind kind;
+  int32_t layer, micro_batch, piece; /* -1 where it does not apply */
+} bl_buffer;
+
+typedef struct bl_action {
+  bl_action_kind kind;
+  int32_t layer, micro_batch; /* -1 where it does not apply */
+  int32_t piece, pieces;      /* the piece-th of `pieces` parts of the amount; 0 and 1 where whole */
+  int32_t peer_stage;         /* of SEND_ and RECV_ACTIVATION, else -1 */
+  bl_resource resource;
+  bl_group_kind group;
+  int32_t first_use, n_reads, n_writes; /* step.uses[first_use ...]: buffers read, then buffers written */
+  int32_t first_wait, n_waits;          /* step.waits[first_wait ...]: actions that must have ended */
+} bl_action;
+
+typedef struct bl_step {
+  int32_t layers, micro_batches, stage;
+  bl_resource link[BL_GROUP_COUNT]; /* the link that each kind of group uses */
+  int32_t n_actions, n_buffers, n_uses, n_waits;
+  bl_action *actions;
+  int32_t *order; /* [n_actions]: issue order, as indices into actions; as built 0, 1, 2, ... */
+  bl_buffer *buffers;
+  int32_t *uses;  /* indices into buffers */
+  int32_t *waits; /* indices into actions, ascending per action */
+  /* Room behind the arrays while building. */
+  size_t actions_room, buffers_room, uses_room, waits_room;
+} bl_step;
+
+typedef struct bl_step_options {
+  bool moves;             /* homes may move: move_home is in the program */
+  bool copies;            /* copies may exist: copy_fill and copy_reduce are in the program */
+  bool late_repair;       /* late_fill is in the program; needs copies */
+  int32_t ranks_per_node; /* groups that reach beyond use the inter-node link; 0: one node */
+} bl_step_options;
+
+/*! bl_step_build() : the program of `stage` of a layout, with its waits derived and checked.
+ *  @return : BL_OK; BL_ENOTSUP naming the first part of layout or model that has no builder yet (tp, cp, pp, vp, etp
+ *  beyond 1, zero, multi-token modules); BL_EMACHINE. The caller frees with bl_step_free(). */
+bl_status bl_step_build(const bl_model *model, const bl_layout *layout, const bl_step_options *options, int32_t stage,
+                        bl_step *out);
+void bl_step_free(bl_step *step); /* a zeroed step is fine */
+
+/* -- for builders and passes ----------------------------------------------------------------------------------------
+ */
+
+/*! bl_step_add() : appends an action at the end of the order, whole, with its kind's group and resource (a LINK becomes
+ *  step.link[group]). The buffers it uses follow at once: all reads, then all writes; what is summed into is both.
+ *  layer and micro_batch -1 where they do not apply. */
+bl_status bl_step_add(bl_step *step, bl_action_kind kind, int32_t layer, int32_t micro_batch);
+bl_status bl_step_reads(bl_step *step, bl_buffer_kind kind, int32_t layer, int32_t micro_batch);
+bl_status bl_step_writes(bl_step *step, bl_buffer_kind kind, int32_t layer, int32_t micro_batch);
+
+/*! bl_step_derive_waits() : replaces all waits by those that follow from the buffers and the present order. */
+bl_status bl_step_derive_waits(bl_step *step);
+
+/*! bl_step_check() : the program of one rank is sound: order[] is a permutation, no action is issued before one it
+ *  waits for, the waits cover every conflict on a buffer, no made buffer is read before it is written.
+ *  @return : BL_OK, or BL_EINPUT with a sentence that names the actions and the buffer. */
+bl_status bl_step_check(const bl_step *step);
+
+/*! bl_steps_check() : the programs of all ranks together: rank_step[r] is the program of rank r (may be shared). Every
+ *  communicator's ranks issue the same calls in the same order, and running all ranks' resources in issue order, with
+ *  every collective waiting for all its ranks, ends (no cycle over ranks and resources).
+ *  @return : BL_OK, or BL_EINPUT naming group, ranks and actions. */
+bl_status bl_steps_check(const bl_step *const *rank_step, const bl_layout *layout);
+
+/*! bl_action_text() : "dispatch layer 2 micro-batch 0" for messages.  text[96]. */
+void bl_action_text(const bl_action *action, char *text);
+
+#endif
