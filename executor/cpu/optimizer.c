@@ -1,0 +1,65 @@
+/* optimizer.c - loss, norms and the AdamW update. */
+#include "executor/cpu/cpu.h"
+#include "executor/cpu/simd.h"
+#include "executor/op_math.h"
+#include <math.h>
+#include <string.h>
+
+void bl_cpu_cross_entropy(bl_stream *s, float *loss, bl_num *logits, const int32_t *target, int32_t T, int32_t V,
+                          float scale) {
+  (void)s;
+  for (int32_t t = 0; t < T; t++) {
+    float *row = (float *)logits + (int64_t)t * V;
+    loss[t] = 0.0f;
+    if (target[t] < 0) {
+      memset(row, 0, sizeof(float) * (size_t)V);
+      continue;
+    }
+    const float largest = bl_max(row, V), aim = row[target[t]] - largest;
+    for (int32_t v = 0; v < V; v++) row[v] = bl_expf(row[v] - largest);
+    const float sum = bl_sum(row, V), over = scale / sum;
+    for (int32_t v = 0; v < V; v++) row[v] *= over;
+    row[target[t]] -= scale;
+    loss[t] = bl_logf(sum) - aim;
+  }
+}
+
+/* Element i goes to lane i % 16, each lane in double and ascending, the lanes folded by halves. */
+void bl_cpu_sum_sq(bl_stream *s, double *sum, const float *x, int64_t n) {
+  (void)s;
+  double lanes[BL_LANES] = {0};
+  int64_t i = 0;
+  for (; i + BL_LANES <= n; i += BL_LANES) {
+    for (int l = 0; l < BL_LANES; l++) lanes[l] += (double)x[i + l] * (double)x[i + l];
+  }
+  for (int l = 0; i < n; i++, l++) lanes[l] += (double)x[i] * (double)x[i];
+  for (int half = BL_LANES / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
+  }
+  *sum = lanes[0];
+}
+
+void bl_cpu_sum_f32(bl_stream *s, double *sum, const float *x, int64_t n) {
+  (void)s;
+  double total = 0.0;
+  for (int64_t i = 0; i < n; i++) total += (double)x[i];
+  *sum = total;
+}
+
+void bl_cpu_adamw(bl_stream *s, bl_num *weight, float *master, float *m, float *v, const float *grad, int64_t n,
+                  const bl_adamw *hyper) {
+  (void)s;
+  const bl_adamw a = *hyper;
+  const float rest1 = 1.0f - a.beta1, rest2 = 1.0f - a.beta2;
+  const float over1 = 1.0f / a.bias_correction1, over2 = 1.0f / a.bias_correction2;
+  float *restrict w = master, *restrict first = m, *restrict second = v;
+  const float *restrict gradient = grad;
+  for (int64_t i = 0; i < n; i++) {
+    const float g = gradient[i] * a.grad_scale;
+    first[i] = a.beta1 * first[i] + rest1 * g;
+    second[i] = a.beta2 * second[i] + rest2 * (g * g);
+    const float update = first[i] * over1 / (sqrtf(second[i] * over2) + a.eps);
+    w[i] -= a.lr * (update + a.decay * w[i]);
+  }
+  if (weight != (void *)master && n > 0) memcpy(weight, master, sizeof(float) * (size_t)n);
+}
