@@ -27,7 +27,7 @@ enum {
   BL_BLT_BLOCK_BYTES = 32,
   BL_BLT_INDEX_ENTRY_BYTES = 16,
   BL_BLT_TRAILER_BYTES = 16,
-  BL_BLT_MAX_VARINT = 5, /* the zigzag difference of two 32-bit counts has 33 bits */
+  BL_BLT_MAX_VARINT = 5,       /* the zigzag difference of two 32-bit counts has 33 bits */
   BL_BLT_MAX_INFLATION = 1032, /* deflate cannot expand by more */
   BL_BLT_FLAG_LIVE = 1
 };

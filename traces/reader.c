@@ -1,8 +1,8 @@
 /* reader.c - reads .blt files: an index of whole blocks, and one step at a time. */
+#include "traces/reader.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "traces/codec.h"
-#include "traces/reader.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -38,8 +38,7 @@ static bl_status read_at(const bl_trace_reader *reader, uint64_t offset, void *b
     const ssize_t got = pread(reader->fd, to, n, (off_t)offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return bl_fail_errno(BL_EINPUT, "%s: cannot read", reader->path);
-    if (got == 0)
-      return bl_fail(BL_EINPUT, "%s: became shorter while it was read", reader->path);
+    if (got == 0) return bl_fail(BL_EINPUT, "%s: became shorter while it was read", reader->path);
     to += got;
     offset += (uint64_t)got;
     n -= (uint64_t)got;
@@ -56,7 +55,8 @@ static bl_status add_entry(bl_trace_reader *reader, int64_t iteration, uint64_t 
   return BL_OK;
 }
 
-/* Reads the payload of `block`, whose header lies at `offset`, into reader->stored. *whole tells whether its CRC fits. */
+/* Reads the payload of `block`, whose header lies at `offset`, into reader->stored. *whole tells whether its CRC fits.
+ */
 static bl_status read_payload(bl_trace_reader *reader, uint64_t offset, const bl_block *block, bool *whole) {
   BL_TRY(bl_grow(&reader->stored, &reader->stored_capacity, block->stored, 1, "a block of a trace"));
   BL_TRY(read_at(reader, offset + BL_BLT_BLOCK_BYTES, reader->stored, block->stored));
@@ -149,8 +149,7 @@ static bl_status open_file(const char *path, bl_trace_reader *reader) {
   reader->fd = open(path, O_RDONLY | O_CLOEXEC);
   if (reader->fd < 0) return bl_fail_errno(BL_EINPUT, "%s: cannot open", path);
   if (fstat(reader->fd, &status) != 0) return bl_fail_errno(BL_EINPUT, "%s: cannot read", path);
-  if (!S_ISREG(status.st_mode))
-    return bl_fail(BL_EINPUT, "%s: is not a regular file, expected a .blt trace", path);
+  if (!S_ISREG(status.st_mode)) return bl_fail(BL_EINPUT, "%s: is not a regular file, expected a .blt trace", path);
   reader->file_bytes = (uint64_t)status.st_size;
   const uint64_t n = reader->file_bytes < sizeof bytes ? reader->file_bytes : sizeof bytes;
   BL_TRY(read_at(reader, 0, bytes, n));
@@ -210,8 +209,10 @@ int32_t bl_trace_find(const bl_trace_reader *reader, int64_t iteration) {
   int32_t low = 0, high = reader->steps;
   while (low < high) {
     const int32_t middle = low + (high - low) / 2;
-    if (reader->entries[middle].iteration < iteration) low = middle + 1;
-    else high = middle;
+    if (reader->entries[middle].iteration < iteration)
+      low = middle + 1;
+    else
+      high = middle;
   }
   return low;
 }

@@ -1,10 +1,10 @@
 /* smartmoe_fast.c - parses a SmartMoE trace file written exactly as the artifact writes it, at several GB/s.
  *
- * Numbers differ in length, so a loop that walks from number to number mispredicts a branch or waits for a load on each.
- * Here where numbers end is known first: every count has one '.', found 64 bytes at a time. Then the four characters in
- * front of each dot are loaded without looking at one another, and the rest is arithmetic on whole rows that a compiler
- * turns into vector code: cut off what belongs to the number before, check for digits, combine, add up. Errors are
- * gathered in one word and looked at once a row; whoever sees one starts again with the careful parser. */
+ * Numbers differ in length, so a loop that walks from number to number mispredicts a branch or waits for a load on
+ * each. Here where numbers end is known first: every count has one '.', found 64 bytes at a time. Then the four
+ * characters in front of each dot are loaded without looking at one another, and the rest is arithmetic on whole rows
+ * that a compiler turns into vector code: cut off what belongs to the number before, check for digits, combine, add up.
+ * Errors are gathered in one word and looked at once a row; whoever sees one starts again with the careful parser. */
 #include "traces/smartmoe_text.h"
 #include <string.h>
 #if defined(__SSE2__)
@@ -14,9 +14,9 @@
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 
 enum {
-  CHUNK = 64,       /* counts handled together */
-  TEXT_COMMA = 4,   /* ".0, " between two counts */
-  TEXT_ROW = 6,     /* ".0], [" between two rows, from the dot to the first digit */
+  CHUNK = 64,     /* counts handled together */
+  TEXT_COMMA = 4, /* ".0, " between two counts */
+  TEXT_ROW = 6,   /* ".0], [" between two rows, from the dot to the first digit */
   MAX_DIGITS = 4
 };
 
@@ -133,7 +133,8 @@ bool bl_text_parse_fast(const char *text, uint64_t n, const bl_text_format *form
       if (layer == 0 && row == 0) row_sum = sum;
       if (sum != row_sum) return false;
       const bool more = row + 1 < format->rows;
-      if (n - last < TEXT_ROW - 1 || memcmp(text + last, more ? ".0], [" : ".0]]\n", TEXT_ROW - !more) != 0) return false;
+      if (n - last < TEXT_ROW - 1 || memcmp(text + last, more ? ".0], [" : ".0]]\n", TEXT_ROW - !more) != 0)
+        return false;
       at = last + TEXT_ROW - !more;
     }
   }

@@ -2,6 +2,7 @@
 #include "traces/smartmoe_text.h"
 #include "traces/trace.h"
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef struct cursor {
@@ -26,7 +27,8 @@ static bl_status expected(const cursor *c, const char *what) {
 }
 
 static bl_status bad_count(const cursor *c, const char *what) {
-  return bl_fail(BL_EINPUT, "%s:%" PRId64 ": row %" PRId32 ", entry %" PRId32 " is %s, expected a whole number from 0 to %d",
+  return bl_fail(BL_EINPUT,
+                 "%s:%" PRId64 ": row %" PRId32 ", entry %" PRId32 " is %s, expected a whole number from 0 to %d",
                  c->name, c->line, c->row, c->entry, what, BL_TEXT_MAX_COUNT);
 }
 
@@ -74,7 +76,8 @@ static bl_status take_row(cursor *c, int32_t experts, uint32_t *counts, int64_t 
   }
   BL_TRY(take(c, ']', "']' behind the last expert of a row"));
   if (*row_sum >= 0 && sum != *row_sum)
-    return bl_fail(BL_EINPUT, "%s:%" PRId64 ": row %" PRId32 " sums to %" PRId64 ", expected %" PRId64 " as the rows before",
+    return bl_fail(BL_EINPUT,
+                   "%s:%" PRId64 ": row %" PRId32 " sums to %" PRId64 ", expected %" PRId64 " as the rows before",
                    c->name, c->line, c->row, sum, *row_sum);
   *row_sum = sum;
   return BL_OK;
@@ -88,7 +91,8 @@ static bl_status take_layer(cursor *c, const bl_text_format *format, int32_t lay
   for (; is_digit(c); c->at++)
     if (number <= BL_TRACE_MAX_LAYERS) number = number * 10 + (*c->at - '0');
   if (number != layer)
-    return bl_fail(BL_EINPUT, "%s:%" PRId64 ": another layer than expected, which is %" PRId32, c->name, c->line, layer);
+    return bl_fail(BL_EINPUT, "%s:%" PRId64 ": another layer than expected, which is %" PRId32, c->name, c->line,
+                   layer);
   BL_TRY(take(c, ':', "':' behind the number of the layer"));
   BL_TRY(take(c, '[', "'[' of the layer"));
   for (c->row = 0; c->row < format->rows; c->row++) {
@@ -125,13 +129,14 @@ bl_status bl_text_parse(const char *name, const char *text, uint64_t n, const bl
 }
 
 bl_status bl_text_measure(const char *name, const char *text, uint64_t n, bl_text_format *format) {
-  int64_t layers = 0, opened = 0, commas = 0;
+  int64_t layers = 0, opened = 0, closed = 0, commas = 0;
   const char *const end = text + n;
   if (n == 0) return bl_fail(BL_EINPUT, "%s: is empty, expected lines LAYER:[[counts], ...]", name);
   const char *at = text;
   for (; at < end && *at != '\n'; at++) {
     opened += *at == '[';
-    commas += *at == ',' && opened == 2;
+    closed += *at == ']';
+    commas += *at == ',' && closed == 0; /* of the first row */
   }
   for (at = text; at != NULL && at < end; layers++) {
     at = memchr(at, '\n', (size_t)(end - at));

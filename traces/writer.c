@@ -75,8 +75,7 @@ fail:
 static bl_status deflate_step(bl_trace_writer *writer, uint64_t n, uint32_t *stored) {
   z_stream *z = &writer->deflater;
   if (!writer->deflater_ready) {
-    if (deflateInit2(z, 6, Z_DEFLATED, MAX_WBITS, 9, Z_RLE) != Z_OK)
-      return bl_fail(BL_EMACHINE, "out of memory: zlib");
+    if (deflateInit2(z, 6, Z_DEFLATED, MAX_WBITS, 9, Z_RLE) != Z_OK) return bl_fail(BL_EMACHINE, "out of memory: zlib");
     writer->deflater_ready = true;
   } else if (deflateReset(z) != Z_OK) {
     return bl_fail(BL_EMACHINE, "zlib cannot be reset");
@@ -208,12 +207,12 @@ bl_status bl_trace_continue(const char *path, const bl_trace_shape *shape, int64
   BL_TRY(bl_trace_open_any(path, &reader));
   const bl_trace_shape *have = bl_trace_shape_of(reader);
   if (!same_shape(have, shape)) {
-    status = bl_fail(BL_EINPUT,
-                     "%s: a trace of %" PRId32 " layers, %" PRId32 " ranks, %" PRId32 " micro-batches, %" PRId32
-                     " experts (%s), expected %" PRId32 ", %" PRId32 ", %" PRId32 ", %" PRId32 " (%s)",
-                     path, have->layers, have->ranks, have->micro_batches, have->experts,
-                     have->live ? "live" : "not live", shape->layers, shape->ranks, shape->micro_batches,
-                     shape->experts, shape->live ? "live" : "not live");
+    status =
+        bl_fail(BL_EINPUT,
+                "%s: a trace of %" PRId32 " layers, %" PRId32 " ranks, %" PRId32 " micro-batches, %" PRId32
+                " experts (%s), expected %" PRId32 ", %" PRId32 ", %" PRId32 ", %" PRId32 " (%s)",
+                path, have->layers, have->ranks, have->micro_batches, have->experts, have->live ? "live" : "not live",
+                shape->layers, shape->ranks, shape->micro_batches, shape->experts, shape->live ? "live" : "not live");
     goto end;
   }
   BL_TRY_GOTO(status, bl_trace_create(path, shape, out), end);
