@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double MAX_EXACT = 9007199254740992.0; /* 2^53 */
+static const double MAX_EXACT = 9007199254740991.0; /* 2^53 - 1: the neighbours of 2^53 are read as 2^53 too */
 
 struct bl_json_doc {
   char *name;

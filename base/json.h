@@ -4,7 +4,7 @@
  * form "FILE: PATH: expected X, found Y" (PATH such as layout.stages[2][0]). What is not JSON by the letter of RFC 8259
  * (text behind the document, NUL bytes, 01, control characters in strings, more than 64 levels...) is one of the form
  * "FILE:LINE:COLUMN: expected X, found Y". The C locale's decimal point is taken for granted.
- * Integers are exact up to 2^53; larger ones are out of range whatever `max` says. */
+ * Integers are exact below 2^53; larger ones are out of range whatever `max` says. */
 #ifndef BL_BASE_JSON_H
 #define BL_BASE_JSON_H
 

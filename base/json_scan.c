@@ -92,5 +92,5 @@ bl_status bl_json_scan(const char *name, const char *text, uint64_t size) {
     }
     if (expected) return bl_json_fail_at(name, text, size, (uint64_t)(p - text), expected);
   }
-  return BL_OK;
+  return depth > 0 ? bl_json_fail_at(name, text, size, size, "a closing bracket") : BL_OK;
 }

@@ -22,7 +22,7 @@ typedef struct bl_option {
   void *target;        /* holds the default before parsing */
   const char *metavar; /* as in --help: FILE, N, A:B; the positional argument's name */
   const char *help;    /* one sentence (the group's title for HEADING). The default is added from *target at help time
-                          unless it is out of range, an empty string, or the sentence says "default" itself */
+                          unless it is out of range, an empty string or "-", or the sentence says "default" itself */
   const char *choices; /* CHOICE only: "threads|mpi|nccl" */
   double min, max;     /* INT and NUMBER: inclusive range; both 0 = any */
   bool required;

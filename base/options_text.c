@@ -99,7 +99,7 @@ static void format_default(const bl_option *option, char *text, size_t size) {
     if (!is_sentinel && bl_option_in_range(option, value)) snprintf(text, size, " (default %.9g)", value);
   } else if (option->type == BL_OPTION_STRING || option->type == BL_OPTION_CHOICE) {
     const char *value = *(const char *const *)option->target;
-    if (value && *value) snprintf(text, size, " (default %s)", value);
+    if (value && *value && strcmp(value, "-") != 0) snprintf(text, size, " (default %s)", value);
   }
 }
 

@@ -38,7 +38,7 @@ static void print_commands(const char *program, const char *summary, const bl_co
     fprintf(stream, "  %-*s", column - 2, commands[i].name);
     bl_print_wrapped(stream, commands[i].summary, column, column);
   }
-  fprintf(stream, "\n%s COMMAND --help explains a command; %s --version shows the version.\n", program, program);
+  fprintf(stream, "\n%s COMMAND --help explains a command.\n%s --version shows the version.\n", program, program);
 }
 
 static const bl_command *find_command(const bl_command *commands, int n, const char *name) {

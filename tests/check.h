@@ -20,6 +20,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A sanitizer's allocator returns NULL for a huge size, as malloc does, and does not end the program. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+const char *__asan_default_options(void);
+const char *__tsan_default_options(void);
+const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
+const char *__tsan_default_options(void) { return "allocator_may_return_null=1"; }
+#endif
+
 static atomic_int check_n_passed, check_n_failed, check_n_skipped;
 
 static inline bool check_count(bool passed) {
