@@ -44,6 +44,12 @@ void bl_shares_free(bl_shares *shares);
  *  @return : the optimal max/mean imbalance (1.0 for zero load). */
 double bl_shares_solve(bl_shares *shares, const bl_hosts *hosts, const double *load, const double *speed);
 
+/*! bl_shares_apply() : instead of solving, copy slot i takes fraction[i] of its expert's load and homes take the rest
+ *  (frozen or even shares). fraction[n_copy_slots], each in [0,1]; cut where an expert's fractions exceed 1.
+ *  @return : the max/mean imbalance that results (1.0 for zero load). */
+double bl_shares_apply(bl_shares *shares, const bl_hosts *hosts, const double *load, const double *fraction,
+                       const double *speed);
+
 /*! bl_shares_home_tokens(), bl_shares_copy_tokens() : after solve: tokens that expert e's home takes; tokens that the
  * copy in slot i takes (0 when empty). For every expert the sum equals its load. */
 double bl_shares_home_tokens(const bl_shares *shares, int32_t expert);

@@ -1,0 +1,307 @@
+/* The plan file: strict reading, tidy and atomic writing. */
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "costmodel/plan.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_RANKS = 65536, MAX_EXPERTS = 65536, MAX_LAYERS = 4096, MAX_SIZE = 1 << 20 };
+
+static bl_status read_int(bl_json object, const char *key, int64_t min, int64_t max, int32_t *out) {
+  int64_t value;
+  BL_TRY(bl_json_int(object, key, min, max, &value));
+  *out = (int32_t)value;
+  return BL_OK;
+}
+
+static bl_status read_item(bl_json item, int64_t min, int64_t max, int32_t *out) {
+  int64_t value;
+  BL_TRY(bl_json_as_int(item, min, max, &value));
+  *out = (int32_t)value;
+  return BL_OK;
+}
+
+static bl_status read_stages(bl_json layout_json, bl_layout *layout) {
+  bl_json stages;
+  int64_t n, total = 0, count;
+  BL_TRY(bl_json_array(layout_json, "stages", 1, MAX_LAYERS, &stages, &n));
+  for (bl_json stage = bl_json_first(stages); !bl_json_is_null(stage); stage = bl_json_next(stage)) {
+    BL_TRY(bl_json_as_array(stage, 0, MAX_LAYERS, &count));
+    total += count;
+  }
+  BL_TRY(bl_new(&layout->stage_first, (size_t)n + 1, sizeof *layout->stage_first, "stages"));
+  BL_TRY(bl_new(&layout->stage_layers, (size_t)total, sizeof *layout->stage_layers, "stages"));
+  layout->n_stages = (int32_t)n;
+  int32_t s = 0, i = 0;
+  for (bl_json stage = bl_json_first(stages); !bl_json_is_null(stage); stage = bl_json_next(stage)) {
+    for (bl_json layer = bl_json_first(stage); !bl_json_is_null(layer); layer = bl_json_next(layer))
+      BL_TRY(read_item(layer, 0, MAX_LAYERS - 1, &layout->stage_layers[i++]));
+    layout->stage_first[++s] = i;
+  }
+  return BL_OK;
+}
+
+static bl_status read_layout(bl_json json, bl_layout *layout) {
+  BL_TRY(bl_json_keys(json, "tp cp dp pp vp etp ep edp zero micro_batch micro_batches stages"));
+  BL_TRY(read_int(json, "tp", 1, MAX_SIZE, &layout->tp));
+  BL_TRY(read_int(json, "cp", 1, MAX_SIZE, &layout->cp));
+  BL_TRY(read_int(json, "dp", 1, MAX_SIZE, &layout->dp));
+  BL_TRY(read_int(json, "pp", 1, MAX_SIZE, &layout->pp));
+  BL_TRY(read_int(json, "vp", 1, MAX_SIZE, &layout->vp));
+  BL_TRY(read_int(json, "etp", 1, MAX_SIZE, &layout->etp));
+  BL_TRY(read_int(json, "ep", 1, MAX_SIZE, &layout->ep));
+  BL_TRY(read_int(json, "edp", 1, MAX_SIZE, &layout->edp));
+  BL_TRY(read_int(json, "zero", 0, 3, &layout->zero));
+  BL_TRY(read_int(json, "micro_batch", 1, MAX_SIZE, &layout->micro_batch));
+  BL_TRY(read_int(json, "micro_batches", 1, MAX_SIZE, &layout->micro_batches));
+  return read_stages(json, layout);
+}
+
+static bl_status read_slots(bl_json json, bl_placement *placement) {
+  bl_json slots;
+  BL_TRY(bl_json_member(json, "slots", &slots));
+  if (!bl_json_value_is_array(slots)) {
+    int32_t each;
+    BL_TRY(read_item(slots, 1, MAX_EXPERTS, &each));
+    for (int32_t r = 0; r < placement->ranks; ++r) placement->slots[r] = each;
+    return BL_OK;
+  }
+  int64_t n;
+  BL_TRY(bl_json_as_array(slots, placement->ranks, placement->ranks, &n));
+  bl_json item = bl_json_first(slots);
+  for (int32_t r = 0; r < placement->ranks; ++r, item = bl_json_next(item))
+    BL_TRY(read_item(item, 0, MAX_EXPERTS, &placement->slots[r]));
+  return BL_OK;
+}
+
+static bl_status read_copies(bl_json json, const bl_placement *placement, bl_layer_placement *layer) {
+  bl_json copies;
+  int64_t n;
+  BL_TRY(bl_json_array(json, "copies", 0, (int64_t)placement->ranks * placement->experts, &copies, &n));
+  BL_TRY(bl_new(&layer->copies, (size_t)n, sizeof *layer->copies, "copies"));
+  for (bl_json item = bl_json_first(copies); !bl_json_is_null(item); item = bl_json_next(item)) {
+    bl_copy *copy = &layer->copies[layer->n_copies++];
+    BL_TRY(bl_json_keys(item, "expert rank share"));
+    BL_TRY(read_int(item, "expert", 0, placement->experts - 1, &copy->expert));
+    BL_TRY(read_int(item, "rank", 0, placement->ranks - 1, &copy->rank));
+    BL_TRY(bl_json_number(item, "share", 1e-12, 1, &copy->share));
+  }
+  return BL_OK;
+}
+
+static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index) {
+  bl_layer_placement *layer = &placement->layer[index];
+  layer->proof = "";
+  bl_json home;
+  int64_t n;
+  BL_TRY(bl_json_keys(json, "layer home copies imbalance bound"));
+  BL_TRY(read_int(json, "layer", 0, MAX_LAYERS - 1, &layer->layer));
+  if (index > 0 && layer->layer <= layer[-1].layer)
+    return bl_json_fail(json, "layer %d follows layer %d: expected ascending layers", layer->layer, layer[-1].layer);
+  BL_TRY(bl_json_array(json, "home", 1, MAX_EXPERTS, &home, &n));
+  if (placement->experts == 0) placement->experts = (int32_t)n;
+  if (n != placement->experts)
+    return bl_json_fail(home, "expected %d homes as in the layers before, found %lld", placement->experts,
+                        (long long)n);
+  BL_TRY(bl_new(&layer->home, (size_t)n, sizeof *layer->home, "homes"));
+  int32_t e = 0;
+  for (bl_json item = bl_json_first(home); !bl_json_is_null(item); item = bl_json_next(item))
+    BL_TRY(read_item(item, 0, placement->ranks - 1, &layer->home[e++]));
+  BL_TRY(bl_json_number(json, "imbalance", 1 - 1e-9, 1e9, &layer->imbalance));
+  BL_TRY(bl_json_number(json, "bound", 1 - 1e-9, 1e9, &layer->bound));
+  return read_copies(json, placement, layer);
+}
+
+static bl_status read_placement(bl_json json, bl_placement *placement) {
+  bl_json layers;
+  int64_t n;
+  int32_t ranks;
+  BL_TRY(bl_json_keys(json, "ranks slots layers"));
+  BL_TRY(read_int(json, "ranks", 1, MAX_RANKS, &ranks));
+  BL_TRY(bl_new(&placement->slots, (size_t)ranks, sizeof *placement->slots, "slots"));
+  placement->ranks = ranks;
+  BL_TRY(read_slots(json, placement));
+  BL_TRY(bl_json_array(json, "layers", 1, MAX_LAYERS, &layers, &n));
+  BL_TRY(bl_new(&placement->layer, (size_t)n, sizeof *placement->layer, "layers"));
+  placement->layers = (int32_t)n;
+  int32_t index = 0;
+  for (bl_json item = bl_json_first(layers); !bl_json_is_null(item); item = bl_json_next(item))
+    BL_TRY(read_layer(item, placement, index++));
+  return BL_OK;
+}
+
+static bl_status read_totals(bl_json root, bl_plan *plan) {
+  bl_json json;
+  if (bl_json_has(root, "predicted")) {
+    BL_TRY(bl_json_object(root, "predicted", &json));
+    BL_TRY(bl_json_keys(json, "step_us imbalance memory_bytes"));
+    BL_TRY(bl_json_number(json, "step_us", 0, 1e18, &plan->predicted_step_us));
+    BL_TRY(bl_json_number(json, "imbalance", 0, 1e9, &plan->predicted_imbalance));
+    BL_TRY(bl_json_number(json, "memory_bytes", 0, 1e18, &plan->predicted_memory_bytes));
+    plan->has_predicted = true;
+  }
+  if (!bl_json_has(root, "bound")) return BL_OK;
+  const char *proof;
+  BL_TRY(bl_json_object(root, "bound", &json));
+  BL_TRY(bl_json_keys(json, "imbalance gap proof"));
+  BL_TRY(bl_json_number(json, "imbalance", 0, 1e9, &plan->bound_imbalance));
+  BL_TRY(bl_json_number(json, "gap", -1e-6, 1e9, &plan->bound_gap));
+  BL_TRY(bl_json_string(json, "proof", &proof));
+  if (strlen(proof) >= sizeof plan->bound_proof)
+    return bl_json_fail(json, "the proof's name has %zu characters, expected fewer than %zu", strlen(proof),
+                        sizeof plan->bound_proof);
+  snprintf(plan->bound_proof, sizeof plan->bound_proof, "%s", proof);
+  plan->has_bound = true;
+  return BL_OK;
+}
+
+static bl_status read_plan(const char *path, bl_json root, bl_plan *plan) {
+  int64_t version;
+  bl_json json;
+  BL_TRY(bl_json_keys(root, "version layout placement predicted bound"));
+  BL_TRY(bl_json_int(root, "version", 1, 1, &version));
+  if (bl_json_has(root, "placement")) {
+    BL_TRY(bl_json_object(root, "placement", &json));
+    BL_TRY(read_placement(json, &plan->placement));
+    BL_TRY(bl_placement_check(&plan->placement, path));
+    plan->has_placement = true;
+  }
+  if (bl_json_has(root, "layout")) {
+    BL_TRY(bl_json_object(root, "layout", &json));
+    BL_TRY(read_layout(json, &plan->layout));
+    BL_TRY(bl_layout_check(&plan->layout, plan->layout.stage_first[plan->layout.n_stages], path));
+    plan->has_layout = true;
+  }
+  if (!plan->has_layout && !plan->has_placement)
+    return bl_fail(BL_EINPUT, "%s: expected a layout or a placement, found neither", path);
+  if (plan->has_layout && plan->has_placement && plan->layout.ep != plan->placement.ranks)
+    return bl_fail(BL_EINPUT, "%s: the placement is for %d ranks, but layout.ep is %d", path, plan->placement.ranks,
+                   plan->layout.ep);
+  return read_totals(root, plan);
+}
+
+bl_status bl_plan_load(const char *path, bl_plan *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  memset(out, 0, sizeof *out);
+  BL_TRY(bl_json_load(path, &doc, &root));
+  const bl_status status = read_plan(path, root, out);
+  bl_json_free(doc);
+  if (status != BL_OK) bl_plan_free(out);
+  return status;
+}
+
+static void field(bl_json_writer *w, const char *key, int64_t value) {
+  bl_json_key(w, key);
+  bl_json_write_int(w, value);
+}
+
+static void number(bl_json_writer *w, const char *key, double value) {
+  bl_json_key(w, key);
+  bl_json_write_number(w, value);
+}
+
+static void write_layout(bl_json_writer *w, const bl_layout *layout) {
+  bl_json_key(w, "layout");
+  bl_json_begin_object(w);
+  field(w, "tp", layout->tp);
+  field(w, "cp", layout->cp);
+  field(w, "dp", layout->dp);
+  field(w, "pp", layout->pp);
+  field(w, "vp", layout->vp);
+  field(w, "etp", layout->etp);
+  field(w, "ep", layout->ep);
+  field(w, "edp", layout->edp);
+  field(w, "zero", layout->zero);
+  field(w, "micro_batch", layout->micro_batch);
+  field(w, "micro_batches", layout->micro_batches);
+  bl_json_key(w, "stages");
+  bl_json_begin_array(w);
+  for (int32_t s = 0; s < layout->n_stages; ++s) {
+    bl_json_begin_flat_array(w);
+    for (int32_t i = layout->stage_first[s]; i < layout->stage_first[s + 1]; ++i)
+      bl_json_write_int(w, layout->stage_layers[i]);
+    bl_json_end_array(w);
+  }
+  bl_json_end_array(w);
+  bl_json_end_object(w);
+}
+
+static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int32_t experts) {
+  bl_json_begin_object(w);
+  field(w, "layer", layer->layer);
+  bl_json_key(w, "home");
+  bl_json_begin_flat_array(w);
+  for (int32_t e = 0; e < experts; ++e) bl_json_write_int(w, layer->home[e]);
+  bl_json_end_array(w);
+  bl_json_key(w, "copies");
+  bl_json_begin_array(w);
+  for (int32_t i = 0; i < layer->n_copies; ++i) {
+    bl_json_begin_flat_object(w);
+    field(w, "expert", layer->copies[i].expert);
+    field(w, "rank", layer->copies[i].rank);
+    number(w, "share", layer->copies[i].share);
+    bl_json_end_object(w);
+  }
+  bl_json_end_array(w);
+  number(w, "imbalance", layer->imbalance);
+  number(w, "bound", layer->bound);
+  bl_json_end_object(w);
+}
+
+static void write_placement(bl_json_writer *w, const bl_placement *placement) {
+  bl_json_key(w, "placement");
+  bl_json_begin_object(w);
+  field(w, "ranks", placement->ranks);
+  bool even = true;
+  for (int32_t r = 1; r < placement->ranks; ++r) even = even && placement->slots[r] == placement->slots[0];
+  if (even) {
+    field(w, "slots", placement->slots[0]);
+  } else {
+    bl_json_key(w, "slots");
+    bl_json_begin_flat_array(w);
+    for (int32_t r = 0; r < placement->ranks; ++r) bl_json_write_int(w, placement->slots[r]);
+    bl_json_end_array(w);
+  }
+  bl_json_key(w, "layers");
+  bl_json_begin_array(w);
+  for (int32_t l = 0; l < placement->layers; ++l) write_layer(w, &placement->layer[l], placement->experts);
+  bl_json_end_array(w);
+  bl_json_end_object(w);
+}
+
+static void write_totals(bl_json_writer *w, const bl_plan *plan) {
+  if (plan->has_predicted) {
+    bl_json_key(w, "predicted");
+    bl_json_begin_flat_object(w);
+    number(w, "step_us", plan->predicted_step_us);
+    number(w, "imbalance", plan->predicted_imbalance);
+    number(w, "memory_bytes", plan->predicted_memory_bytes);
+    bl_json_end_object(w);
+  }
+  if (plan->has_bound) {
+    bl_json_key(w, "bound");
+    bl_json_begin_flat_object(w);
+    number(w, "imbalance", plan->bound_imbalance);
+    number(w, "gap", plan->bound_gap);
+    bl_json_key(w, "proof");
+    bl_json_write_string(w, plan->bound_proof);
+    bl_json_end_object(w);
+  }
+}
+
+bl_status bl_plan_save(const char *path, const bl_plan *plan) {
+  bl_output *output;
+  BL_TRY(bl_output_open(path, &output));
+  bl_json_writer w;
+  bl_json_writer_init(&w, bl_output_stream(output), true);
+  bl_json_begin_object(&w);
+  field(&w, "version", 1);
+  if (plan->has_layout) write_layout(&w, &plan->layout);
+  if (plan->has_placement) write_placement(&w, &plan->placement);
+  write_totals(&w, plan);
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+  return bl_output_commit(output);
+}

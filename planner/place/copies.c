@@ -1,0 +1,331 @@
+#include "planner/place/copies.h"
+#include "base/memory.h"
+#include "planner/place/flow.h"
+#include <float.h>
+#include <string.h>
+
+/* A score counts as better only by this much, and a scenario as unbalanced only above it. */
+static const double SMALL = 1e-7;
+
+/* A move gives slot a the expert new_a and, where b >= 0, slot b the expert new_b. -1 = nothing. */
+typedef struct move {
+  int32_t a, new_a, b, new_b;
+} move;
+
+typedef struct candidate {
+  move move;
+  double promise;
+  int32_t number;
+} candidate;
+
+struct bl_copies {
+  bl_flow_graph graph;
+  bl_flow_scratch scratch;
+  int32_t experts, ranks, max_slots;
+  int64_t state_size;
+  double *load;        /* [scenarios][experts], mean rank load 1 */
+  double *now, *trial; /* [scenarios][state_size] */
+  double level[BL_COPIES_MAX_SCENARIOS], trial_level[BL_COPIES_MAX_SCENARIOS];
+  int32_t order[BL_COPIES_MAX_SCENARIOS]; /* scenarios, worst first */
+  int32_t n;
+  const double *speed;
+  uint32_t *closed;  /* [ranks]: bit i = in the closed set of unbalanced scenario i */
+  uint32_t *outside; /* [ranks]: bit i = outside of it */
+  uint32_t *captive; /* [experts]: bit i = all hosts inside it, and worth a copy there */
+  candidate *candidate;
+  int32_t n_candidates, max_candidates;
+  double price;
+  int32_t copies, tried, budget;
+};
+
+void bl_copies_options_init(bl_copies_options *options) {
+  *options = (bl_copies_options){.copy_price = 0, .candidate_load = 0.02, .budget = 400};
+}
+
+bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slots, bl_copies **out) {
+  bl_copies *c;
+  *out = NULL;
+  BL_TRY(bl_new(&c, 1, sizeof *c, "the search for copy hosts"));
+  c->experts = experts;
+  c->ranks = ranks;
+  c->max_slots = max_copy_slots;
+  c->state_size = bl_flow_state_size(experts, ranks, max_copy_slots);
+  const size_t states = (size_t)c->state_size * BL_COPIES_MAX_SCENARIOS;
+  const char *what = "the search for copy hosts";
+  bl_status status = BL_OK;
+  BL_TRY_GOTO(status, bl_flow_graph_create(&c->graph, experts, ranks, max_copy_slots), fail);
+  BL_TRY_GOTO(status, bl_flow_scratch_create(&c->scratch, experts, ranks), fail);
+  BL_TRY_GOTO(status, bl_new(&c->load, (size_t)experts * BL_COPIES_MAX_SCENARIOS, sizeof(double), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->now, states, sizeof(double), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->trial, states, sizeof(double), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->closed, (size_t)ranks, sizeof(uint32_t), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->outside, (size_t)ranks, sizeof(uint32_t), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->captive, (size_t)experts, sizeof(uint32_t), what), fail);
+  c->max_candidates = max_copy_slots * (experts + max_copy_slots);
+  BL_TRY_GOTO(status, bl_new(&c->candidate, (size_t)c->max_candidates, sizeof *c->candidate, what), fail);
+  *out = c;
+  return BL_OK;
+fail:
+  bl_copies_free(c);
+  return status;
+}
+
+void bl_copies_free(bl_copies *c) {
+  if (!c) return;
+  bl_flow_graph_free(&c->graph);
+  bl_flow_scratch_free(&c->scratch);
+  free(c->load);
+  free(c->now);
+  free(c->trial);
+  free(c->closed);
+  free(c->outside);
+  free(c->captive);
+  free(c->candidate);
+  free(c);
+}
+
+static bl_flow_state state_of(const bl_copies *c, double *blocks, int32_t scenario) {
+  return bl_flow_state_at(blocks + scenario * c->state_size, c->experts, c->max_slots);
+}
+
+/* Scenarios to mean rank load 1; those without load are dropped. */
+static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, const double *speed) {
+  double speeds = c->ranks;
+  if (speed) {
+    speeds = 0;
+    for (int32_t r = 0; r < c->ranks; ++r) speeds += speed[r];
+  }
+  c->n = 0;
+  c->speed = speed;
+  for (int32_t i = 0; i < n && c->n < BL_COPIES_MAX_SCENARIOS; ++i) {
+    const double *from = scenarios + (int64_t)i * c->experts;
+    double sum = 0;
+    for (int32_t e = 0; e < c->experts; ++e) sum += from[e];
+    if (!(sum > 0)) continue;
+    double *to = c->load + (int64_t)c->n++ * c->experts;
+    for (int32_t e = 0; e < c->experts; ++e) to[e] = from[e] * (speeds / sum);
+  }
+}
+
+/* Solves one scenario from scratch on the graph as it is, into `now`; keeps its closed set. */
+static void solve_now(bl_copies *c, int32_t i, bool fresh) {
+  const bl_flow_state state = state_of(c, c->now, i);
+  if (fresh) bl_flow_start(&c->graph, state, c->load + (int64_t)i * c->experts);
+  c->level[i] = bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, DBL_MAX, BL_SHARES_TINY);
+  const uint32_t bit = (uint32_t)1 << i;
+  for (int32_t r = 0; r < c->ranks; ++r) {
+    c->closed[r] &= ~bit;
+    c->outside[r] &= ~bit;
+  }
+  if (!(c->level[i] > 1 + SMALL)) return;
+  for (int32_t r = 0; r < c->ranks; ++r) c->outside[r] |= bit;
+  for (int32_t k = 0; k < c->scratch.n_closed; ++k) {
+    c->closed[c->scratch.closed[k]] |= bit;
+    c->outside[c->scratch.closed[k]] &= ~bit;
+  }
+}
+
+static double score_of(const bl_copies *c) {
+  double sum = 0;
+  for (int32_t i = 0; i < c->n; ++i) sum += c->level[i];
+  return sum / c->n + c->price * c->copies;
+}
+
+/* Worst scenario first: it decides soonest that a move is no good. */
+static void sort_scenarios(bl_copies *c) {
+  for (int32_t i = 0; i < c->n; ++i) {
+    int32_t k = i;
+    for (; k > 0 && c->level[c->order[k - 1]] < c->level[i]; --k) c->order[k] = c->order[k - 1];
+    c->order[k] = i;
+  }
+}
+
+static void find_captives(bl_copies *c, double candidate_load) {
+  for (int32_t e = 0; e < c->experts; ++e) {
+    uint32_t bits = c->closed[c->graph.home[e]];
+    for (int32_t s = c->graph.slot_first[e]; s >= 0; s = c->graph.slot_next[s])
+      bits &= c->closed[c->graph.slot_rank[s]];
+    for (int32_t i = 0; bits >> i; ++i)
+      if (c->load[(int64_t)i * c->experts + e] < candidate_load) bits &= ~((uint32_t)1 << i);
+    c->captive[e] = bits;
+  }
+}
+
+static bool is_host(const bl_flow_graph *g, int32_t expert, int32_t rank) {
+  if (g->home[expert] == rank) return true;
+  for (int32_t s = g->slot_first[expert]; s >= 0; s = g->slot_next[s])
+    if (g->slot_rank[s] == rank) return true;
+  return false;
+}
+
+static void set_slot(bl_flow_graph *g, int32_t slot, int32_t expert) {
+  if (g->slot_expert[slot] >= 0) bl_flow_empty(g, slot);
+  if (expert >= 0) bl_flow_fill(g, slot, expert);
+}
+
+static void apply(bl_copies *c, move m) {
+  const int32_t *held = c->graph.slot_expert;
+  c->copies += (m.new_a >= 0) - (held[m.a] >= 0);
+  if (m.b >= 0) c->copies += (m.new_b >= 0) - (held[m.b] >= 0);
+  if (m.b >= 0) set_slot(&c->graph, m.b, -1);
+  set_slot(&c->graph, m.a, m.new_a);
+  if (m.b >= 0) set_slot(&c->graph, m.b, m.new_b);
+}
+
+static void give_back(const bl_copies *c, bl_flow_state state, int32_t slot, int32_t expert) {
+  if (expert < 0) return;
+  double *tokens = state.tokens, amount = tokens[c->experts + slot];
+  tokens[c->experts + slot] = 0;
+  tokens[expert] += amount;
+  state.rank_load[c->graph.slot_rank[slot]] -= amount;
+  state.rank_load[c->graph.home[expert]] += amount;
+}
+
+/* Tries a move. Accepted when the score falls below `best`; otherwise all is as before. */
+static bool improves(bl_copies *c, move m, double *best) {
+  const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
+  apply(c, m);
+  ++c->tried;
+  double limit = (*best - SMALL - c->price * c->copies) * c->n, sum = 0;
+  bool good = true;
+  for (int32_t k = 0; k < c->n && good; ++k) {
+    const int32_t i = c->order[k];
+    const bl_flow_state state = state_of(c, c->trial, i);
+    memcpy(state.tokens, state_of(c, c->now, i).tokens, (size_t)c->state_size * sizeof(double));
+    give_back(c, state, m.a, old_a);
+    if (m.b >= 0) give_back(c, state, m.b, old_b);
+    const double rest = c->n - k - 1;
+    const double level =
+        bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, limit - sum - rest, BL_SHARES_TINY);
+    sum += level;
+    good = sum + rest <= limit;
+  }
+  if (!good) {
+    apply(c, (move){m.a, old_a, m.b, old_b});
+    return false;
+  }
+  double *swap = c->now;
+  c->now = c->trial;
+  c->trial = swap;
+  for (int32_t i = 0; i < c->n; ++i) solve_now(c, i, false); /* already optimal: finds the closed sets */
+  sort_scenarios(c);
+  *best = score_of(c);
+  return true;
+}
+
+/* What a move may bring at most, summed over the scenarios it can help: the captive's load or the room of its new rank,
+ * less what the slot's old copy carries there. Only an order in which to try. */
+static double promise(const bl_copies *c, int32_t slot, int32_t expert) {
+  const int32_t rank = c->graph.slot_rank[slot];
+  const double speed = c->speed ? c->speed[rank] : 1;
+  uint32_t helped = c->captive[expert] & c->outside[rank];
+  double sum = 0;
+  for (int32_t i = 0; i < c->n; ++i) {
+    const bl_flow_state state = state_of(c, c->now, i);
+    const double carried = state.tokens[c->experts + slot];
+    if (helped >> i & 1) {
+      const double load = c->load[(int64_t)i * c->experts + expert];
+      const double room = c->level[i] * speed - state.rank_load[rank] + carried;
+      sum += load < room ? load : room;
+    }
+    sum -= carried;
+  }
+  return sum;
+}
+
+static int by_promise(const void *a, const void *b) {
+  const candidate *x = a, *y = b;
+  if (x->promise != y->promise) return x->promise < y->promise ? 1 : -1;
+  return x->number - y->number;
+}
+
+static void consider(bl_copies *c, move m, double value) {
+  if (c->n_candidates == c->max_candidates) return;
+  c->candidate[c->n_candidates] = (candidate){m, value, c->n_candidates};
+  ++c->n_candidates;
+}
+
+/* All moves that can help, best promise first. */
+static void list_candidates(bl_copies *c) {
+  const bl_flow_graph *g = &c->graph;
+  c->n_candidates = 0;
+  for (int32_t s = 0; s < g->slots; ++s) {
+    const int32_t rank = g->slot_rank[s], old = g->slot_expert[s];
+    if (c->outside[rank])
+      for (int32_t e = 0; e < c->experts; ++e)
+        if (c->captive[e] & c->outside[rank]) {
+          const double value = promise(c, s, e);
+          consider(c, (move){s, e, -1, -1}, value);
+          for (int32_t t = g->slot_first[e]; t >= 0; t = g->slot_next[t])
+            if (old < 0 || !is_host(g, old, g->slot_rank[t])) consider(c, (move){s, e, t, old}, value);
+        }
+    if (c->price > 0 && old >= 0) consider(c, (move){s, -1, -1, -1}, 0);
+  }
+  qsort(c->candidate, (size_t)c->n_candidates, sizeof *c->candidate, by_promise);
+}
+
+/* One pass over the moves that can help; stops at the first that does. */
+static bool step(bl_copies *c, double *best, const bl_copies_options *options) {
+  find_captives(c, options->candidate_load);
+  list_candidates(c);
+  for (int32_t i = 0; i < c->n_candidates && c->tried < c->budget; ++i)
+    if (improves(c, c->candidate[i].move, best)) return true;
+  return false;
+}
+
+double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, int32_t n, const double *speed,
+                        const bl_copies_options *options) {
+  take_scenarios(c, scenarios, n, speed);
+  if (c->n == 0) return 1.0;
+  bl_flow_graph_load(&c->graph, hosts);
+  c->price = options->copy_price;
+  c->budget = options->budget;
+  c->tried = c->copies = 0;
+  for (int32_t s = 0; s < c->graph.slots; ++s) c->copies += c->graph.slot_expert[s] >= 0;
+  for (int32_t i = 0; i < c->n; ++i) solve_now(c, i, true);
+  sort_scenarios(c);
+  double best = score_of(c);
+  const double target = 1 + SMALL;
+  while (best > target && c->tried < c->budget && step(c, &best, options)) {
+  }
+  for (int32_t s = 0; s < c->graph.slots; ++s) hosts->copy_expert[s] = c->graph.slot_expert[s];
+  return best - c->price * c->copies;
+}
+
+void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const double *speed) {
+  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) hosts->copy_expert[s] = -1;
+  take_scenarios(c, load, 1, speed);
+  if (c->n == 0) return;
+  bl_flow_graph *g = &c->graph;
+  bl_flow_graph_load(g, hosts);
+  const bl_flow_state state = state_of(c, c->now, 0);
+  bl_flow_start(g, state, c->load);
+  for (int32_t round = 0; round < g->slots; ++round) {
+    int32_t hot = 0, expert = -1, slot = -1;
+    for (int32_t r = 1; r < c->ranks; ++r) {
+      const double above = state.rank_load[r] - (speed ? speed[r] : 1),
+                   most = state.rank_load[hot] - (speed ? speed[hot] : 1);
+      if (above > most) hot = r;
+    }
+    const double surplus = state.rank_load[hot] - (speed ? speed[hot] : 1);
+    if (!(surplus > SMALL)) break;
+    for (int32_t e = 0; e < c->experts; ++e)
+      if (g->home[e] == hot && (expert < 0 || state.tokens[e] > state.tokens[expert])) expert = e;
+    double deficit = 0;
+    for (int32_t s = 0; s < g->slots && expert >= 0; ++s) {
+      const int32_t r = g->slot_rank[s];
+      const double below = (speed ? speed[r] : 1) - state.rank_load[r];
+      if (g->slot_expert[s] >= 0 || is_host(g, expert, r) || !(below > deficit)) continue;
+      deficit = below;
+      slot = s;
+    }
+    if (slot < 0) break;
+    double amount = surplus < deficit ? surplus : deficit;
+    if (state.tokens[expert] < amount) amount = state.tokens[expert];
+    bl_flow_fill(g, slot, expert);
+    state.tokens[expert] -= amount;
+    state.rank_load[hot] -= amount;
+    state.rank_load[g->slot_rank[slot]] += amount;
+  }
+  for (int32_t s = 0; s < g->slots; ++s) hosts->copy_expert[s] = g->slot_expert[s];
+}
