@@ -76,11 +76,14 @@ BL_HD float bl_sigmoidf(float x) { return 1.0f / (1.0f + bl_expf(-x)); }
 
 BL_HD float bl_geluf(float x) { return x * bl_sigmoidf(BL_GELU_2C * (x + BL_GELU_CUBE * x * x * x)); }
 
-/*! bl_gelu_gradf() : d gelu(x) / dx, recomputed from x. */
+/*! bl_gelu_gradf() : d gelu(x) / dx, recomputed from x. With e = exp(-2u) and s = 1 / (1 + e) the derivative of s is
+ *  s (1 - s) = e s s, which has no difference that cancels. Beyond +-9 the result is 0 or 1 to the last bit. */
 BL_HD float bl_gelu_gradf(float x) {
-  const float x2 = x * x;
-  const float s = bl_sigmoidf(BL_GELU_2C * (x + BL_GELU_CUBE * x2 * x));
-  return s + x * (s * (1.0f - s)) * (BL_GELU_2C * (1.0f + 3.0f * BL_GELU_CUBE * x2));
+  const float a = x < -9.0f ? -9.0f : x;
+  const float b = a > 9.0f ? 9.0f : a, b2 = b * b;
+  const float e = bl_expf(-BL_GELU_2C * (b + BL_GELU_CUBE * b2 * b));
+  const float s = 1.0f / (1.0f + e);
+  return s + b * (e * s * s) * (BL_GELU_2C * (1.0f + 3.0f * BL_GELU_CUBE * b2));
 }
 
 #endif
