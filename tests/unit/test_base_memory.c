@@ -70,11 +70,12 @@ static void test_grow(void) {
   int n_moves = 0;
   for (int i = 0; i < 100000; i++) {
     const size_t before = capacity;
-    REQUIRE_OK(bl_grow(&items, &capacity, (size_t)i + 1, sizeof *items, "items"));
+    if (bl_grow(&items, &capacity, (size_t)i + 1, sizeof *items, "items") != BL_OK) break;
     n_moves += capacity != before;
     items[i] = i;
   }
   CHECK(n_moves < 20);
+  REQUIRE(capacity >= 100000);
   int wrong = 0;
   for (int i = 0; i < 100000; i++) wrong += items[i] != i;
   CHECK_INT(wrong, 0);
@@ -121,7 +122,7 @@ static void test_arena_reuses_its_memory(void) {
   for (int round = 0; round < 50; round++) {
     for (int i = 0; i < 40; i++) {
       void *memory = NULL;
-      REQUIRE_OK(bl_arena_take(arena, &memory, 1000 + (size_t)i * 500, 1));
+      if (bl_arena_take(arena, &memory, 1000 + (size_t)i * 500, 1) != BL_OK) check_count(false);
     }
     if (round == 0) held = bl_arena_bytes(arena);
     bl_arena_reset(arena);
