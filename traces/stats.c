@@ -1,0 +1,176 @@
+/* stats.c - statistics of a trace in one pass; of earlier steps only the loads within the longest lag are kept. */
+#include "traces/stats.h"
+#include "base/memory.h"
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct stats_work {
+  bl_trace_shape shape;
+  const bl_stats_options *options;
+  int32_t kept;   /* steps whose shares are held */
+  double *shares; /* [kept][layers][experts], a ring */
+  double *loads;  /* [layers][experts] */
+  double *sorted; /* [experts] */
+  uint32_t *counts;
+} stats_work;
+
+double bl_stats_imbalance(const double *loads, int32_t experts, int32_t ranks) {
+  const int32_t each = (experts + ranks - 1) / ranks;
+  double most = 0, total = 0;
+  for (int32_t begin = 0; begin < experts; begin += each) {
+    double load = 0;
+    for (int32_t e = begin; e < experts && e < begin + each; e++) load += loads[e];
+    if (load > most) most = load;
+    total += load;
+  }
+  return total > 0 ? most * ranks / total : 1;
+}
+
+static int ascending(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Concentration of one layer's shares, added to *sum. */
+static void add_concentration(const double *shares, double *sorted, int32_t experts, bl_load_stats *sum) {
+  double weighted = 0, total = 0, entropy = 0, top4 = 0;
+  int32_t idle = 0;
+  memcpy(sorted, shares, (size_t)experts * sizeof *sorted);
+  qsort(sorted, (size_t)experts, sizeof *sorted, ascending);
+  for (int32_t i = 0; i < experts; i++) {
+    weighted += (2.0 * (i + 1) - experts - 1) * sorted[i];
+    total += sorted[i];
+    if (sorted[i] > 0)
+      entropy -= sorted[i] * log(sorted[i]);
+    else
+      idle++;
+    if (i >= experts - 4) top4 += sorted[i];
+  }
+  sum->gini += total > 0 ? weighted / (experts * total) : 0;
+  sum->entropy += experts > 1 && total > 0 ? entropy / log(experts) : 1;
+  sum->top_share += sorted[experts - 1];
+  sum->top4_share += top4;
+  sum->idle += (double)idle / experts;
+}
+
+static int32_t hottest(const double *shares, int32_t experts) {
+  int32_t best = 0;
+  for (int32_t e = 1; e < experts; e++)
+    if (shares[e] > shares[best]) best = e;
+  return best;
+}
+
+/* The shares of layer `layer` at the `step`-th chosen step. */
+static double *shares_of(const stats_work *w, int32_t step, int32_t layer) {
+  return w->shares + ((size_t)(step % w->kept) * (size_t)w->shape.layers + (size_t)layer) * (size_t)w->shape.experts;
+}
+
+static void add_drift(const stats_work *w, int32_t step, int32_t layer, bl_load_stats *sum) {
+  const int32_t experts = w->shape.experts;
+  const double *now = shares_of(w, step, layer);
+  for (int32_t i = 0; i < w->options->n_lags; i++) {
+    const int32_t lag = w->options->lags[i];
+    if (step < lag) continue;
+    const double *before = shares_of(w, step - lag, layer);
+    double distance = 0;
+    for (int32_t e = 0; e < experts; e++) distance += fabs(now[e] - before[e]);
+    sum->drift[i] += 0.5 * distance;
+    sum->top_kept[i] += hottest(now, experts) == hottest(before, experts);
+  }
+}
+
+/* Adds the imbalance of all layers of the step in w->counts, or of one micro-batch of it. */
+static void add_imbalance(const stats_work *w, int32_t micro_batch, double weight, bl_load_stats *sums) {
+  bl_trace_loads(&w->shape, w->counts, -1, micro_batch, w->loads);
+  for (int32_t layer = 0; layer < w->shape.layers; layer++) {
+    const double imbalance =
+        bl_stats_imbalance(w->loads + (size_t)layer * (size_t)w->shape.experts, w->shape.experts, w->options->ranks);
+    sums[layer].imbalance += weight * imbalance;
+    if (imbalance > sums[layer].worst_imbalance) sums[layer].worst_imbalance = imbalance;
+  }
+}
+
+static void add_step(const stats_work *w, int32_t step, bl_load_stats *sums) {
+  const int32_t experts = w->shape.experts, micro_batches = w->shape.micro_batches;
+  if (w->options->each_micro_batch)
+    for (int32_t m = 0; m < micro_batches; m++) add_imbalance(w, m, 1.0 / micro_batches, sums);
+  else
+    add_imbalance(w, -1, 1, sums);
+  bl_trace_loads(&w->shape, w->counts, -1, -1, w->loads);
+  for (int32_t layer = 0; layer < w->shape.layers; layer++) {
+    const double *loads = w->loads + (size_t)layer * (size_t)experts;
+    double *shares = shares_of(w, step, layer), total = 0;
+    for (int32_t e = 0; e < experts; e++) total += loads[e];
+    for (int32_t e = 0; e < experts; e++) shares[e] = total > 0 ? loads[e] / total : 0;
+    add_concentration(shares, w->sorted, experts, &sums[layer]);
+    add_drift(w, step, layer, &sums[layer]);
+  }
+}
+
+static void divide(const bl_stats_options *options, int32_t steps, bl_load_stats *sum) {
+  double *const means[] = {&sum->imbalance, &sum->gini, &sum->entropy, &sum->top_share, &sum->top4_share, &sum->idle};
+  for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] /= steps;
+  for (int32_t i = 0; i < options->n_lags; i++) {
+    const int32_t pairs = steps - options->lags[i];
+    sum->drift[i] = pairs > 0 ? sum->drift[i] / pairs : NAN;
+    sum->top_kept[i] = pairs > 0 ? sum->top_kept[i] / pairs : NAN;
+  }
+}
+
+static void mean_of_layers(const bl_load_stats *layers, int32_t n, int32_t n_lags, bl_load_stats *all) {
+  *all = (bl_load_stats){0};
+  for (int32_t layer = 0; layer < n; layer++) {
+    const bl_load_stats *one = &layers[layer];
+    all->imbalance += one->imbalance / n;
+    if (one->worst_imbalance > all->worst_imbalance) all->worst_imbalance = one->worst_imbalance;
+    all->gini += one->gini / n;
+    all->entropy += one->entropy / n;
+    all->top_share += one->top_share / n;
+    all->top4_share += one->top4_share / n;
+    all->idle += one->idle / n;
+    for (int32_t i = 0; i < n_lags; i++) {
+      all->drift[i] += one->drift[i] / n;
+      all->top_kept[i] += one->top_kept[i] / n;
+    }
+  }
+}
+
+static bl_status prepare(bl_trace_reader *reader, const bl_stats_options *options, stats_work *w) {
+  w->shape = *bl_trace_shape_of(reader);
+  w->options = options;
+  w->kept = 1;
+  for (int32_t i = 0; i < options->n_lags; i++)
+    if (options->lags[i] >= w->kept && options->lags[i] <= options->last - options->first)
+      w->kept = options->lags[i] + 1;
+  const size_t loads = (size_t)w->shape.layers * (size_t)w->shape.experts;
+  BL_TRY(bl_new(&w->shares, (size_t)w->kept * loads, sizeof *w->shares, "the shares of earlier steps"));
+  BL_TRY(bl_new(&w->loads, loads, sizeof *w->loads, "the loads of a step"));
+  BL_TRY(bl_new(&w->sorted, (size_t)w->shape.experts, sizeof *w->sorted, "the loads of a layer"));
+  return bl_new(&w->counts, (size_t)bl_trace_step_size(&w->shape), sizeof *w->counts, "a step of a trace");
+}
+
+bl_status bl_stats_compute(bl_trace_reader *reader, const bl_stats_options *options, bl_load_stats *layer_stats,
+                           bl_load_stats *all) {
+  stats_work w = {0};
+  bl_status status = BL_OK;
+  const bl_trace_shape *shape = bl_trace_shape_of(reader);
+  const int32_t steps = options->last - options->first + 1;
+  if (options->ranks < 1 || options->ranks > shape->experts)
+    return bl_fail(BL_EINPUT, "%s: %" PRId32 " ranks for %" PRId32 " experts, expected 1 to %" PRId32,
+                   bl_trace_path(reader), options->ranks, shape->experts, shape->experts);
+  BL_TRY_GOTO(status, prepare(reader, options, &w), end);
+  memset(layer_stats, 0, (size_t)shape->layers * sizeof *layer_stats);
+  for (int32_t i = 0; i < steps; i++) {
+    BL_TRY_GOTO(status, bl_trace_read(reader, options->first + i, w.counts), end);
+    add_step(&w, i, layer_stats);
+  }
+  for (int32_t layer = 0; layer < shape->layers; layer++) divide(options, steps, &layer_stats[layer]);
+  mean_of_layers(layer_stats, shape->layers, options->n_lags, all);
+end:
+  free(w.shares);
+  free(w.loads);
+  free(w.sorted);
+  free(w.counts);
+  return status;
+}
