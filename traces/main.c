@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* What the command line said; one command runs in one process. */
 static struct {
@@ -151,48 +150,13 @@ static const bl_option export_options[] = {
 
 /* -- info --------------------------------------------------------------------------------------------------------- */
 
-typedef struct trace_summary {
-  uint64_t min_row, max_row; /* sums of rows */
-  uint64_t copies;           /* of the whole trace */
-  int64_t stride;            /* between iterations; 0 when it varies or there is one step */
-  int64_t file_bytes;
-} trace_summary;
-
-static bl_status summarise(bl_trace_reader *reader, trace_summary *summary) {
-  const bl_trace_shape *shape = bl_trace_shape_of(reader);
-  const int64_t rows = bl_trace_step_size(shape) / shape->experts;
-  const int32_t steps = bl_trace_steps(reader);
-  uint32_t *counts = NULL;
-  struct stat info;
-  bl_status status = BL_OK;
-  *summary = (trace_summary){.min_row = UINT64_MAX};
-  if (stat(bl_trace_path(reader), &info) == 0) summary->file_bytes = info.st_size;
-  if (steps > 1) summary->stride = bl_trace_iteration(reader, 1) - bl_trace_iteration(reader, 0);
-  BL_TRY(bl_new(&counts, (size_t)bl_trace_step_size(shape), sizeof *counts, "a step of a trace"));
-  for (int32_t i = 0; i < steps; i++) {
-    BL_TRY_GOTO(status, bl_trace_read(reader, i, counts), end);
-    if (i > 0 && bl_trace_iteration(reader, i) - bl_trace_iteration(reader, i - 1) != summary->stride)
-      summary->stride = 0;
-    for (int64_t row = 0; row < rows; row++) {
-      uint64_t sum = 0;
-      for (int32_t e = 0; e < shape->experts; e++) sum += counts[row * shape->experts + e];
-      if (sum < summary->min_row) summary->min_row = sum;
-      if (sum > summary->max_row) summary->max_row = sum;
-      summary->copies += sum;
-    }
-  }
-end:
-  free(counts);
-  return status;
-}
-
-static void print_info_json(const bl_trace_reader *reader, const trace_summary *summary) {
+static void print_info_json(const bl_trace_reader *reader, const bl_trace_summary *summary) {
   const bl_trace_shape *shape = bl_trace_shape_of(reader);
   const int32_t steps = bl_trace_steps(reader);
   const struct {
     const char *key;
     int64_t value;
-  } numbers[] = {{"bytes", summary->file_bytes},
+  } numbers[] = {{"bytes", (int64_t)summary->file_bytes},
                  {"steps", steps},
                  {"first_iteration", bl_trace_iteration(reader, 0)},
                  {"last_iteration", bl_trace_iteration(reader, steps - 1)},
@@ -223,7 +187,7 @@ static void print_info_json(const bl_trace_reader *reader, const trace_summary *
   bl_json_newline(&w);
 }
 
-static void print_info(const bl_trace_reader *reader, const trace_summary *summary) {
+static void print_info(const bl_trace_reader *reader, const bl_trace_summary *summary) {
   const bl_trace_shape *shape = bl_trace_shape_of(reader);
   const int32_t steps = bl_trace_steps(reader);
   printf("%s: %" PRId32 " x %" PRId32 " layers x %" PRId32 " ranks x %" PRId32 " micro-batches x %" PRId32 " experts\n",
@@ -244,9 +208,9 @@ static void print_info(const bl_trace_reader *reader, const trace_summary *summa
 static bl_status run_info(void *context) {
   (void)context;
   bl_trace_reader *reader = NULL;
-  trace_summary summary;
+  bl_trace_summary summary;
   BL_TRY(open_input(&reader));
-  const bl_status status = summarise(reader, &summary);
+  const bl_status status = bl_trace_summarise(reader, &summary);
   if (status == BL_OK && arg.json) print_info_json(reader, &summary);
   if (status == BL_OK && !arg.json) print_info(reader, &summary);
   bl_trace_close(reader);

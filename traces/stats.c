@@ -1,6 +1,7 @@
 /* stats.c - statistics of a trace in one pass; of earlier steps only the loads within the longest lag are kept. */
 #include "traces/stats.h"
 #include "base/memory.h"
+#include "traces/reader.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -172,5 +173,31 @@ end:
   free(w.loads);
   free(w.sorted);
   free(w.counts);
+  return status;
+}
+
+bl_status bl_trace_summarise(bl_trace_reader *reader, bl_trace_summary *summary) {
+  const bl_trace_shape *shape = bl_trace_shape_of(reader);
+  const int64_t rows = bl_trace_step_size(shape) / shape->experts;
+  const int32_t steps = bl_trace_steps(reader);
+  uint32_t *counts = NULL;
+  bl_status status = BL_OK;
+  *summary = (bl_trace_summary){.min_row = UINT64_MAX, .file_bytes = bl_trace_file_bytes(reader)};
+  if (steps > 1) summary->stride = bl_trace_iteration(reader, 1) - bl_trace_iteration(reader, 0);
+  BL_TRY(bl_new(&counts, (size_t)bl_trace_step_size(shape), sizeof *counts, "a step of a trace"));
+  for (int32_t i = 0; i < steps; i++) {
+    BL_TRY_GOTO(status, bl_trace_read(reader, i, counts), end);
+    if (i > 0 && bl_trace_iteration(reader, i) - bl_trace_iteration(reader, i - 1) != summary->stride)
+      summary->stride = 0;
+    for (int64_t row = 0; row < rows; row++) {
+      uint64_t sum = 0;
+      for (int32_t e = 0; e < shape->experts; e++) sum += counts[row * shape->experts + e];
+      if (sum < summary->min_row) summary->min_row = sum;
+      if (sum > summary->max_row) summary->max_row = sum;
+      summary->copies += sum;
+    }
+  }
+end:
+  free(counts);
   return status;
 }

@@ -1,4 +1,4 @@
-/* stats.h - what a trace's load looks like: imbalance, concentration, drift. */
+/* stats.h - what a trace holds, and what its load looks like: imbalance, concentration, drift. */
 #ifndef BL_TRACES_STATS_H
 #define BL_TRACES_STATS_H
 
@@ -30,6 +30,17 @@ typedef struct bl_load_stats {
  *  @return : BL_OK, BL_EINPUT (more ranks than experts, damaged trace), BL_EMACHINE. */
 bl_status bl_stats_compute(bl_trace_reader *reader, const bl_stats_options *options, bl_load_stats *layer_stats,
                            bl_load_stats *all);
+
+typedef struct bl_trace_summary {
+  uint64_t min_row, max_row; /* sums of rows (rank, micro-batch) */
+  uint64_t copies;           /* of the whole trace */
+  int64_t stride;            /* between iterations; 0 when it varies or there is one step */
+  uint64_t file_bytes;
+} bl_trace_summary;
+
+/*! bl_trace_summarise() : reads every step of the trace, and so checks every block.
+ *  @return : BL_OK, BL_EINPUT (damaged trace), BL_EMACHINE. */
+bl_status bl_trace_summarise(bl_trace_reader *reader, bl_trace_summary *summary);
 
 /*! bl_stats_imbalance() : max / mean of the loads of `ranks` ranks under contiguous homes; 1 without any load. */
 double bl_stats_imbalance(const double *loads, int32_t experts, int32_t ranks);
