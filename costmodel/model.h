@@ -1,8 +1,10 @@
 /* model.h - the shape of a model: its file, its tensors, its sizes.
  *
  * The keys cover what current MoE models use, so that the planner can count them; the executor runs a subset and
- * refuses the rest by name (bl_model_runs_on_executor). The file, strict JSON; all keys but version, layers, hidden,
- * vocabulary, sequence and heads are optional and default to what bl_model_default() has, or to "none":
+ * refuses the rest by name (bl_model_runs_on_executor). The file is strict JSON. Required: version, layers, hidden,
+ * vocabulary, sequence, attention.heads; inside "moe" also experts, width and top_k; inside "latent" all but q_rank.
+ * Left out: kv_heads = heads, head_width = hidden / heads, ffn.width = 4 hidden, no "moe" = all layers dense, and for
+ * the rest the value that bl_model_default() has.
  *
  *   { "version": 1, "name": "small", "layers": 4, "hidden": 256, "vocabulary": 256, "sequence": 128,
  *     "norm": "layer" | "rms", "position": "learned" | "rotary", "biases": true, "tied_embedding": true,

@@ -124,56 +124,56 @@ typedef enum bl_action_kind {
       BL_ACTION_COUNT
 } bl_action_kind;
 
-/* Buffers: name, text, whether it exists before the step (kept) or is written by the step first (made).
- * An instance is (kind, layer, micro-batch, piece), -1 where that does not apply. X of layer l is the residual stream
- * that enters layer l; X of layer `layers` enters the head. */
-#define BL_BUFFER_LIST(X)                                                                    \
-  X(TOKENS, "tokens", true)             /* inputs and targets of a micro-batch */            \
-  X(HISTORY, "history", true)           /* what the policy remembers */                      \
-  X(HOSTS, "hosts", false)              /* of a layer, in force */                           \
-  X(WEIGHT_EMBED, "weight_embed", true) /* embedding and head */                             \
-  X(WEIGHT_DENSE, "weight_dense", true) /* of a layer */                                     \
-  X(WEIGHT_HOME, "weight_home", true)   /* of a layer's experts at home here */              \
-  X(WEIGHT_COPY, "weight_copy", true)   /* of a layer's copies here */                       \
-  X(STATE_EMBED, "state_embed", true)   /* masters and moments */                            \
-  X(STATE_DENSE, "state_dense", true)                                                        \
-  X(STATE_HOME, "state_home", true)                                                          \
-  X(GRAD_EMBED, "grad_embed", false)                                                         \
-  X(GRAD_DENSE, "grad_dense", false)                                                         \
-  X(GRAD_HOME, "grad_home", false)                                                           \
-  X(GRAD_COPY, "grad_copy", false)                                                           \
-  X(X, "x", false)                             /* residual stream entering a layer */        \
-  X(ATTENTION_SAVED, "attention_saved", false) /* norm1 out, qkv, out, log-sum-exp */        \
-  X(MID, "mid", false)                         /* residual stream after attention */         \
-  X(FFN_SAVED, "ffn_saved", false)             /* norm2 out, hidden before activation */     \
-  X(NORM2, "norm2", false)                     /* input of gate and experts */               \
-  X(GATE, "gate", false)                       /* logits, choices, weights */                \
-  X(SHARED_SAVED, "shared_saved", false)                                                     \
-  X(SHARED_OUT, "shared_out", false)                                                         \
-  X(LOCAL_COUNTS, "local_counts", false) /* of this rank's tokens */                         \
-  X(COUNTS, "counts", false)             /* of all ranks */                                  \
-  X(QUOTA, "quota", false)               /* integers that route; the backward reuses them */ \
-  X(SEND, "send", false)                 /* rows by host */                                  \
-  X(RECEIVED, "received", false)         /* rows at their host: input of experts */          \
-  X(EXPERT_SAVED, "expert_saved", false) /* hidden before and after activation */            \
-  X(EXPERT_OUT, "expert_out", false)                                                         \
-  X(BACK, "back", false) /* expert outputs at the source */                                  \
-  X(LOSS, "loss", false)                                                                     \
-  X(DX, "dx", false) /* gradients of the buffers above */                                    \
-  X(DMID, "dmid", false)                                                                     \
-  X(DGATE, "dgate", false)                                                                   \
-  X(DBACK, "dback", false)                                                                   \
-  X(DEXPERT_OUT, "dexpert_out", false)                                                       \
-  X(DHIDDEN, "dhidden", false)                                                               \
-  X(DRECEIVED, "dreceived", false)                                                           \
-  X(DSEND, "dsend", false)                                                                   \
-  X(DNORM2, "dnorm2", false)         /* from the routed experts */                           \
-  X(DSHARED, "dshared", false)       /* from the shared experts */                           \
-  X(SQUARES, "squares", false)       /* of a layer's gradients */                            \
-  X(GRAD_SCALE, "grad_scale", false) /* norm, clip; mean loss */
+/* Buffers: name, text, whether it exists before the step (true) or the step writes it first (false), and what tells its
+ * instances apart: nothing (STEP), the layer, the micro-batch, or BOTH; pieces tell them apart besides. X of layer l is
+ * the residual stream that enters layer l; X of layer `layers` enters the head. */
+#define BL_BUFFER_LIST(X)                                                                          \
+  X(TOKENS, "tokens", true, MICRO)             /* inputs and targets of a micro-batch */           \
+  X(HISTORY, "history", true, STEP)            /* what the policy remembers */                     \
+  X(HOSTS, "hosts", false, LAYER)              /* of a layer, in force */                          \
+  X(WEIGHT_EMBED, "weight_embed", true, STEP)  /* embedding and head */                            \
+  X(WEIGHT_DENSE, "weight_dense", true, LAYER) /* of a layer */                                    \
+  X(WEIGHT_HOME, "weight_home", true, LAYER)   /* of a layer's experts at home here */             \
+  X(WEIGHT_COPY, "weight_copy", true, LAYER)   /* of a layer's copies here */                      \
+  X(STATE_EMBED, "state_embed", true, STEP)    /* masters and moments */                           \
+  X(STATE_DENSE, "state_dense", true, LAYER)                                                       \
+  X(STATE_HOME, "state_home", true, LAYER)                                                         \
+  X(GRAD_EMBED, "grad_embed", false, STEP)                                                         \
+  X(GRAD_DENSE, "grad_dense", false, LAYER)                                                        \
+  X(GRAD_HOME, "grad_home", false, LAYER)                                                          \
+  X(GRAD_COPY, "grad_copy", false, LAYER)                                                          \
+  X(X, "x", false, BOTH)                             /* residual stream entering a layer */        \
+  X(ATTENTION_SAVED, "attention_saved", false, BOTH) /* norm1 out, qkv, out, log-sum-exp */        \
+  X(MID, "mid", false, BOTH)                         /* residual stream after attention */         \
+  X(FFN_SAVED, "ffn_saved", false, BOTH)             /* norm2 out, hidden before activation */     \
+  X(NORM2, "norm2", false, BOTH)                     /* input of gate and experts */               \
+  X(GATE, "gate", false, BOTH)                       /* logits, choices, weights */                \
+  X(SHARED_SAVED, "shared_saved", false, BOTH)                                                     \
+  X(SHARED_OUT, "shared_out", false, BOTH)                                                         \
+  X(LOCAL_COUNTS, "local_counts", false, BOTH) /* of this rank's tokens */                         \
+  X(COUNTS, "counts", false, BOTH)             /* of all ranks */                                  \
+  X(QUOTA, "quota", false, BOTH)               /* integers that route; the backward reuses them */ \
+  X(SEND, "send", false, BOTH)                 /* rows by host */                                  \
+  X(RECEIVED, "received", false, BOTH)         /* rows at their host: input of experts */          \
+  X(EXPERT_SAVED, "expert_saved", false, BOTH) /* hidden before and after activation */            \
+  X(EXPERT_OUT, "expert_out", false, BOTH)                                                         \
+  X(BACK, "back", false, BOTH) /* expert outputs at the source */                                  \
+  X(LOSS, "loss", false, MICRO)                                                                    \
+  X(DX, "dx", false, BOTH) /* gradients of the buffers above */                                    \
+  X(DMID, "dmid", false, BOTH)                                                                     \
+  X(DGATE, "dgate", false, BOTH)                                                                   \
+  X(DBACK, "dback", false, BOTH)                                                                   \
+  X(DEXPERT_OUT, "dexpert_out", false, BOTH)                                                       \
+  X(DHIDDEN, "dhidden", false, BOTH)                                                               \
+  X(DRECEIVED, "dreceived", false, BOTH)                                                           \
+  X(DSEND, "dsend", false, BOTH)                                                                   \
+  X(DNORM2, "dnorm2", false, BOTH)         /* from the routed experts */                           \
+  X(DSHARED, "dshared", false, BOTH)       /* from the shared experts */                           \
+  X(SQUARES, "squares", false, LAYER)      /* of a layer's gradients */                            \
+  X(GRAD_SCALE, "grad_scale", false, STEP) /* norm, clip; mean loss */
 
 typedef enum bl_buffer_kind {
-#define X(name, text, kept) BL_BUFFER_##name,
+#define X(name, text, kept, scope) BL_BUFFER_##name,
   BL_BUFFER_LIST(X)
 #undef X
       BL_BUFFER_COUNT
@@ -187,7 +187,8 @@ extern const bl_amount_kind bl_action_amounts[BL_ACTION_COUNT];
 
 typedef struct bl_buffer {
   bl_buffer_kind kind;
-  int32_t layer, micro_batch, piece; /* -1 where it does not apply */
+  int32_t layer, micro_batch; /* -1 where they do not tell instances apart */
+  int32_t piece;
 } bl_buffer;
 
 typedef struct bl_action {
@@ -210,8 +211,10 @@ typedef struct bl_step {
   bl_buffer *buffers;
   int32_t *uses;  /* indices into buffers */
   int32_t *waits; /* indices into actions, ascending per action */
-  /* Room behind the arrays while building. */
-  size_t actions_room, buffers_room, uses_room, waits_room;
+  /* For builders: room behind the arrays, and buffers by name. */
+  size_t actions_room, order_room, buffers_room, uses_room, waits_room;
+  int32_t *table; /* [table_size]: a hash table of buffer numbers, -1 where empty */
+  size_t table_size;
 } bl_step;
 
 typedef struct bl_step_options {
@@ -231,9 +234,13 @@ void bl_step_free(bl_step *step); /* a zeroed step is fine */
 /* -- for builders and passes ----------------------------------------------------------------------------------------
  */
 
+/*! bl_step_begin() : an empty program; `layers` bounds the layer numbers (0..layers). */
+bl_status bl_step_begin(bl_step *step, const bl_layout *layout, int32_t layers, int32_t stage, int32_t ranks_per_node);
+
 /*! bl_step_add() : appends an action at the end of the order, whole, with its kind's group and resource (a LINK becomes
  *  step.link[group]). The buffers it uses follow at once: all reads, then all writes; what is summed into is both.
- *  layer and micro_batch -1 where they do not apply. */
+ *  layer and micro_batch are -1 where they do not apply; bl_step_reads and _writes ignore those that the buffer has
+ * not. */
 bl_status bl_step_add(bl_step *step, bl_action_kind kind, int32_t layer, int32_t micro_batch);
 bl_status bl_step_reads(bl_step *step, bl_buffer_kind kind, int32_t layer, int32_t micro_batch);
 bl_status bl_step_writes(bl_step *step, bl_buffer_kind kind, int32_t layer, int32_t micro_batch);
@@ -246,13 +253,15 @@ bl_status bl_step_derive_waits(bl_step *step);
  *  @return : BL_OK, or BL_EINPUT with a sentence that names the actions and the buffer. */
 bl_status bl_step_check(const bl_step *step);
 
-/*! bl_steps_check() : the programs of all ranks together: rank_step[r] is the program of rank r (may be shared). Every
- *  communicator's ranks issue the same calls in the same order, and running all ranks' resources in issue order, with
- *  every collective waiting for all its ranks, ends (no cycle over ranks and resources).
+/*! bl_steps_check() : the programs of all ranks together: rank_step[r] is the (sound) program of rank r, which ranks
+ * may share. Every communicator's ranks issue the same calls in the same order; and running each rank's resources in
+ * issue order, every call waiting for all its ranks, ends: no cycle over ranks and resources. `one_queue`: a rank
+ * executes its whole order as one queue, as a host-synchronised interpreter does.
  *  @return : BL_OK, or BL_EINPUT naming group, ranks and actions. */
-bl_status bl_steps_check(const bl_step *const *rank_step, const bl_layout *layout);
+bl_status bl_steps_check(const bl_step *const *rank_step, const bl_layout *layout, bool one_queue);
 
-/*! bl_action_text() : "dispatch layer 2 micro-batch 0" for messages.  text[96]. */
+/*! bl_action_text() : "dispatch layer 2 micro-batch 0" for messages.  text[BL_ACTION_TEXT_MAX]. */
+enum { BL_ACTION_TEXT_MAX = 96 };
 void bl_action_text(const bl_action *action, char *text);
 
 #endif
