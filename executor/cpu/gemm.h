@@ -1,4 +1,4 @@
-/* gemm.h - the matrix product of the CPU backend: OpenBLAS, or our own where that is absent. */
+/* gemm.h - the matrix product of the CPU backend. */
 #ifndef BL_EXECUTOR_CPU_GEMM_H
 #define BL_EXECUTOR_CPU_GEMM_H
 
@@ -15,8 +15,8 @@ typedef struct bl_matrix {
   bool transposed;
 } bl_matrix;
 
-/*! bl_gemm() : c[m][n] = scale * a b (+ c when `accumulate`), a is [m][k] and b is [k][n] after their transposition.
- *  In the calling thread alone. The bits depend on sizes and values, not on where the operands lie. */
+/*! bl_gemm() : c[m][n] = scale * a b (+ c when `accumulate`), a is [m][k] and b is [k][n] after their transposition, k
+ * is at least 1. In the calling thread alone. The bits depend on sizes and values, not on where the operands lie. */
 void bl_gemm(float *c, int32_t c_stride, bl_matrix a, bl_matrix b, int32_t m, int32_t n, int32_t k, float scale,
              bool accumulate);
 

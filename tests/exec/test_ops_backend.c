@@ -36,11 +36,13 @@ static void test_memory(void) {
   be->release(be, b);
   REQUIRE_OK(be->alloc(be, 500, &b));
   CHECK_INT(be->memory_peak(be), 1100);
-  CHECK_FAILS(be->alloc(be, SIZE_MAX - 10, &none), BL_EMACHINE, "out of memory");
-  CHECK_FAILS(be->alloc(be, (size_t)1 << 60, &none), BL_EMACHINE, "1152921504606846976 bytes");
+  void *no;
+  CHECK_FAILS(be->alloc(be, SIZE_MAX - 10, &no), BL_EMACHINE, "out of memory");
+  CHECK_FAILS(be->alloc(be, (size_t)1 << 60, &no), BL_EMACHINE, "1152921504606846976 bytes");
   CHECK_INT(be->memory_peak(be), 1100);
   be->release(be, a);
   be->release(be, b);
+  be->release(be, none);
   be->release(be, NULL);
   be->destroy(be);
 }
