@@ -96,9 +96,16 @@ $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/executor/%.o: CFLAGS += $(BLAS_FLAGS)
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<
+
+# Changes when the compiler or a switch does (GLPK=0, OPENBLAS=0...), and with it everything is built again.
+ALL_FLAGS := $(CC) $(CFLAGS) $(GLPK_FLAGS) $(BLAS_FLAGS) $(GLPK_LIBS) $(BLAS_LIBS)
+$(BUILD)/flags: ALWAYS
+	@mkdir -p $(@D)
+	@echo '$(ALL_FLAGS)' | cmp -s - $@ || echo '$(ALL_FLAGS)' > $@
+.PHONY: ALWAYS
 
 # Tests in C: tests/unit/test_*.c link base to planner; tests/unit/milp_*.c also the solver; tests/exec/test_*.c the
 # executor; bench/*.c under tests/ likewise by prefix.
@@ -124,10 +131,19 @@ $(BUILD)/tests/bench/exec_%: $(BUILD)/tests/bench/exec_%.o $(BASE) $(PLANNER) $(
 bench: programs $(BENCHES)
 	$(PYTHON) tests/bench/run.py --build $(BUILD) --json build/bench.json
 
-## lint: clang-tidy and cppcheck, where installed
+C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_costmodel) $(SRC_planner) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
+             $(wildcard traces/main.c planner/main.c executor/*_main.c)
+
+## lint: cppcheck and clang-tidy over all C sources, where installed
 lint:
-	@command -v cppcheck >/dev/null && cppcheck --quiet --std=c11 --enable=warning,performance,portability --inline-suppr \
-	  --suppress=missingIncludeSystem --error-exitcode=1 -I. base traces costmodel planner executor || echo "cppcheck is not installed"
+	@if command -v cppcheck >/dev/null; then \
+	  cppcheck --quiet --std=c11 --enable=warning,performance --inline-suppr --suppress=missingIncludeSystem \
+	    --suppress=uninitvar --error-exitcode=1 -I. $(C_SOURCES) && echo "cppcheck: nothing to say"; \
+	else echo "cppcheck is not installed: skipped"; fi
+	@if command -v clang-tidy >/dev/null; then \
+	  printf '%s\n' $(C_SOURCES) | xargs -P 2 -I FILE clang-tidy --quiet FILE -- -std=c11 -D_GNU_SOURCE $(GLPK_FLAGS) \
+	    $(BLAS_FLAGS) -I. 2>/dev/null && echo "clang-tidy: nothing to say"; \
+	else echo "clang-tidy is not installed: skipped"; fi
 
 ## format: clang-format over all C sources
 format:

@@ -265,32 +265,32 @@ bl_status bl_json_member(bl_json object, const char *key, bl_json *out) {
 }
 
 bl_status bl_json_int(bl_json object, const char *key, int64_t min, int64_t max, int64_t *out) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   return bl_json_as_int(value, min, max, out);
 }
 
 bl_status bl_json_number(bl_json object, const char *key, double min, double max, double *out) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   return bl_json_as_number(value, min, max, out);
 }
 
 bl_status bl_json_bool(bl_json object, const char *key, bool *out) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   return as_bool(value, out);
 }
 
 bl_status bl_json_string(bl_json object, const char *key, const char **out) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   return bl_json_as_string(value, out);
 }
 
 bl_status bl_json_array(bl_json object, const char *key, int64_t min_items, int64_t max_items, bl_json *out,
                         int64_t *n) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   BL_TRY(bl_json_as_array(value, min_items, max_items, n));
   *out = value;
@@ -298,7 +298,7 @@ bl_status bl_json_array(bl_json object, const char *key, int64_t min_items, int6
 }
 
 bl_status bl_json_object(bl_json object, const char *key, bl_json *out) {
-  bl_json value;
+  bl_json value = {NULL, NULL};
   BL_TRY(bl_json_member(object, key, &value));
   if (!cJSON_IsObject(node_of(value))) return fail_expected(value, "an object");
   *out = value;

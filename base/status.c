@@ -53,7 +53,7 @@ static void set_text(const char *format, va_list args, const char *tail) {
   memcpy(error_text, text, sizeof error_text);
 }
 
-bl_status bl_fail(bl_status status, const char *format, ...) {
+bl_status(bl_fail)(bl_status status, const char *format, ...) {
   va_list args;
   va_start(args, format);
   set_text(format, args, NULL);
@@ -61,7 +61,7 @@ bl_status bl_fail(bl_status status, const char *format, ...) {
   return status;
 }
 
-bl_status bl_fail_errno(bl_status status, const char *format, ...) {
+bl_status(bl_fail_errno)(bl_status status, const char *format, ...) {
   char reason[128];
   const char *tail = strerror_r(errno, reason, sizeof reason);
   va_list args;

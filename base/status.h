@@ -42,6 +42,12 @@ bl_status bl_fail(bl_status status, const char *format, ...) __attribute__((form
 /*! bl_fail_errno() : as bl_fail(), with ": " and the text of errno behind the sentence. */
 bl_status bl_fail_errno(bl_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Tells clang's analyzer, which sees one file at a time, that the two above return their argument. */
+#ifdef __clang_analyzer__
+#define bl_fail(status, ...) (bl_fail((status), __VA_ARGS__), (status))
+#define bl_fail_errno(status, ...) (bl_fail_errno((status), __VA_ARGS__), (status))
+#endif
+
 /*! bl_error_text() : the calling thread's last sentence, "" if none. Valid until its next bl_fail(). */
 const char *bl_error_text(void);
 
