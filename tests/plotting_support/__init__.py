@@ -1,0 +1,1 @@
+"""Helpers of the plotting tests: counting checks, and logs made up in every format the readers know."""
