@@ -22,7 +22,7 @@ TEAL, GREEN, LIGHT_BLUE, RED = "#1b9e9e", "#2e8b3a", "#6bb7e0", "#d62728"
 
 # Our own figures: Okabe and Ito's colours, told apart by every kind of colour vision, and a dash pattern each.
 OWN = {
-    "static": ("static", "#000000", (0, ())),
+    "static": ("static", "#444444", (0, ())),
     "smartmoe": ("SmartMoE", "#0072B2", (0, (5, 1.5))),
     "eplb": ("EPLB", "#E69F00", (0, (3, 1, 1, 1))),
     "fastermoe": ("FasterMoE", "#CC79A7", (0, (1, 1))),

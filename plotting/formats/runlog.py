@@ -1,0 +1,182 @@
+"""Ballast's run log: JSON lines. The first holds the command, the configuration and the seed; then an object a step.
+
+A resumed run appends a line of the first kind and goes on, perhaps from an earlier step: what it repeats replaces what
+stood there.
+"""
+
+import re
+import shlex
+from dataclasses import dataclass, field
+
+from plotting.errors import LogError
+from plotting.formats.common import check_keys, integer, json_object, number, read_bytes, shorten, split_lines
+
+_STEP = ("step", "loss", "step_us", "layers")
+_STEP_MAY = ("grad_norm", "lr", "tokens", "tokens_per_s", "mfu", "phases", "moved_bytes", "fill_bytes", "plan_version",
+             "balance_loss", "memory_bytes", "peak_bytes")
+_LAYER = ("imbalance", "copies", "moved", "late")
+_NAME = re.compile(r"[\w.:+-]+\Z")
+
+
+@dataclass
+class Run:
+    """One training run; lists are in step order, step k at index k - 1; layer values are [step][layer]."""
+
+    path: str
+    policy: str = ""
+    gate: str = ""
+    ranks: int = 0
+    planned: int = 0
+    from_plan: bool = False  # started from a plan file
+    command: str = ""
+    cut: bool = False
+    resumed: int = 0
+    losses: list = field(default_factory=list)
+    step_us: list = field(default_factory=list)
+    tokens: list = field(default_factory=list)
+    moved_bytes: list = field(default_factory=list)
+    fill_bytes: list = field(default_factory=list)
+    imbalance: list = field(default_factory=list)
+    copies: list = field(default_factory=list)
+    moved: list = field(default_factory=list)
+    late: list = field(default_factory=list)
+    phases: list = field(default_factory=list)
+
+    def steps(self):
+        return len(self.step_us)
+
+    def status(self):
+        return "complete" if self.planned and self.steps() >= self.planned else "truncated"
+
+    def system(self):
+        """The bar or curve this run is: its policy, or how its routing or its start was fixed."""
+        if self.gate == "uniform":
+            return "uniform"
+        if self.from_plan and self.policy == "static":
+            return "planned"
+        return self.policy
+
+    def gate_name(self):
+        """The gate as a label: a recorded trace goes by its file's name."""
+        kind, _, rest = self.gate.partition(":")
+        return f"{kind}:{rest.rpartition('/')[2]}" if rest else kind
+
+
+def read_run(path):
+    """A run log. A last line that is cut off (a run killed while writing) is left out and noted in `cut`."""
+    lines, cut = split_lines(read_bytes(path))
+    if not lines:
+        raise LogError(path, 0, "is empty; a line with the command was expected")
+    run = Run(str(path), cut=cut)
+    for at, line in enumerate(lines, start=1):
+        if cut and at == len(lines):
+            break
+        record = json_object(line, path, at)
+        if "command" in record:
+            _take_head(run, record, at)
+        elif at == 1:
+            raise LogError(path, 1, 'the first line holds the run: the key "command" is missing')
+        else:
+            _take_step(run, record, at)
+    if not run.command:
+        raise LogError(path, 1, "the line with the command is cut off")
+    return run
+
+
+def _take_head(run, record, at):
+    if run.command:
+        run.resumed += 1
+        return
+    command = record["command"]
+    if isinstance(command, list) and all(isinstance(word, str) for word in command):
+        words, run.command = command, shlex.join(command)
+    elif isinstance(command, str):
+        run.command = command
+        try:
+            words = shlex.split(command)
+        except ValueError:
+            raise LogError(run.path, at, "command: quotes that do not close") from None
+    else:
+        raise LogError(run.path, at, "command: words of the command were expected")
+    if not run.command.strip():
+        raise LogError(run.path, at, "command: is empty")
+    said = _options(words)
+    configuration = record.get("configuration", record.get("config", {}))
+    if not isinstance(configuration, dict):
+        raise LogError(run.path, at, "configuration: an object was expected")
+    run.policy = _word(run, at, "policy", configuration, said, "static")
+    run.gate = _word(run, at, "gate", configuration, said, "naive")
+    run.ranks = integer(_pick("ranks", configuration, said, 1), run.path, at, "ranks", low=1, high=1 << 20)
+    run.planned = integer(_pick("steps", configuration, said, 0), run.path, at, "steps", high=1 << 40)
+    run.from_plan = bool(_pick("plan", configuration, said, ""))
+
+
+def _options(words):
+    """--name value and --name=value of a command line."""
+    said = {}
+    for i, word in enumerate(words):
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            said[name] = value if equals else (words[i + 1] if i + 1 < len(words) else "")
+    return said
+
+
+def _pick(name, configuration, said, default):
+    value = configuration.get(name, said.get(name, default))
+    return default if value is None else value
+
+
+def _word(run, at, name, configuration, said, default):
+    value = _pick(name, configuration, said, default)
+    if not isinstance(value, str) or not value:
+        raise LogError(run.path, at, f"{name}: a word was expected, found {shorten(value)}")
+    if name == "policy" and not _NAME.match(value):
+        raise LogError(run.path, at, f"{name}: a policy's name was expected, found {shorten(value)}")
+    return value
+
+
+def _take_step(run, record, at):
+    path = run.path
+    check_keys(record, path, at, "step", _STEP, _STEP_MAY)
+    step = integer(record["step"], path, at, "step", low=1)
+    if step != run.steps() + 1:
+        if not run.resumed or step > run.steps():
+            raise LogError(path, at, f"step {run.steps() + 1} was expected, found {step}")
+        _forget_from(run, step)
+    layers = record["layers"]
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise LogError(path, at, "layers: an array of objects was expected")
+    if run.imbalance and len(layers) != len(run.imbalance[0]):
+        raise LogError(path, at, f"layers: {len(run.imbalance[0])} layers were expected, found {len(layers)}")
+    for i, layer in enumerate(layers):
+        check_keys(layer, path, at, f"layers[{i}]", _LAYER, ())
+    phases = record.get("phases", {})
+    if not isinstance(phases, dict):
+        raise LogError(path, at, "phases: an object was expected")
+    values = {
+        "losses": number(record["loss"], path, at, "loss"),
+        "step_us": number(record["step_us"], path, at, "step_us", low=1e-9),
+        "tokens": integer(record.get("tokens", 0), path, at, "tokens"),
+        "moved_bytes": integer(record.get("moved_bytes", 0), path, at, "moved_bytes"),
+        "fill_bytes": integer(record.get("fill_bytes", 0), path, at, "fill_bytes"),
+        "imbalance": [number(layer["imbalance"], path, at, f"layers[{i}].imbalance", low=0.999, high=1e6)
+                      for i, layer in enumerate(layers)],
+        "copies": [integer(layer["copies"], path, at, f"layers[{i}].copies") for i, layer in enumerate(layers)],
+        "moved": [integer(layer["moved"], path, at, f"layers[{i}].moved") for i, layer in enumerate(layers)],
+        "late": [_flag(layer["late"], path, at, f"layers[{i}].late") for i, layer in enumerate(layers)],
+        "phases": {name: number(us, path, at, f"phases.{shorten(name, 30)}", low=0) for name, us in phases.items()},
+    }
+    for name, value in values.items():
+        getattr(run, name).append(value)
+
+
+def _flag(value, path, at, what):
+    if isinstance(value, bool):
+        return int(value)
+    return integer(value, path, at, what)
+
+
+def _forget_from(run, step):
+    for name in ("losses", "step_us", "tokens", "moved_bytes", "fill_bytes", "imbalance", "copies", "moved", "late",
+                 "phases"):
+        del getattr(run, name)[step - 1:]
