@@ -40,9 +40,14 @@ struct bl_comm {
   const bl_comm_ops *ops;
   bl_backend *backend;
   int32_t rank, size;
-  void *scratch; /* device scratch of the generic collectives, owned by the comm */
+  bl_stream *stream; /* for host collectives; owned */
+  void *scratch;     /* device scratch of the generic collectives; owned */
   int64_t scratch_bytes;
 };
+
+/*! bl_comm_init() : for implementations: fills the common head and creates its stream. bl_comm_free() releases what the
+ *  head owns and then calls destroy, which frees the rest and the comm itself. */
+bl_status bl_comm_init(bl_comm *comm, const bl_comm_ops *ops, bl_backend *backend, int32_t rank, int32_t size);
 
 /*! bl_comm_split() : a view of `world` on the ranks members[0..n), ascending and containing world->rank; rank numbers
  *  inside are positions in `members`. Messages of different groups never mix as long as every rank issues the
