@@ -176,6 +176,11 @@ end:
   return status;
 }
 
+/* Iterations from step `index` - 1 to `index`, modulo 2^64: only whether they are alike matters. */
+static uint64_t gap_before(const bl_trace_reader *reader, int32_t index) {
+  return (uint64_t)bl_trace_iteration(reader, index) - (uint64_t)bl_trace_iteration(reader, index - 1);
+}
+
 bl_status bl_trace_summarise(bl_trace_reader *reader, bl_trace_summary *summary) {
   const bl_trace_shape *shape = bl_trace_shape_of(reader);
   const int64_t rows = bl_trace_step_size(shape) / shape->experts;
@@ -183,12 +188,11 @@ bl_status bl_trace_summarise(bl_trace_reader *reader, bl_trace_summary *summary)
   uint32_t *counts = NULL;
   bl_status status = BL_OK;
   *summary = (bl_trace_summary){.min_row = UINT64_MAX, .file_bytes = bl_trace_file_bytes(reader)};
-  if (steps > 1) summary->stride = bl_trace_iteration(reader, 1) - bl_trace_iteration(reader, 0);
+  bool even = steps > 1 && gap_before(reader, 1) <= INT64_MAX;
   BL_TRY(bl_new(&counts, (size_t)bl_trace_step_size(shape), sizeof *counts, "a step of a trace"));
   for (int32_t i = 0; i < steps; i++) {
     BL_TRY_GOTO(status, bl_trace_read(reader, i, counts), end);
-    if (i > 0 && bl_trace_iteration(reader, i) - bl_trace_iteration(reader, i - 1) != summary->stride)
-      summary->stride = 0;
+    if (i > 0) even = even && gap_before(reader, i) == gap_before(reader, 1);
     for (int64_t row = 0; row < rows; row++) {
       uint64_t sum = 0;
       for (int32_t e = 0; e < shape->experts; e++) sum += counts[row * shape->experts + e];
@@ -197,6 +201,7 @@ bl_status bl_trace_summarise(bl_trace_reader *reader, bl_trace_summary *summary)
       summary->copies += sum;
     }
   }
+  if (even) summary->stride = (int64_t)gap_before(reader, 1);
 end:
   free(counts);
   return status;
