@@ -94,7 +94,9 @@ $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(
 
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
-$(BUILD)/executor/%.o: CFLAGS += $(BLAS_FLAGS)
+$(BUILD)/executor/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS)
+# No value changes: it only frees sqrtf() from setting errno, so that loops with it vectorise.
+$(BUILD)/executor/cpu/%.o: CFLAGS += -fno-math-errno
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)

@@ -56,26 +56,47 @@ void bl_cpu_norm_fwd(bl_stream *s, bl_num *y, float *mean, float *rstd, const bl
   }
 }
 
+/* *g = sum of dy weight, *gn = sum of dy weight n, where n = (x - mean) rstd. */
+static void sum_row_gradients(float *g, float *gn, const float *dy, const float *x, const float *weight, float mean,
+                              float rstd, int32_t H) {
+  bl_lanes lanes_g = {0}, lanes_gn = {0};
+  int32_t i = 0;
+  for (; i + BL_LANES <= H; i += BL_LANES) {
+    const bl_lanes d = *(const bl_lanes_any *)(dy + i) * *(const bl_lanes_any *)(weight + i);
+    lanes_g += d;
+    lanes_gn += d * ((*(const bl_lanes_any *)(x + i) - mean) * rstd);
+  }
+  for (int l = 0; i < H; i++, l++) {
+    const float d = dy[i] * weight[i];
+    lanes_g[l] += d;
+    lanes_gn[l] += d * ((x[i] - mean) * rstd);
+  }
+  *g = bl_fold(&lanes_g);
+  *gn = bl_fold(&lanes_gn);
+}
+
+static void add_row_gradients(float *restrict dx, float *restrict grad_weight, float *restrict grad_bias,
+                              const float *restrict dy, const float *restrict x, const float *restrict weight,
+                              float mean, float rstd, float mean_g, float mean_gn, int32_t H) {
+  for (int32_t i = 0; i < H; i++) {
+    const float n = (x[i] - mean) * rstd;
+    dx[i] += rstd * (dy[i] * weight[i] - mean_g - n * mean_gn);
+    grad_weight[i] += dy[i] * n;
+    grad_bias[i] += dy[i];
+  }
+}
+
 /* With n = (x - mean) rstd and g = dy weight:  dx = rstd (g - mean(g) - n mean(g n)). */
 void bl_cpu_norm_bwd(bl_stream *s, bl_num *dx, float *grad_weight, float *grad_bias, const bl_num *dy, const bl_num *x,
                      const float *mean, const float *rstd, const bl_num *weight, int32_t T, int32_t H) {
-  const float *restrict w = weight;
+  (void)s;
   const float over = 1.0f / (float)H;
-  float *restrict n = bl_cpu_scratch(s, 2 * (size_t)H);
-  if (!n) return;
-  float *restrict g = n + H;
-  float *restrict gw = grad_weight, *restrict gb = grad_bias;
   for (int32_t t = 0; t < T; t++) {
-    const float *restrict from = (const float *)x + (int64_t)t * H, *restrict d = (const float *)dy + (int64_t)t * H;
-    float *restrict to = (float *)dx + (int64_t)t * H;
-    const float m = mean[t], r = rstd[t];
-    for (int32_t i = 0; i < H; i++) {
-      n[i] = (from[i] - m) * r;
-      g[i] = d[i] * w[i];
-      gw[i] += d[i] * n[i];
-      gb[i] += d[i];
-    }
-    const float mean_g = bl_sum(g, H) * over, mean_gn = bl_dot(g, n, H) * over;
-    for (int32_t i = 0; i < H; i++) to[i] += r * (g[i] - mean_g - n[i] * mean_gn);
+    const int64_t at = (int64_t)t * H;
+    const float *d = (const float *)dy + at, *from = (const float *)x + at;
+    float g, gn;
+    sum_row_gradients(&g, &gn, d, from, weight, mean[t], rstd[t], H);
+    add_row_gradients((float *)dx + at, grad_weight, grad_bias, d, from, weight, mean[t], rstd[t], g * over, gn * over,
+                      H);
   }
 }
