@@ -1,0 +1,281 @@
+#include "planner/milp/expert_groups.h"
+#include "base/memory.h"
+#include <math.h>
+#include <string.h>
+
+typedef enum answer { FITS, FITS_NOT, OUT_OF_BUDGET } answer;
+
+typedef struct rank_bin {
+  int32_t ranks, places; /* places left */
+  double room;           /* capacity left */
+} rank_bin;
+
+/* A packing search: experts by descending load into bins. */
+typedef struct packing {
+  const bl_fewest *problem;
+  int32_t slots;   /* a rank, equal for all */
+  int32_t *order;  /* [experts] by descending load */
+  double *prefix;  /* [experts + 1]: sum of the first i loads in that order */
+  int32_t *in_bin; /* [experts] by position in that order: the bin, the result */
+  rank_bin *bins;  /* [ranks] */
+  int32_t n_bins;
+  int64_t visited, limit;
+} packing;
+
+static int descending(const void *a, const void *b, void *load) {
+  const double x = ((const double *)load)[*(const int32_t *)a], y = ((const double *)load)[*(const int32_t *)b];
+  if (x != y) return x < y ? 1 : -1;
+  return *(const int32_t *)a - *(const int32_t *)b;
+}
+
+/* How many of the smallest experts from position `from` on fit into `room`: the largest count whose sum is no more. */
+static int32_t smallest_that_fit(const packing *p, int32_t from, double room) {
+  const int32_t n = p->problem->experts;
+  int32_t low = 0, high = n - from;
+  while (low < high) {
+    const int32_t middle = (low + high + 1) / 2;
+    if (p->prefix[n] - p->prefix[n - middle] <= room)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+/* Necessary for the experts from `from` on to fit: what each bin can take at most, in load (its places filled with the
+ * largest) and in number (its room filled with the smallest), sums to enough. */
+static bool may_fit(const packing *p, int32_t from) {
+  const int32_t n = p->problem->experts;
+  double load = p->prefix[n] - p->prefix[from];
+  int64_t number = n - from;
+  const double smallest = p->prefix[n] - p->prefix[n - 1];
+  for (int32_t b = 0; b < p->n_bins; ++b) {
+    const rank_bin *bin = &p->bins[b];
+    if (bin->places == 0 || bin->room < smallest) continue;
+    const int32_t places = bin->places < n - from ? bin->places : n - from;
+    const double most = p->prefix[from + places] - p->prefix[from];
+    load -= most < bin->room ? most : bin->room;
+    const int32_t fit = number > 0 ? smallest_that_fit(p, from, bin->room) : 0;
+    number -= fit < places ? fit : places;
+  }
+  return load <= 1e-12 && number <= 0;
+}
+
+static bool twin_before(const packing *p, int32_t b) {
+  for (int32_t a = 0; a < b; ++a)
+    if (p->bins[a].room == p->bins[b].room && p->bins[a].places == p->bins[b].places) return true;
+  return false;
+}
+
+static answer pack(packing *p, int32_t position);
+
+static answer try_bin(packing *p, int32_t position, int32_t b, double load) {
+  rank_bin *bin = &p->bins[b];
+  const double room = bin->room;
+  bin->room -= load;
+  --bin->places;
+  p->in_bin[position] = b;
+  const answer verdict = pack(p, position + 1);
+  bin->room = room;
+  ++bin->places;
+  return verdict;
+}
+
+/* Tightest bin first: what is left large is left for what needs it. */
+static answer pack(packing *p, int32_t position) {
+  if (position == p->problem->experts) return FITS;
+  if (++p->visited > p->limit) return OUT_OF_BUDGET;
+  if (!may_fit(p, position)) return FITS_NOT;
+  const double load = p->problem->load[p->order[position]];
+  double last_room = -1;
+  int32_t last = -1;
+  for (;;) {
+    int32_t next = -1;
+    for (int32_t b = 0; b < p->n_bins; ++b) {
+      const rank_bin *bin = &p->bins[b];
+      if (bin->places == 0 || bin->room < load || twin_before(p, b)) continue;
+      const bool later = bin->room > last_room || (bin->room == last_room && b > last);
+      if (later && (next < 0 || bin->room < p->bins[next].room)) next = b;
+    }
+    if (next < 0) return FITS_NOT;
+    const answer verdict = try_bin(p, position, next, load);
+    if (verdict != FITS_NOT) return verdict;
+    last_room = p->bins[next].room;
+    last = next;
+  }
+}
+
+/* Tries every split of `left` more copies over the bins from `b` on, no bin larger than `most` ranks; bin b has 1 rank
+ * so far. Large bins first: they must exist for the hottest expert. */
+static answer split(packing *p, int32_t b, int32_t left, int32_t most) {
+  const int32_t bins_left = p->n_bins - b;
+  if (bins_left == 0) {
+    if (left > 0) return FITS_NOT;
+    for (int32_t i = 0; i < p->n_bins; ++i) {
+      rank_bin *bin = &p->bins[i];
+      bin->places = bin->ranks * (p->slots - 1) + 1;
+      bin->room = bin->ranks * p->problem->cap;
+    }
+    return pack(p, 0);
+  }
+  answer worst = FITS_NOT;
+  for (int32_t ranks = left + 1 < most ? left + 1 : most; ranks >= 1; --ranks) {
+    if ((int64_t)(ranks - 1) * bins_left < left) break; /* the rest is no larger: too little for all */
+    p->bins[b].ranks = ranks;
+    const answer verdict = split(p, b + 1, left - ranks + 1, ranks);
+    if (verdict == FITS) return FITS;
+    if (verdict == OUT_OF_BUDGET) return OUT_OF_BUDGET;
+    worst = verdict;
+  }
+  return worst;
+}
+
+static answer fits_with(packing *p, int32_t copies, int64_t budget) {
+  p->n_bins = p->problem->ranks - copies;
+  p->limit = p->visited + budget;
+  return split(p, 0, copies, p->problem->ranks);
+}
+
+static bl_status packing_create(const bl_fewest *problem, packing *p) {
+  const size_t experts = (size_t)problem->experts;
+  memset(p, 0, sizeof *p);
+  p->problem = problem;
+  BL_TRY(bl_new(&p->order, experts, sizeof *p->order, "packing"));
+  BL_TRY(bl_new(&p->prefix, experts + 1, sizeof *p->prefix, "packing"));
+  BL_TRY(bl_new(&p->in_bin, experts, sizeof *p->in_bin, "packing"));
+  BL_TRY(bl_new(&p->bins, (size_t)problem->ranks, sizeof *p->bins, "packing"));
+  for (int32_t i = 0; i < problem->experts; ++i) p->order[i] = i;
+  qsort_r(p->order, experts, sizeof *p->order, descending, (void *)(uintptr_t)problem->load);
+  for (int32_t i = 0; i < problem->experts; ++i) p->prefix[i + 1] = p->prefix[i] + problem->load[p->order[i]];
+  return BL_OK;
+}
+
+static void packing_free(packing *p) {
+  free(p->order);
+  free(p->prefix);
+  free(p->in_bin);
+  free(p->bins);
+}
+
+/* An item of the window rule: what is left of an expert; -1 pads. */
+typedef struct item {
+  int32_t expert;
+  double tokens;
+} item;
+
+static void insert_ascending(item *items, int32_t n, item added) {
+  int32_t i = n;
+  while (i > 0 && items[i - 1].tokens > added.tokens) {
+    items[i] = items[i - 1];
+    --i;
+  }
+  items[i] = added;
+}
+
+static void add_host(bl_host *host, int32_t *n, item it, int32_t rank, double tokens) {
+  if (it.expert < 0) return;
+  host[(*n)++] = (bl_host){.expert = it.expert, .rank = rank, .tokens = tokens};
+}
+
+/* The window rule for one group: n ranks from `rank` on, items ascending, n k + 1 of them with padding, total n * mean.
+ * A rank takes k = slots - 1 consecutive items whose sum is at most the mean while the next window's exceeds it (or the
+ * last window), and a piece of the next item (of the one before the last window). One item fewer than k leaves, so
+ * (n - 1) k + 1 remain for n - 1 ranks. */
+static void realise(item *items, int32_t n_items, int32_t n, int32_t rank, int32_t k, double mean, bl_host *host,
+                    int32_t *n_hosts) {
+  for (; n > 1; --n, ++rank) {
+    double sum = 0;
+    for (int32_t i = 0; i < k; ++i) sum += items[i].tokens;
+    int32_t at = 0;
+    while (at + k < n_items && sum - items[at].tokens + items[at + k].tokens <= mean) {
+      sum += items[at + k].tokens - items[at].tokens;
+      ++at;
+    }
+    const int32_t split = at + k < n_items ? at + k : at - 1;
+    for (int32_t i = at; i < at + k; ++i) add_host(host, n_hosts, items[i], rank, items[i].tokens);
+    item rest = items[split];
+    const double piece = mean - sum;
+    if (piece > 1e-12) {
+      add_host(host, n_hosts, rest, rank, piece < rest.tokens ? piece : rest.tokens);
+      rest = rest.tokens > piece ? (item){.expert = rest.expert, .tokens = rest.tokens - piece} : (item){.expert = -1};
+    }
+    const int32_t first = split < at ? split : at; /* window and split item are neighbours */
+    memmove(items + first, items + first + k + 1, (size_t)(n_items - first - k - 1) * sizeof *items);
+    n_items -= k + 1;
+    insert_ascending(items, n_items++, rest);
+  }
+  for (int32_t i = 0; i < n_items; ++i) add_host(host, n_hosts, items[i], rank, items[i].tokens);
+}
+
+static bl_status realise_all(const packing *p, bl_hosts *hosts) {
+  const bl_fewest *problem = p->problem;
+  const int32_t room = problem->experts + problem->ranks * p->slots + 1;
+  item *items = NULL;
+  bl_host *host = NULL;
+  bl_status status = BL_OK;
+  BL_TRY_GOTO(status, bl_new(&items, (size_t)room, sizeof *items, "window rule"), done);
+  BL_TRY_GOTO(status, bl_new(&host, (size_t)room, sizeof *host, "window rule"), done);
+  int32_t n_hosts = 0, rank = 0;
+  for (int32_t b = 0; b < p->n_bins; ++b) {
+    const int32_t n = p->bins[b].ranks, size = n * (p->slots - 1) + 1;
+    int32_t n_items = 0;
+    double sum = 0;
+    for (int32_t i = 0; i < problem->experts; ++i) {
+      if (p->in_bin[i] != b) continue;
+      const item added = {.expert = p->order[i], .tokens = problem->load[p->order[i]]};
+      sum += added.tokens;
+      insert_ascending(items, n_items++, added);
+    }
+    while (n_items < size) insert_ascending(items, n_items++, (item){.expert = -1});
+    realise(items, n_items, n, rank, p->slots - 1, sum / n, host, &n_hosts);
+    rank += n;
+  }
+  BL_TRY_GOTO(status, bl_fewest_hosts(problem, host, n_hosts, hosts), done);
+done:
+  free(items);
+  free(host);
+  return status;
+}
+
+/* Every expert needs ceil(load / cap) hosts. */
+static int32_t hosts_needed(const bl_fewest *problem) {
+  int32_t copies = 0;
+  for (int32_t e = 0; e < problem->experts; ++e) {
+    const int32_t hosts = (int32_t)ceil(problem->load[e] / problem->cap);
+    if (hosts > 1) copies += hosts - 1;
+  }
+  return copies;
+}
+
+bl_status bl_expert_groups_solve(const bl_fewest *problem, int64_t budget, bl_expert_groups *out, bl_hosts *hosts) {
+  memset(out, 0, sizeof *out);
+  int32_t least = problem->slots[0], largest = problem->slots[0];
+  for (int32_t r = 1; r < problem->ranks; ++r) {
+    if (problem->slots[r] < least) least = problem->slots[r];
+    if (problem->slots[r] > largest) largest = problem->slots[r];
+  }
+  packing p;
+  bl_status status = packing_create(problem, &p);
+  if (status != BL_OK) goto done;
+  p.slots = largest;
+  bool proved = true; /* so far every smaller number of copies was refuted */
+  out->bound = hosts_needed(problem);
+  for (int32_t copies = out->bound; copies < problem->ranks && !out->found; ++copies) {
+    p.slots = largest;
+    answer verdict = fits_with(&p, copies, budget);
+    if (proved && verdict == FITS_NOT) out->bound = copies + 1;
+    if (verdict != FITS_NOT) proved = false;
+    if (verdict == FITS && least < largest) {
+      p.slots = least;
+      verdict = least > 0 ? fits_with(&p, copies, budget) : FITS_NOT;
+    }
+    if (verdict != FITS) continue;
+    BL_TRY_GOTO(status, realise_all(&p, hosts), done);
+    out->found = true;
+  }
+  out->infeasible = proved && !out->found;
+done:
+  out->visited = p.visited;
+  packing_free(&p);
+  return status;
+}
