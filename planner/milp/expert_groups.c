@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { SPLIT_BUDGET = 50000 }; /* nodes for one split of the ranks and one order of bins */
+
 typedef enum answer { FITS, FITS_NOT, OUT_OF_BUDGET } answer;
 
 typedef struct rank_bin {
@@ -19,7 +21,10 @@ typedef struct packing {
   int32_t *in_bin; /* [experts] by position in that order: the bin, the result */
   rank_bin *bins;  /* [ranks] */
   int32_t n_bins;
-  int64_t visited, limit;
+  bool emptiest_first; /* the order in which bins are tried */
+  int64_t visited;     /* nodes so far */
+  int64_t limit;       /* of visited, for this split of the ranks */
+  int64_t last;        /* of visited, for this number of copies */
 } packing;
 
 static int descending(const void *a, const void *b, void *load) {
@@ -81,58 +86,68 @@ static answer try_bin(packing *p, int32_t position, int32_t b, double load) {
   return verdict;
 }
 
-/* Tightest bin first: what is left large is left for what needs it. */
+/* Bins in a fixed order by room; ties by number. */
+static bool tried_before(const packing *p, int32_t a, int32_t b) {
+  const double x = p->bins[a].room, y = p->bins[b].room;
+  if (x != y) return p->emptiest_first == (x > y);
+  return a < b;
+}
+
 static answer pack(packing *p, int32_t position) {
   if (position == p->problem->experts) return FITS;
   if (++p->visited > p->limit) return OUT_OF_BUDGET;
   if (!may_fit(p, position)) return FITS_NOT;
   const double load = p->problem->load[p->order[position]];
-  double last_room = -1;
-  int32_t last = -1;
-  for (;;) {
+  for (int32_t last = -1;;) {
     int32_t next = -1;
     for (int32_t b = 0; b < p->n_bins; ++b) {
-      const rank_bin *bin = &p->bins[b];
-      if (bin->places == 0 || bin->room < load || twin_before(p, b)) continue;
-      const bool later = bin->room > last_room || (bin->room == last_room && b > last);
-      if (later && (next < 0 || bin->room < p->bins[next].room)) next = b;
+      if (p->bins[b].places == 0 || p->bins[b].room < load || twin_before(p, b)) continue;
+      if (last >= 0 && !tried_before(p, last, b)) continue;
+      if (next < 0 || tried_before(p, b, next)) next = b;
     }
     if (next < 0) return FITS_NOT;
     const answer verdict = try_bin(p, position, next, load);
     if (verdict != FITS_NOT) return verdict;
-    last_room = p->bins[next].room;
     last = next;
   }
+}
+
+/* Both orders, as each finds quickly what the other does not: the emptiest bin first spreads even loads, the tightest
+ * keeps what is large for what needs it. */
+static answer pack_split(packing *p) {
+  answer verdict = OUT_OF_BUDGET;
+  for (int32_t way = 0; way < 2 && verdict == OUT_OF_BUDGET && p->visited < p->last; ++way) {
+    for (int32_t b = 0; b < p->n_bins; ++b) {
+      rank_bin *bin = &p->bins[b];
+      bin->places = bin->ranks * (p->slots - 1) + 1;
+      bin->room = bin->ranks * p->problem->cap;
+    }
+    p->emptiest_first = way == 0;
+    p->limit = p->visited + SPLIT_BUDGET < p->last ? p->visited + SPLIT_BUDGET : p->last;
+    verdict = pack(p, 0);
+  }
+  return verdict;
 }
 
 /* Tries every split of `left` more copies over the bins from `b` on, no bin larger than `most` ranks; bin b has 1 rank
  * so far. Large bins first: they must exist for the hottest expert. */
 static answer split(packing *p, int32_t b, int32_t left, int32_t most) {
   const int32_t bins_left = p->n_bins - b;
-  if (bins_left == 0) {
-    if (left > 0) return FITS_NOT;
-    for (int32_t i = 0; i < p->n_bins; ++i) {
-      rank_bin *bin = &p->bins[i];
-      bin->places = bin->ranks * (p->slots - 1) + 1;
-      bin->room = bin->ranks * p->problem->cap;
-    }
-    return pack(p, 0);
-  }
+  if (bins_left == 0) return left > 0 ? FITS_NOT : pack_split(p);
   answer worst = FITS_NOT;
   for (int32_t ranks = left + 1 < most ? left + 1 : most; ranks >= 1; --ranks) {
     if ((int64_t)(ranks - 1) * bins_left < left) break; /* the rest is no larger: too little for all */
     p->bins[b].ranks = ranks;
     const answer verdict = split(p, b + 1, left - ranks + 1, ranks);
     if (verdict == FITS) return FITS;
-    if (verdict == OUT_OF_BUDGET) return OUT_OF_BUDGET;
-    worst = verdict;
+    if (verdict == OUT_OF_BUDGET) worst = verdict;
   }
   return worst;
 }
 
 static answer fits_with(packing *p, int32_t copies, int64_t budget) {
   p->n_bins = p->problem->ranks - copies;
-  p->limit = p->visited + budget;
+  p->last = p->visited + budget;
   return split(p, 0, copies, p->problem->ranks);
 }
 
