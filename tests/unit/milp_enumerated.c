@@ -1,0 +1,181 @@
+/* Fewest copies against full enumeration: the whole call, its combinatorial parts, and GLPK alone. */
+#include "planner/milp/expert_groups.h"
+#include "planner/milp/fewest_copies.h"
+#include "planner/milp/prove_with.h"
+#include "planner/milp/rank_groups.h"
+#include "tests/check.h"
+#include "tests/unit/enumerate.h"
+
+static int32_t draws(int32_t n) { return check_is_small() ? n / 10 : n; }
+
+/* Hosts stand the enumeration's own check: right homes, slots and Hall's condition. */
+static void check_hosts(const instance *x, const bl_hosts *hosts, int32_t copies) {
+  double inside[16] = {0};
+  int32_t held[4] = {0}, n = 0;
+  int32_t mask[ENUMERATE_MAX];
+  for (int32_t e = 0; e < hosts->experts; ++e) {
+    mask[e] = 1 << hosts->home[e];
+    ++held[hosts->home[e]];
+    if (x->problem.home) CHECK_INT(hosts->home[e], x->home[e]);
+  }
+  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {
+    const int32_t e = hosts->copy_expert[s], r = hosts->copy_rank[s];
+    if (e < 0) continue;
+    CHECK(!(mask[e] >> r & 1));
+    mask[e] |= 1 << r;
+    ++held[r];
+    ++n;
+  }
+  CHECK_INT(n, copies);
+  for (int32_t r = 0; r < hosts->ranks; ++r) CHECK(held[r] <= x->slots[r]);
+  for (int32_t set = 1; set < 1 << hosts->ranks; ++set) {
+    for (int32_t e = 0; e < hosts->experts; ++e)
+      if ((mask[e] & ~set) == 0) inside[set] += x->load[e];
+    CHECK(inside[set] <= __builtin_popcount((unsigned)set) * x->problem.cap * (1 + 1e-9));
+  }
+}
+
+static void compare(bool given, int32_t n, int32_t most_experts) {
+  bl_rng rng;
+  bl_rng_seed(&rng, 7, given);
+  int32_t solver_needed = 0;
+  for (int32_t i = 0; i < draws(n); ++i) {
+    instance x;
+    const int32_t ranks = 1 + (int32_t)bl_rng_below(&rng, 3);
+    const int32_t experts = ranks + (int32_t)bl_rng_below(&rng, (uint64_t)(most_experts - ranks + 1));
+    instance_draw(&x, &rng, experts, ranks, given);
+    const int32_t truth = enumerate_fewest(&x.problem);
+    const bl_prove_problem question = instance_question(&x, 20);
+    bl_prove_result result;
+    REQUIRE_OK(bl_prove_fewest_copies(&question, &result));
+    CHECK_INT(result.status, truth == ENUMERATE_NONE ? BL_PROVE_INFEASIBLE : BL_PROVE_OPTIMAL);
+    solver_needed += result.solver != BL_PROVE_SOLVER_NOT_NEEDED;
+    if (truth != ENUMERATE_NONE) {
+      CHECK_INT(result.copies, truth);
+      CHECK_INT(result.bound, truth);
+      CHECK(result.imbalance <= (1 + x.eps) * (1 + 1e-8));
+      if (result.copies >= 0) check_hosts(&x, &result.hosts, truth);
+    } else {
+      CHECK_INT(result.copies, -1);
+    }
+    bl_prove_result_free(&result);
+  }
+  printf("%s homes: %d instances, GLPK needed in %d\n", given ? "given" : "free", draws(n), solver_needed);
+}
+
+static void test_given_homes(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  compare(true, 600, 7);
+}
+
+static void test_free_homes(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  compare(false, 400, 6);
+}
+
+/* Without a solver bounds still hold and what is found is real. */
+static void test_bounds_alone(void) {
+  bl_rng rng;
+  bl_rng_seed(&rng, 8, 0);
+  int32_t met = 0, all = 0;
+  for (int32_t i = 0; i < draws(600); ++i) {
+    instance x;
+    instance_draw(&x, &rng, 6, 3, i % 2);
+    const int32_t truth = enumerate_fewest(&x.problem);
+    const bl_prove_problem question = instance_question(&x, 20);
+    bl_prove_result result;
+    REQUIRE_OK(bl_prove_with(&question, NULL, &result));
+    if (result.status == BL_PROVE_INFEASIBLE) CHECK_INT(truth, ENUMERATE_NONE);
+    CHECK(result.bound <= truth);
+    if (result.copies >= 0) {
+      CHECK(result.copies >= truth);
+      check_hosts(&x, &result.hosts, result.copies);
+    }
+    if (result.status == BL_PROVE_OPTIMAL) CHECK_INT(result.copies, truth);
+    if (result.status == BL_PROVE_GAP || result.status == BL_PROVE_UNKNOWN) {
+      CHECK_INT(result.solver, BL_PROVE_SOLVER_ABSENT);
+      CHECK(strstr(result.reason, "GLPK") != NULL);
+    }
+    met += result.status == BL_PROVE_OPTIMAL;
+    all += truth != ENUMERATE_NONE;
+    bl_prove_result_free(&result);
+  }
+  printf("bounds and search alone: %d of %d proved\n", met, all);
+  CHECK(met >= all * 9 / 10);
+}
+
+/* With ranks alike the packing of groups is exact, not only a bound. */
+static void test_expert_groups_exact(void) {
+  bl_rng rng;
+  bl_rng_seed(&rng, 9, 0);
+  for (int32_t i = 0; i < draws(400); ++i) {
+    instance x;
+    instance_draw(&x, &rng, 6, 3, false);
+    x.slots[1] = x.slots[2] = x.slots[0];
+    const int32_t truth = enumerate_fewest(&x.problem);
+    bl_expert_groups groups;
+    bl_hosts hosts = {.experts = 0};
+    REQUIRE_OK(bl_expert_groups_solve(&x.problem, 1000000, &groups, &hosts));
+    CHECK_INT(groups.infeasible, truth == ENUMERATE_NONE);
+    CHECK_INT(groups.found, truth != ENUMERATE_NONE);
+    if (groups.found) {
+      CHECK_INT(groups.bound, truth);
+      check_hosts(&x, &hosts, truth);
+    }
+    bl_hosts_free(&hosts);
+  }
+}
+
+/* What GLPK says without any help: no bound, no start. */
+typedef struct heard {
+  bl_mip_result result;
+  int32_t bound, placements;
+  bool nonsense;
+} heard;
+
+static bool listen(void *context, uint32_t kind, const void *payload, uint32_t bytes) {
+  heard *h = context;
+  if (kind == BL_MIP_BOUND) memcpy(&h->bound, payload, sizeof h->bound);
+  if (kind == BL_MIP_PLACEMENT) ++h->placements;
+  if (kind == BL_MIP_RESULT && bytes == sizeof h->result) memcpy(&h->result, payload, bytes);
+  return true;
+}
+
+static void ask_glpk(const bl_mip_task *task, heard *h, bl_child_report *report) {
+  const bl_child_limits limits = {.seconds = task->seconds + 5, .memory_bytes = 0, .max_message = 1 << 16};
+  memset(h, 0, sizeof *h);
+  h->result.verdict = -1;
+  h->bound = -1;
+  CHECK_OK(bl_child_run(&limits, bl_fewest_copies_body, (void *)(uintptr_t)task, listen, h, report));
+}
+
+static void test_glpk_alone(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  bl_rng rng;
+  bl_rng_seed(&rng, 10, 0);
+  for (int32_t i = 0; i < draws(200); ++i) {
+    instance x;
+    instance_draw(&x, &rng, 6, 3, i % 2);
+    const int32_t truth = enumerate_fewest(&x.problem);
+    const bl_mip_task task = {.problem = &x.problem, .seconds = 20};
+    heard h;
+    bl_child_report report;
+    ask_glpk(&task, &h, &report);
+    CHECK_INT(report.end, BL_CHILD_FINISHED);
+    CHECK_INT(h.result.verdict, truth == ENUMERATE_NONE ? BL_MIP_INFEASIBLE : BL_MIP_OPTIMAL);
+    if (truth == ENUMERATE_NONE) continue;
+    CHECK_INT(h.result.copies, truth);
+    CHECK(h.bound <= truth);
+    CHECK(h.placements >= 1);
+    CHECK_INT(h.result.warm_started, 0);
+  }
+}
+
+int main(void) {
+  RUN(test_given_homes);
+  RUN(test_free_homes);
+  RUN(test_bounds_alone);
+  RUN(test_expert_groups_exact);
+  RUN(test_glpk_alone);
+  TEST_MAIN_END;
+}
