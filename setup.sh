@@ -84,13 +84,22 @@ install() {
   say "reading the package lists (apt-get update)"
   # A broken list of another repository does not matter when the packages are found all the same.
   "${apt[@]}" update </dev/null >/dev/null || say "apt-get update complained; going on"
-  say "installing: ${packages[*]}"
-  "${apt[@]}" install -y --no-install-recommends "${packages[@]}" </dev/null && return 0
+  say "installing: ${packages[*]} (a few minutes)"
+  local log
+  log=$(mktemp) || return 1
+  if "${apt[@]}" install -y --no-install-recommends "${packages[@]}" </dev/null >"$log" 2>&1; then
+    rm -f "$log"
+    return 0
+  fi
+  tail -20 "$log"
   say "that failed; trying one by one"
   local package
   for package in "${packages[@]}"; do
-    "${apt[@]}" install -y --no-install-recommends "$package" </dev/null || say "could not install $package"
+    "${apt[@]}" install -y --no-install-recommends "$package" </dev/null >"$log" 2>&1 && continue
+    tail -5 "$log"
+    say "could not install $package"
   done
+  rm -f "$log"
 }
 
 [ $check_only = 1 ] || install

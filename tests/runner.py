@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SUM_LINE = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped\s*$", re.M)
-SKIP_LINE = re.compile(r"^\s*SKIP(?:PED)?\b[:\s]*(.*\S)", re.M)
+SKIP_LINE = re.compile(r"^\s*SKIP(?:PED)?\b[: ]\s*(.*\S)", re.M | re.I)
 DEFAULT_LIMIT_S = 300
 SANITIZER_FACTOR = 2  # a sanitizer's time limit
 
