@@ -95,8 +95,8 @@ $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/executor/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS)
-# No value changes: it only frees sqrtf() from setting errno, so that loops with it vectorise.
-$(BUILD)/executor/cpu/%.o: CFLAGS += -fno-math-errno
+# No value changes: sqrtf() need not set errno, nor comparisons keep exception flags, so that loops with them vectorise.
+$(BUILD)/executor/cpu/%.o: CFLAGS += -fno-math-errno -fno-trapping-math
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)

@@ -1,15 +1,14 @@
 /* attention.c - causal softmax attention, head by head in blocks of query rows.
  *
- * A block of queries needs the keys up to its own end only, so blocks skip most of what the mask would remove. Inside
- * a block masked probabilities are zeros. The backward pass gets the probabilities back from the scores and the kept
- * log-sum-exp. */
+ * A block of queries needs the keys up to its own end only, so blocks skip most of what the mask would remove. The
+ * backward pass gets the probabilities back from the scores and the kept log-sum-exp. */
 #include "executor/cpu/cpu.h"
 #include "executor/cpu/gemm.h"
 #include "executor/cpu/simd.h"
 #include "executor/op_math.h"
 #include <math.h>
 
-enum { BLOCK = 64 };
+enum { BLOCK = 32 };
 
 /* One head of one sequence. */
 typedef struct head {
@@ -27,13 +26,18 @@ static void scores(float *score, const head *h, int32_t begin, int32_t end) {
   bl_gemm(score, end, q, k, end - begin, end, h->width, h->scale, false);
 }
 
+/* Keys behind the query get minus infinity, so the loops over a row need no mask and no odd ends: e^-inf is 0. */
+static void mask(float *row, int32_t n, int32_t end) {
+  for (int32_t j = n; j < end; j++) row[j] = -INFINITY;
+}
+
 /* row[0..n) = softmax of itself, row[n..end) = 0; returns the log-sum-exp. */
 static float softmax_row(float *row, int32_t n, int32_t end) {
-  const float largest = bl_max(row, n);
-  for (int32_t j = 0; j < n; j++) row[j] = bl_expf(row[j] - largest);
-  const float sum = bl_sum(row, n), over = 1.0f / sum;
-  for (int32_t j = 0; j < n; j++) row[j] *= over;
-  for (int32_t j = n; j < end; j++) row[j] = 0.0f;
+  mask(row, n, end);
+  const float largest = bl_max(row, end);
+  for (int32_t j = 0; j < end; j++) row[j] = bl_expf(row[j] - largest);
+  const float sum = bl_sum(row, end), over = 1.0f / sum;
+  for (int32_t j = 0; j < end; j++) row[j] *= over;
   return largest + bl_logf(sum);
 }
 
@@ -65,12 +69,12 @@ void bl_cpu_attention_fwd(bl_stream *s, bl_num *out, float *lse, const bl_num *q
 /* score[j] becomes the probability p_j, dp[j] the gradient of the scaled score, p_j (dp_j - delta) scale. */
 static void softmax_row_backward(float *restrict score, float *restrict dp, float lse, float delta, float scale,
                                  int32_t n, int32_t end) {
-  for (int32_t j = 0; j < n; j++) {
+  mask(score, n, end);
+  for (int32_t j = 0; j < end; j++) {
     const float p = bl_expf(score[j] - lse);
     score[j] = p;
     dp[j] = p * (dp[j] - delta) * scale;
   }
-  for (int32_t j = n; j < end; j++) score[j] = dp[j] = 0.0f;
 }
 
 /* Blocks in descending order: the last one reaches all keys and so overwrites dk and dv, the others add. */

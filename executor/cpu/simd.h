@@ -7,19 +7,25 @@
 #define BL_EXECUTOR_CPU_SIMD_H
 
 #include <stdint.h>
+#include <string.h>
 
 enum { BL_LANES = 16 };
 
 typedef float bl_lanes __attribute__((vector_size(64)));
 typedef float bl_lanes_any __attribute__((vector_size(64), aligned(4), may_alias)); /* at any float's address */
 
+typedef float bl_lanes8 __attribute__((vector_size(32)));
+typedef float bl_lanes4 __attribute__((vector_size(16)));
+
+/* Lane i + lane i + 8, then + 4, 2, 1. */
 static inline float bl_fold(const bl_lanes *lanes) {
-  float x[BL_LANES];
-  for (int i = 0; i < BL_LANES; i++) x[i] = (*lanes)[i];
-  for (int half = BL_LANES / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; i++) x[i] += x[i + half];
-  }
-  return x[0];
+  bl_lanes8 eight[2];
+  bl_lanes4 four[2];
+  memcpy(eight, lanes, sizeof eight);
+  eight[0] += eight[1];
+  memcpy(four, eight, sizeof four);
+  four[0] += four[1];
+  return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
 /*! bl_sum() : sum of x[i]. */
