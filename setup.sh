@@ -51,7 +51,7 @@ look() {
   local kind package purpose probe
   while read -r kind package purpose probe; do
     eval "$probe" || missing+=("$kind $package $purpose")
-  done < <(things)
+  done <<<"$(things)"
 }
 
 look
@@ -96,7 +96,7 @@ install() {
   local package
   for package in "${packages[@]}"; do
     "${apt[@]}" install -y --no-install-recommends "$package" </dev/null >"$log" 2>&1 && continue
-    tail -5 "$log"
+    grep '^E:' "$log" | tail -1
     say "could not install $package"
   done
   rm -f "$log"
