@@ -1,0 +1,88 @@
+/* policy_state.h - what a policy remembers; private to planner/policy*.c. */
+#ifndef BL_PLANNER_POLICY_STATE_H
+#define BL_PLANNER_POLICY_STATE_H
+
+#include "planner/place/copies.h"
+#include "planner/place/window.h"
+#include "planner/policy.h"
+#include "planner/policy_options.h"
+
+enum { BL_POLICY_ERRORS = 8 }; /* forecast errors replayed on today's forecast */
+
+/* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where by_source,
+ * then [ranks][experts] by source. All arrays lie in one block, so that saving it is one copy. */
+typedef struct bl_history {
+  int32_t layers, experts, ranks, lag;
+  int32_t width;
+  bool by_source, forecasts;
+  double *newest;     /* [layers][width]: the youngest record old enough */
+  double *pending;    /* [lag][layers][width]: younger ones, a ring */
+  double *average;    /* [lag or 1][layers][experts]: EWMA of loads (mean rank load 1) after each of the last records */
+  double *errors;     /* [BL_POLICY_ERRORS][layers][experts]: load minus the forecast made for it, a ring */
+  double *block;      /* all of the above */
+  int64_t block_size; /* doubles */
+  int64_t pushed, known, n_errors;
+} bl_history;
+
+bl_status bl_history_create(bl_history *history, int32_t layers, int32_t experts, int32_t ranks, int32_t lag,
+                            bool by_source, bool forecasts);
+void bl_history_free(bl_history *history);
+
+/*! bl_history_push() : the record of a finished step, [layers][width]; the one that is `lag` steps old becomes known. */
+void bl_history_push(bl_history *history, const double *record);
+
+/*! bl_history_forecast() : the expected load of a layer, [experts]; mean rank load 1. Needs known > 0 and forecasts. */
+const double *bl_history_forecast(const bl_history *history, int32_t layer);
+
+/*! bl_history_scenarios() : writes up to BL_POLICY_ERRORS (at least one) forecasts [n][experts]: the forecast plus each
+ *  of the last errors, cut at 0.  @return : n. */
+int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios);
+
+/* One layer. */
+typedef struct bl_policy_layer {
+  bl_hosts hosts;    /* in force */
+  bl_hosts planned;  /* as decided by begin_step */
+  double *fraction;  /* [max slots]: fixed share of each copy slot (eplb, fastermoe, stale shares) */
+  double *taken;     /* [max slots]: tokens taken by each copy in this step */
+  double *counts;    /* [experts]: tokens of this step */
+  double worst;      /* largest imbalance of this step before any repair */
+  double recent[3];  /* the same of the last steps, for the trigger */
+  double sum;        /* of imbalances over the micro-batches */
+  int32_t n;         /* micro-batches */
+  int64_t last_move; /* iteration of the last look for better homes */
+  bl_policy_layer_report report;
+} bl_policy_layer;
+
+struct bl_policy {
+  bl_policy_config config;
+  int32_t layers, experts, ranks;
+  int32_t max_copies; /* copy slots of a layer: all slots minus the homes */
+  int32_t *slots;     /* [ranks] */
+  double *speed;      /* [ranks] or NULL */
+  int32_t *layer_id;  /* [layers] */
+  bl_policy_layer *layer;
+  bl_history history;
+  double *record; /* [layers][width]: the step so far, as history will take it */
+  double *scenarios;
+  bl_shares *shares;
+  bl_copies *copies;
+  bl_window *window; /* NULL where not needed */
+  bl_hosts spare[2]; /* of late repair */
+  FILE *dump;
+  int64_t iteration, last_decision;
+  bool decided, in_step, timed;
+};
+
+/*! bl_policy_decide() : the layer's hosts for the step that begins, from history alone. */
+bl_status bl_policy_decide(bl_policy *policy, int32_t layer);
+
+/*! bl_policy_repair() : hosts chosen again on true counts.  @return : the imbalance reached, the shares solved. */
+double bl_policy_repair(bl_policy *policy, int32_t layer, const double *counts, double imbalance);
+
+/*! bl_policy_set_hosts() : homes as given, then copies into free slots of their ranks (each fits). */
+bl_status bl_policy_set_hosts(bl_hosts *hosts, const int32_t *home, const bl_copy *copies, int32_t n);
+
+/*! bl_policy_write_dump() : one line a layer for the step that ends. */
+void bl_policy_write_dump(const bl_policy *policy);
+
+#endif
