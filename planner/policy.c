@@ -171,8 +171,7 @@ bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
       const double start = p->timed ? now_us() : 0;
       BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts)); /* the old homes, to count moves */
       BL_TRY(bl_policy_decide(p, l));
-      for (int32_t e = 0; e < p->experts; ++e)
-        layer->report.moved += layer->hosts.home[e] != layer->planned.home[e];
+      for (int32_t e = 0; e < p->experts; ++e) layer->report.moved += layer->hosts.home[e] != layer->planned.home[e];
       if (p->timed) layer->report.decide_us = now_us() - start;
     }
     BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts));

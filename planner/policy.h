@@ -42,9 +42,9 @@ void bl_policy_options_init(bl_policy_options *options);
 
 typedef struct bl_policy_shape {
   int32_t layers, experts, ranks;
-  const int32_t *slots; /* [ranks]; borrowed during create */
-  const double *speed;  /* [ranks] relative speeds or NULL; borrowed during create */
-  const int32_t *home;  /* [layers][experts] to start from, or NULL for contiguous; borrowed during create */
+  const int32_t *slots;    /* [ranks]; borrowed during create */
+  const double *speed;     /* [ranks] relative speeds or NULL; borrowed during create */
+  const int32_t *home;     /* [layers][experts] to start from, or NULL for contiguous; borrowed during create */
   const int32_t *layer_id; /* [layers] names of the layers in dumps, or NULL for 0, 1, ...; borrowed during create */
 } bl_policy_shape;
 
@@ -84,8 +84,8 @@ typedef struct bl_policy_outcome {
 /*! bl_policy_micro_batch() : counts[experts], summed over sources. Under `--shares stale` the shares of the last
  * decision are applied instead of solved. `eplb` splits an expert evenly over its replicas (where two of them merged on
  * one rank, that rank takes both parts). `fastermoe` keeps a shadowed expert's tokens at their source, see
- * source_counts ([ranks][experts]; NULL = spread evenly over sources). Late repair in a micro-batch may give a slot that
- * took tokens earlier in the step to another expert: what the old copy gathered is reduced to its home before. */
+ * source_counts ([ranks][experts]; NULL = spread evenly over sources). Late repair in a micro-batch may give a slot
+ * that took tokens earlier in the step to another expert: what the old copy gathered is reduced to its home before. */
 bl_status bl_policy_micro_batch(bl_policy *policy, int32_t layer, const double *counts, const double *source_counts,
                                 bl_policy_outcome *out);
 
@@ -99,7 +99,7 @@ typedef struct bl_policy_layer_report {
   int32_t moved;       /* homes that begin_step changed for this step */
   bool late;
   int32_t late_copies; /* copies filled late */
-  double decide_us;    /* time of the layer's decision and late repairs; 0 unless bl_policy_time_decisions() was called */
+  double decide_us; /* time of the layer's decision and late repairs; 0 unless bl_policy_time_decisions() was called */
 } bl_policy_layer_report;
 
 const bl_policy_layer_report *bl_policy_report(const bl_policy *policy, int32_t layer);

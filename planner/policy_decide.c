@@ -142,8 +142,8 @@ static bl_status place_window(bl_policy *p, const double *load, bl_hosts *hosts,
   return bl_policy_set_hosts(hosts, home, copies, n);
 }
 
-/* Where the window rule does not fit: clipped longest-first homes, one slot a rank kept for copies where it can be, then a
- * search for copies. */
+/* Where the window rule does not fit: clipped longest-first homes, one slot a rank kept for copies where it can be,
+ * then a search for copies. */
 static bl_status place_clipped(bl_policy *p, const double *load, bl_hosts *hosts, int32_t *home, int32_t *most) {
   int64_t room = 0;
   for (int32_t r = 0; r < p->ranks; ++r) room += most[r] = p->slots[r] > 1 ? p->slots[r] - 1 : p->slots[r];
@@ -151,7 +151,7 @@ static bl_status place_clipped(bl_policy *p, const double *load, bl_hosts *hosts
     room += p->slots[r] - most[r];
     most[r] = p->slots[r];
   }
-  BL_TRY(bl_homes_clipped(load, p->experts, p->ranks, most, p->speed, home));
+  BL_TRY(bl_homes_longest_first(load, p->experts, p->ranks, most, p->speed, p->max_copies > 0, home));
   if (memcmp(home, hosts->home, (size_t)p->experts * sizeof *home) != 0) BL_TRY(bl_hosts_set_homes(hosts, home));
   return BL_OK;
 }

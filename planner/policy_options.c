@@ -10,7 +10,7 @@ void bl_policy_options_init(bl_policy_options *options) {
 
 void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION_ROWS]) {
   const bl_option table[BL_POLICY_OPTION_ROWS] = {
-      {.name = "Policy", .type = BL_OPTION_HEADING},
+      {.type = BL_OPTION_HEADING, .help = "Policy"},
       {.name = "policy",
        .type = BL_OPTION_STRING,
        .target = &o->policy,
@@ -20,30 +20,30 @@ void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION
        .type = BL_OPTION_INT,
        .target = &o->lag,
        .metavar = "N",
-       .help = "Hosts of a step use counts at least N recorded steps older; 0 sees the step itself",
+       .help = "hosts of a step use counts at least N recorded steps older; 0 sees the step itself",
        .min = 0,
        .max = MAX_LAG},
       {.name = "shares",
        .type = BL_OPTION_CHOICE,
        .target = &o->shares,
-       .help = "Shares of copies: solved on each step's counts, or kept from the last decision",
+       .help = "shares of copies: solved on each step's counts, or kept from the last decision",
        .choices = "fresh|stale"},
       {.name = "late-repair",
        .type = BL_OPTION_NUMBER,
        .target = &o->late_repair,
        .metavar = "X",
-       .help = "Choose copies again within the step where its imbalance exceeds X, such as 1.02; 0 never does",
+       .help = "choose copies again within the step where its imbalance exceeds X, such as 1.02; 0 never does",
        .min = 0,
        .max = 1e6},
       {.name = "homes",
        .type = BL_OPTION_CHOICE,
        .target = &o->homes,
-       .help = "Homes under ballast: never moved, chosen freely each step, or moved where it saves more than it costs",
+       .help = "homes under ballast: never moved, chosen freely each step, or moved where it saves more than it costs",
        .choices = "fixed|free|cost"},
       {.name = "ties",
        .type = BL_OPTION_CHOICE,
        .target = &o->ties,
-       .help = "Order of equal loads under smartmoe: by id, or as numpy's argsort left them in the published runs",
+       .help = "order of equal loads under smartmoe: by id, or as numpy's argsort left them in the published runs",
        .choices = "stable|numpy"}};
   memcpy(rows, table, sizeof table);
 }
@@ -111,7 +111,8 @@ bl_status bl_policy_config_read(const bl_policy_options *o, bl_policy_config *ou
   if (out->kind != BL_POLICY_BALLAST) {
     if (out->homes != BL_HOMES_FIXED)
       return bl_fail(BL_EUSAGE, "--homes %s is for ballast alone: %s follows its own rule", o->homes, o->policy);
-    if (out->stale) return bl_fail(BL_EUSAGE, "--shares stale is for ballast alone: %s follows its own rule", o->policy);
+    if (out->stale)
+      return bl_fail(BL_EUSAGE, "--shares stale is for ballast alone: %s follows its own rule", o->policy);
     if (out->late_repair > 0)
       return bl_fail(BL_EUSAGE, "--late-repair is for ballast alone: %s follows its own rule", o->policy);
   }

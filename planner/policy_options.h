@@ -10,7 +10,8 @@
 enum { BL_POLICY_OPTION_ROWS = 7 };
 
 /*! bl_policy_option_rows() : writes the rows (a heading and --policy, --lag, --shares, --late-repair, --homes, --ties)
- *  for a command's option table; parsing fills `options`, which must outlive it. Call bl_policy_options_init() first. */
+ *  for a command's option table; parsing fills `options`, which must outlive it. Call bl_policy_options_init() first.
+ */
 void bl_policy_option_rows(bl_policy_options *options, bl_option rows[BL_POLICY_OPTION_ROWS]);
 
 /* The same, understood. */

@@ -9,8 +9,8 @@
 
 enum { BL_POLICY_ERRORS = 8 }; /* forecast errors replayed on today's forecast */
 
-/* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where by_source,
- * then [ranks][experts] by source. All arrays lie in one block, so that saving it is one copy. */
+/* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where
+ * by_source, then [ranks][experts] by source. All arrays lie in one block, so that saving it is one copy. */
 typedef struct bl_history {
   int32_t layers, experts, ranks, lag;
   int32_t width;
@@ -28,7 +28,8 @@ bl_status bl_history_create(bl_history *history, int32_t layers, int32_t experts
                             bool by_source, bool forecasts);
 void bl_history_free(bl_history *history);
 
-/*! bl_history_push() : the record of a finished step, [layers][width]; the one that is `lag` steps old becomes known. */
+/*! bl_history_push() : the record of a finished step, [layers][width]; the one that is `lag` steps old becomes known.
+ */
 void bl_history_push(bl_history *history, const double *record);
 
 /*! bl_history_forecast() : the expected load of a layer, [experts]; mean rank load 1. Needs known > 0 and forecasts. */

@@ -45,7 +45,7 @@ void bl_numpy_argsort(const double *value, int32_t n, int32_t *order) {
   int32_t stack[2 * 32], depth = 0, lo = 0, hi = n - 1;
   for (int32_t i = 0; i < n; ++i) order[i] = i;
   for (;;) {
-    while (hi - lo > SHORT_RUN) { /* the larger part waits, so the stack stays below log2(n) */
+    while (hi - lo >= SHORT_RUN) { /* the larger part waits, so the stack stays below log2(n) */
       const int32_t pivot = split(value, order, lo, hi);
       if (pivot - lo < hi - pivot) {
         stack[depth++] = pivot + 1;

@@ -19,7 +19,8 @@ bl_status bl_smartmoe_place(const double *load, int32_t experts, int32_t ranks, 
                             bl_smartmoe_ties ties, int32_t *home, bool *adopted);
 
 /*! bl_numpy_argsort() : order[n] = the indices in the order of numpy's argsort on doubles (quicksort: median of three,
- *  short runs by insertion; without its heapsort for degenerate inputs and without vector variants of newer releases). */
+ *  short runs by insertion; without its heapsort for degenerate inputs and without vector variants of newer releases).
+ */
 void bl_numpy_argsort(const double *value, int32_t n, int32_t *order);
 
 #endif

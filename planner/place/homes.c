@@ -25,8 +25,8 @@ static void swap_homes(const double *load, int32_t experts, const double *speed,
   }
 }
 
-bl_status bl_homes_clipped(const double *load, int32_t experts, int32_t ranks, const int32_t *most_homes,
-                           const double *speed, int32_t *home) {
+bl_status bl_homes_longest_first(const double *load, int32_t experts, int32_t ranks, const int32_t *most_homes,
+                                 const double *speed, bool clip, int32_t *home) {
   double *clipped, total = 0, speeds = ranks;
   int32_t *order;
   const char *what = "longest-first homes";
@@ -38,7 +38,7 @@ bl_status bl_homes_clipped(const double *load, int32_t experts, int32_t ranks, c
     for (int32_t r = 0; r < ranks; ++r) speeds += speed[r];
   }
   for (int32_t e = 0; e < experts; ++e) total += load[e];
-  for (int32_t e = 0; e < experts; ++e) clipped[e] = load[e] < total / speeds ? load[e] : total / speeds;
+  for (int32_t e = 0; e < experts; ++e) clipped[e] = clip && load[e] > total / speeds ? total / speeds : load[e];
   double *sum = clipped + experts;
   int32_t *homes = order + 2 * experts;
   bl_order_descending(load, experts, order, order + experts);

@@ -1,7 +1,6 @@
 #include "planner/place/hosts.h"
 #include "base/memory.h"
 #include "base/rng.h"
-#include "costmodel/plan.h"
 #include <string.h>
 
 /* Lays the copy slots out rank by rank, all empty. Fails where a rank has more homes than slots. */
@@ -20,6 +19,19 @@ static bl_status lay_out(bl_hosts *hosts) {
   }
   hosts->n_copy_slots = n;
   return BL_OK;
+}
+
+/* Contiguous homes, ceil(experts / ranks) a rank; where a rank has fewer slots than that, the rest moves on to the next
+ * ranks, and where these are full, the first ranks with slots left take more. */
+static void place_in_order(bl_hosts *hosts) {
+  const int32_t each = (hosts->experts + hosts->ranks - 1) / hosts->ranks;
+  int64_t room = 0;
+  for (int32_t r = 0; r < hosts->ranks; ++r) room += hosts->slots[r] < each ? hosts->slots[r] : each;
+  for (int32_t r = 0, e = 0; r < hosts->ranks; ++r) {
+    int32_t n = hosts->slots[r] < each ? hosts->slots[r] : each;
+    for (; room < hosts->experts && n < hosts->slots[r]; ++n) ++room;
+    for (; n > 0 && e < hosts->experts; --n) hosts->home[e++] = r;
+  }
 }
 
 bl_status bl_hosts_create(bl_hosts *hosts, int32_t experts, int32_t ranks, const int32_t *slots) {
@@ -44,7 +56,7 @@ bl_status bl_hosts_create(bl_hosts *hosts, int32_t experts, int32_t ranks, const
   BL_TRY_GOTO(status, bl_new(&hosts->copy_rank, (size_t)room, sizeof *hosts->copy_rank, "copy slots"), fail);
   BL_TRY_GOTO(status, bl_new(&hosts->copy_expert, (size_t)room, sizeof *hosts->copy_expert, "copy slots"), fail);
   memcpy(hosts->slots, slots, (size_t)ranks * sizeof *slots);
-  for (int32_t e = 0; e < experts; ++e) hosts->home[e] = bl_home_contiguous(e, experts, ranks);
+  place_in_order(hosts);
   BL_TRY_GOTO(status, lay_out(hosts), fail);
   return BL_OK;
 fail:

@@ -18,7 +18,9 @@ typedef struct bl_hosts {
   int32_t *copy_expert; /* [n_copy_slots]: the expert in it, or -1 when empty */
 } bl_hosts;
 
-/*! bl_hosts_create() : contiguous homes, all copy slots empty. slots[ranks]; fails where homes do not fit. */
+/*! bl_hosts_create() : contiguous homes (bl_home_contiguous(); where slots differ so that these do not fit, in the same
+ *  order with as many on each rank as it has slots), all copy slots empty. slots[ranks]; fails where homes do not fit.
+ */
 bl_status bl_hosts_create(bl_hosts *hosts, int32_t experts, int32_t ranks, const int32_t *slots);
 void bl_hosts_free(bl_hosts *hosts);
 

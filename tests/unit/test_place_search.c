@@ -281,7 +281,7 @@ static void test_clipped_homes(void) {
     int32_t home[32], used[8] = {0};
     const int32_t most[8] = {4, 4, 5, 3, 4, 4, 4, 4};
     random_load(&rng, load, 32);
-    REQUIRE_OK(bl_homes_clipped(load, 32, 8, most, NULL, home));
+    REQUIRE_OK(bl_homes_longest_first(load, 32, 8, most, NULL, i % 2, home));
     bool fits = true;
     for (int32_t e = 0; e < 32; ++e) fits = ++used[home[e]] <= most[home[e]] && fits;
     CHECK(fits);
@@ -289,7 +289,7 @@ static void test_clipped_homes(void) {
   const int32_t few[2] = {1, 1};
   const double three[3] = {1, 1, 1};
   int32_t home[3];
-  CHECK_FAILS(bl_homes_clipped(three, 3, 2, few, NULL, home), BL_EINPUT, "no room");
+  CHECK_FAILS(bl_homes_longest_first(three, 3, 2, few, NULL, true, home), BL_EINPUT, "no room");
 }
 
 /* All permutations of 4 ranks. */

@@ -1,0 +1,134 @@
+/* ballast-plan explain: a plan file in words. */
+#include "base/memory.h"
+#include "costmodel/plan.h"
+#include "planner/commands.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static struct {
+  const char *plan;
+  int64_t layer;
+} arg = {.layer = -1};
+
+static void explain_layout(const bl_layout *l) {
+  printf("Layout: %" PRId64 " ranks. Dense part: %d tensor x %d context x %d data parallel x %d pipeline; experts: "
+         "%d tensor x %d expert x %d data parallel.\n",
+         (int64_t)l->tp * l->cp * l->dp * l->pp, l->tp, l->cp, l->dp, l->pp, l->etp, l->ep, l->edp);
+  printf("A step has %d micro-batches of %d sequences a data-parallel rank; optimizer sharding level %d.\n",
+         l->micro_batches, l->micro_batch, l->zero);
+  for (int32_t s = 0; s < l->n_stages; ++s)
+    printf("  stage %d: %d layers\n", s, l->stage_first[s + 1] - l->stage_first[s]);
+}
+
+static const bl_layer_placement *worst_layer(const bl_placement *p) {
+  const bl_layer_placement *worst = &p->layer[0];
+  for (int32_t l = 1; l < p->layers; ++l)
+    if (p->layer[l].imbalance > worst->imbalance) worst = &p->layer[l];
+  return worst;
+}
+
+static void explain_summary(const bl_plan *plan) {
+  const bl_placement *p = &plan->placement;
+  const bl_layer_placement *worst = worst_layer(p);
+  int64_t copies = 0, away = 0;
+  int32_t least = p->slots[0], most = p->slots[0];
+  double mean = 0;
+  for (int32_t l = 0; l < p->layers; ++l) {
+    copies += p->layer[l].n_copies;
+    mean += p->layer[l].imbalance / p->layers;
+    for (int32_t e = 0; e < p->experts; ++e) away += p->layer[l].home[e] != bl_home_contiguous(e, p->experts, p->ranks);
+  }
+  for (int32_t r = 1; r < p->ranks; ++r) {
+    if (p->slots[r] < least) least = p->slots[r];
+    if (p->slots[r] > most) most = p->slots[r];
+  }
+  printf("Placement: %d experts in each of %d layers on %d ranks", p->experts, p->layers, p->ranks);
+  if (least == most) {
+    printf(" with %d slots each.\n", least);
+  } else {
+    printf(" with %d to %d slots.\n", least, most);
+  }
+  printf("Homes: %.1f of %d experts a layer live elsewhere than in contiguous order. Copies: %.1f a layer.\n",
+         (double)away / p->layers, p->experts, (double)copies / p->layers);
+  printf("Balance: the busiest rank computes %.2f %% more tokens than the mean rank (mean over layers), %.2f %% in the "
+         "worst layer, %d.\n",
+         100 * fmax(0, mean - 1), 100 * fmax(0, worst->imbalance - 1), worst->layer);
+  const double gap = worst->imbalance / worst->bound - 1;
+  printf("Bound: in that layer no placement gets below %.2f %%", 100 * (worst->bound - 1));
+  if (plan->has_bound && plan->bound_proof[0]) printf(" (proof: %s)", plan->bound_proof);
+  if (gap < 1e-6) {
+    printf(": it is optimal.\n");
+  } else {
+    printf(": at most %.2f %% of its time could be won.\n", 100 * gap / (1 + gap));
+  }
+}
+
+static void explain_layer(const bl_placement *p, const bl_layer_placement *layer) {
+  printf("\nLayer %d: imbalance %.6f, bound %.6f\n", layer->layer, layer->imbalance, layer->bound);
+  for (int32_t r = 0; r < p->ranks; ++r) {
+    int32_t used = 0;
+    printf("  rank %d: home of", r);
+    for (int32_t e = 0; e < p->experts; ++e)
+      if (layer->home[e] == r) {
+        printf(" %d", e);
+        ++used;
+      }
+    if (used == 0) printf(" none");
+    const char *before = "; copies of";
+    for (int32_t i = 0; i < layer->n_copies; ++i) {
+      const bl_copy copy = layer->copies[i];
+      if (copy.rank != r) continue;
+      printf("%s %d (takes %.1f %% of its tokens)", before, copy.expert, 100 * copy.share);
+      before = ",";
+      ++used;
+    }
+    if (used < p->slots[r]) printf("; %d free", p->slots[r] - used);
+    printf("\n");
+  }
+}
+
+static bl_status explain(const bl_plan *plan) {
+  if (plan->has_layout) explain_layout(&plan->layout);
+  if (plan->has_predicted && plan->predicted_step_us > 0)
+    printf("Predicted: %.0f us a step, %.2f GB on the fullest rank.\n", plan->predicted_step_us,
+           plan->predicted_memory_bytes * 1e-9);
+  if (!plan->has_placement) return BL_OK;
+  explain_summary(plan);
+  bool found = arg.layer < 0;
+  for (int32_t l = 0; l < plan->placement.layers; ++l)
+    if (arg.layer < 0 || plan->placement.layer[l].layer == arg.layer) {
+      explain_layer(&plan->placement, &plan->placement.layer[l]);
+      found = true;
+    }
+  if (!found) return bl_fail(BL_EINPUT, "%s: places no layer %" PRId64, arg.plan, arg.layer);
+  return BL_OK;
+}
+
+static bl_status run(void *context) {
+  (void)context;
+  bl_plan plan;
+  BL_TRY(bl_plan_load(arg.plan, &plan));
+  const bl_status status = explain(&plan);
+  bl_plan_free(&plan);
+  return status;
+}
+
+bl_command bl_command_explain(void) {
+  static const bl_option options[] = {
+      {.type = BL_OPTION_STRING, .target = &arg.plan, .metavar = "PLAN", .help = "the plan file", .required = true},
+      {.name = "layer",
+       .type = BL_OPTION_INT,
+       .target = &arg.layer,
+       .metavar = "L",
+       .help = "only this layer's ranks; -1 shows all",
+       .min = -1,
+       .max = 65536}};
+  return (bl_command){.name = "explain",
+                      .summary = "says in words what a plan does and how good it is",
+                      .example = "ballast-plan explain plan.json --layer 3",
+                      .options = options,
+                      .n_options = sizeof options / sizeof *options,
+                      .run = run};
+}

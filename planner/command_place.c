@@ -1,0 +1,275 @@
+/* ballast-plan place: homes and copies for the loads of a trace range, with a bound beside every layer. */
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/table.h"
+#include "costmodel/plan.h"
+#include "planner/commands.h"
+#include "planner/place/bound.h"
+#include "planner/policy_options.h"
+#include "traces/trace.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+  bl_policy_options policy;
+  const char *trace, *slots, *steps, *output;
+  int64_t ranks;
+  bool json;
+} arg;
+
+/* What one run carries along. */
+typedef struct place {
+  bl_trace_reader *reader;
+  const bl_trace_shape *shape;
+  int32_t *slots;
+  uint32_t *step;
+  double *load, *sum; /* [layers][experts] of one step, and of all chosen steps */
+  bl_policy *policy;
+  bl_plan plan;
+  int32_t steps;
+} place;
+
+static bl_status sum_loads(place *p) {
+  int64_t low = INT64_MIN, high = INT64_MAX;
+  const int64_t n = (int64_t)p->shape->layers * p->shape->experts;
+  if (arg.steps) BL_TRY(bl_parse_range(arg.steps, "--steps", &low, &high));
+  const int32_t end = high == INT64_MAX ? bl_trace_steps(p->reader) : bl_trace_find(p->reader, high + 1);
+  for (int32_t i = bl_trace_find(p->reader, low); i < end; ++i, ++p->steps) {
+    BL_TRY(bl_trace_read(p->reader, i, p->step));
+    bl_trace_loads(p->shape, p->step, -1, -1, p->load);
+    for (int64_t k = 0; k < n; ++k) p->sum[k] += p->load[k];
+  }
+  if (p->steps > 0) return BL_OK;
+  return bl_fail(BL_EINPUT, "%s: no step within --steps, the iterations are %" PRId64 " to %" PRId64, arg.trace,
+                 bl_trace_iteration(p->reader, 0), bl_trace_iteration(p->reader, bl_trace_steps(p->reader) - 1));
+}
+
+static bl_status create_plan(place *p) {
+  const bl_trace_shape *shape = p->shape;
+  const int32_t ranks = (int32_t)arg.ranks;
+  if (shape->experts < ranks)
+    return bl_fail(BL_EINPUT, "%s has %d experts, too few for %d ranks: expected at least one a rank", arg.trace,
+                   shape->experts, ranks);
+  BL_TRY(bl_new(&p->slots, (size_t)ranks, sizeof *p->slots, "slots"));
+  BL_TRY(bl_parse_slots(arg.slots, shape->experts, ranks, p->slots));
+  BL_TRY(bl_placement_create(ranks, shape->experts, shape->layers, 0, &p->plan.placement));
+  p->plan.has_placement = p->plan.has_predicted = p->plan.has_bound = true;
+  const size_t n = (size_t)shape->layers * (size_t)shape->experts;
+  BL_TRY(bl_new(&p->step, (size_t)bl_trace_step_size(shape), sizeof *p->step, "a step of the trace"));
+  BL_TRY(bl_new(&p->load, n, sizeof *p->load, "loads"));
+  BL_TRY(bl_new(&p->sum, n, sizeof *p->sum, "loads"));
+  const bl_policy_shape policy = {
+      .layers = shape->layers, .experts = shape->experts, .ranks = ranks, .slots = p->slots};
+  return bl_policy_create(&arg.policy, &policy, &p->policy);
+}
+
+/* The bound that no placement in these slots can beat. */
+static bl_status find_bound(const place *p, const double *load, bl_bound *bound) {
+  int64_t all = 0;
+  int32_t most = 0;
+  for (int32_t r = 0; r < arg.ranks; ++r) {
+    all += p->slots[r];
+    if (p->slots[r] > most) most = p->slots[r];
+  }
+  *bound = bl_bound_copies();
+  if (all > p->shape->experts) return BL_OK;
+  return bl_bound_homes(load, p->shape->experts, (int32_t)arg.ranks, most, NULL, bound);
+}
+
+static bl_status place_layer(place *p, int32_t l) {
+  bl_layer_placement *layer = &p->plan.placement.layer[l];
+  const double *load = p->sum + (int64_t)l * p->shape->experts;
+  bl_policy_outcome outcome;
+  bl_bound bound;
+  BL_TRY(bl_policy_micro_batch(p->policy, l, load, NULL, &outcome));
+  const bl_hosts *hosts = bl_policy_hosts(p->policy, l);
+  BL_TRY(find_bound(p, load, &bound));
+  memcpy(layer->home, hosts->home, (size_t)hosts->experts * sizeof *layer->home);
+  layer->imbalance = outcome.imbalance;
+  layer->bound = bound.imbalance;
+  layer->proof = bound.proof;
+  bl_copy *copies;
+  int32_t n = 0;
+  BL_TRY(bl_new(&copies, (size_t)hosts->n_copy_slots, sizeof *copies, "copies"));
+  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {
+    const int32_t e = hosts->copy_expert[s];
+    const double share = e >= 0 && load[e] > 0 ? bl_shares_copy_tokens(outcome.shares, s) / load[e] : 0;
+    if (share > 1e-9) copies[n++] = (bl_copy){e, hosts->copy_rank[s], share < 1 ? share : 1};
+  }
+  const bl_status status = bl_placement_set_copies(&p->plan.placement, l, copies, n);
+  free(copies);
+  return status;
+}
+
+/* The totals are the worst layer's. */
+static void sum_up(place *p) {
+  const bl_placement *placement = &p->plan.placement;
+  const bl_layer_placement *worst = &placement->layer[0];
+  for (int32_t l = 1; l < placement->layers; ++l)
+    if (placement->layer[l].imbalance > worst->imbalance) worst = &placement->layer[l];
+  p->plan.predicted_imbalance = worst->imbalance;
+  p->plan.bound_imbalance = worst->bound;
+  p->plan.bound_gap = worst->imbalance / worst->bound - 1;
+  if (p->plan.bound_gap < 1e-9) p->plan.bound_gap = 0;
+  snprintf(p->plan.bound_proof, sizeof p->plan.bound_proof, "%s", worst->proof);
+}
+
+static bl_status place_all(place *p) {
+  BL_TRY(create_plan(p));
+  BL_TRY(sum_loads(p));
+  for (int32_t r = 0; r < arg.ranks; ++r) /* a shadowing rule copies to every rank, whatever the slots */
+    p->plan.placement.slots[r] = strcmp(arg.policy.policy, "fastermoe") == 0 ? p->shape->experts : p->slots[r];
+  BL_TRY(bl_policy_preview(p->policy, p->sum, NULL));
+  BL_TRY(bl_policy_begin_step(p->policy, 0));
+  for (int32_t l = 0; l < p->shape->layers; ++l) BL_TRY(place_layer(p, l));
+  BL_TRY(bl_placement_check(&p->plan.placement, "the placement found"));
+  sum_up(p);
+  return BL_OK;
+}
+
+static void print_json(const place *p) {
+  bl_json_writer w;
+  bl_json_writer_init(&w, stdout, true);
+  bl_json_begin_object(&w);
+  bl_json_key(&w, "policy");
+  bl_json_write_string(&w, arg.policy.policy);
+  bl_json_key(&w, "steps");
+  bl_json_write_int(&w, p->steps);
+  bl_json_key(&w, "imbalance");
+  bl_json_write_number(&w, p->plan.predicted_imbalance);
+  bl_json_key(&w, "bound");
+  bl_json_write_number(&w, p->plan.bound_imbalance);
+  bl_json_key(&w, "gap");
+  bl_json_write_number(&w, p->plan.bound_gap);
+  bl_json_key(&w, "proof");
+  bl_json_write_string(&w, p->plan.bound_proof);
+  bl_json_key(&w, "layers");
+  bl_json_begin_array(&w);
+  for (int32_t l = 0; l < p->plan.placement.layers; ++l) {
+    const bl_layer_placement *layer = &p->plan.placement.layer[l];
+    bl_json_begin_flat_object(&w);
+    bl_json_key(&w, "layer");
+    bl_json_write_int(&w, layer->layer);
+    bl_json_key(&w, "imbalance");
+    bl_json_write_number(&w, layer->imbalance);
+    bl_json_key(&w, "bound");
+    bl_json_write_number(&w, layer->bound);
+    bl_json_key(&w, "copies");
+    bl_json_write_int(&w, layer->n_copies);
+    bl_json_end_object(&w);
+  }
+  bl_json_end_array(&w);
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+}
+
+static bl_status print_table(const place *p) {
+  bl_table *table;
+  BL_TRY(bl_table_create("layer|imbalance|bound|gap %|copies|<proof", &table));
+  bl_status status = BL_OK;
+  for (int32_t l = 0; l < p->plan.placement.layers && status == BL_OK; ++l) {
+    const bl_layer_placement *layer = &p->plan.placement.layer[l];
+    status = bl_table_cell(table, "%d", layer->layer);
+    if (status == BL_OK) status = bl_table_cell(table, "%.6f", layer->imbalance);
+    if (status == BL_OK) status = bl_table_cell(table, "%.6f", layer->bound);
+    if (status == BL_OK) status = bl_table_cell(table, "%.4f", 100 * fmax(0, layer->imbalance / layer->bound - 1));
+    if (status == BL_OK) status = bl_table_cell(table, "%d", layer->n_copies);
+    if (status == BL_OK) status = bl_table_cell(table, "%s", layer->proof);
+  }
+  if (status == BL_OK) {
+    bl_table_print(table, stdout);
+    printf("\n%s on %d ranks, loads of %d steps: the worst layer's imbalance is %.6f, no placement can be below %.6f "
+           "(%s), gap %.4f %%\n",
+           arg.policy.policy, p->plan.placement.ranks, p->steps, p->plan.predicted_imbalance, p->plan.bound_imbalance,
+           p->plan.bound_proof, 100 * p->plan.bound_gap);
+  }
+  bl_table_free(table);
+  return status;
+}
+
+static bl_status run(void *context) {
+  (void)context;
+  place p = {0};
+  arg.policy.lag = 0; /* the loads given are those that the placement is for */
+  BL_TRY(bl_trace_open(arg.trace, &p.reader));
+  if (bl_trace_truncated(p.reader))
+    bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);
+  p.shape = bl_trace_shape_of(p.reader);
+  bl_status status = place_all(&p);
+  if (status == BL_OK && arg.output) status = bl_plan_save(arg.output, &p.plan);
+  if (status == BL_OK) {
+    if (arg.json) {
+      print_json(&p);
+    } else {
+      status = print_table(&p);
+    }
+  }
+  bl_plan_free(&p.plan);
+  bl_policy_free(p.policy);
+  bl_trace_close(p.reader);
+  free(p.slots);
+  free(p.step);
+  free(p.load);
+  free(p.sum);
+  return status;
+}
+
+bl_command bl_command_place(void) {
+  static bl_option options[] = {
+      {.name = "trace",
+       .type = BL_OPTION_STRING,
+       .target = &arg.trace,
+       .metavar = "F",
+       .help = "the .blt trace whose loads are placed",
+       .required = true},
+      {.name = "steps",
+       .type = BL_OPTION_STRING,
+       .target = &arg.steps,
+       .metavar = "A:B",
+       .help = "only iterations A to B, inclusive; their loads are summed"},
+      {.name = "ranks",
+       .type = BL_OPTION_INT,
+       .target = &arg.ranks,
+       .metavar = "P",
+       .help = "ranks that share the experts of a layer",
+       .min = 1,
+       .max = BL_TRACE_MAX_RANKS,
+       .required = true},
+      {.name = "slots",
+       .type = BL_OPTION_STRING,
+       .target = &arg.slots,
+       .metavar = "S",
+       .help =
+           "experts a rank can hold, homes and copies: one number, or one a rank as in 5,5,4,6; by default one more "
+           "than its homes"},
+      {.name = "policy",
+       .type = BL_OPTION_STRING,
+       .target = &arg.policy.policy,
+       .metavar = "NAME",
+       .help = "the rule: ballast, static, smartmoe:1, eplb:1 or fastermoe"},
+      {.name = "homes",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.policy.homes,
+       .help = "homes under ballast: chosen with the copies, or left contiguous",
+       .choices = "free|fixed"},
+      {.name = "output|o",
+       .type = BL_OPTION_STRING,
+       .target = &arg.output,
+       .metavar = "PLAN",
+       .help = "the plan file to write"},
+      {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "print the result as JSON"}};
+  bl_policy_options_init(&arg.policy);
+  arg.policy.homes = "free";
+  return (bl_command){.name = "place",
+                      .summary = "places the experts of every layer for the loads of a trace",
+                      .description = "Chooses homes, copies and shares for the summed loads of the steps, and says how "
+                                     "far from optimal each layer can be.",
+                      .example = "ballast-plan place --trace smartmoe.blt --steps 1001:1101 --ranks 8 -o plan.json",
+                      .options = options,
+                      .n_options = sizeof options / sizeof *options,
+                      .run = run};
+}

@@ -1,0 +1,242 @@
+/* ballast-plan replay: how a policy would have done on a recorded trace. */
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/table.h"
+#include "planner/commands.h"
+#include "planner/policy_options.h"
+#include "planner/replay.h"
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+  bl_policy_options policy;
+  const char *trace, *slots, *steps, *layers, *micro_batches, *dump;
+  int64_t ranks, source_rank, micro_batch;
+  bool json;
+} arg = {.micro_batches = "auto", .source_rank = -1, .micro_batch = -1};
+
+/* "3,7,8" into an array of the caller's. */
+static bl_status parse_layers(const char *text, int32_t **layers, int32_t *n) {
+  int32_t most = 1;
+  for (const char *c = text; *c; ++c) most += *c == ',';
+  BL_TRY(bl_new(layers, (size_t)most, sizeof **layers, "--layers"));
+  *n = 0;
+  for (const char *at = text;;) {
+    char *end;
+    const long value = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
+    if (value < 0 || value > BL_TRACE_MAX_LAYERS || (*end != '\0' && *end != ','))
+      return bl_fail(BL_EUSAGE, "--layers %s: expected layer numbers separated by commas", text);
+    (*layers)[(*n)++] = (int32_t)value;
+    if (*end == '\0') return BL_OK;
+    at = end + 1;
+  }
+}
+
+static void print_json(const bl_replay_result *r, bool each) {
+  bl_json_writer w;
+  bl_json_writer_init(&w, stdout, true);
+  bl_json_begin_object(&w);
+  bl_json_key(&w, "policy");
+  bl_json_write_string(&w, arg.policy.policy);
+  bl_json_key(&w, "micro_batches");
+  bl_json_write_string(&w, each ? "each" : "sum");
+  const struct {
+    const char *key;
+    int64_t value;
+  } counts[] = {{"ranks", arg.ranks},
+                {"steps", r->steps},
+                {"layers", r->layers},
+                {"first_iteration", r->first},
+                {"last_iteration", r->last},
+                {"worst_iteration", r->worst_iteration},
+                {"worst_layer", r->worst_layer},
+                {"moves", r->moves},
+                {"changes", r->changes}};
+  const struct {
+    const char *key;
+    double value;
+  } numbers[] = {{"imbalance_mean", r->mean},           {"imbalance_p99", r->p99},
+                 {"imbalance_worst", r->worst},         {"copies", r->copies},
+                 {"copies_used", r->copies_used},       {"moves_per_layer_per_1000", r->moves_per_1000},
+                 {"late_percent", 100 * r->late},       {"late_copies", r->late_copies},
+                 {"decide_mean_us", r->decide_mean_us}, {"decide_median_us", r->decide_median_us},
+                 {"decide_p99_us", r->decide_p99_us}};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i) {
+    bl_json_key(&w, counts[i].key);
+    bl_json_write_int(&w, counts[i].value);
+  }
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i) {
+    bl_json_key(&w, numbers[i].key);
+    bl_json_write_number(&w, numbers[i].value);
+  }
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+}
+
+static bl_status print_table(const bl_replay_result *r, bool each) {
+  printf("%s on %" PRId64 " ranks, lag %" PRId64 ": %d layers x %d steps (iterations %" PRId64 " to %" PRId64
+         "), micro-batches %s\n\n",
+         arg.policy.policy, arg.ranks, arg.policy.lag, r->layers, r->steps, r->first, r->last,
+         each ? "one by one" : "summed");
+  const struct {
+    const char *what, *unit;
+    double value;
+    int digits;
+  } rows[] = {{"imbalance, mean", "max/mean", r->mean, 6},
+              {"imbalance, 99 % are below", "", r->p99, 6},
+              {"imbalance, worst", "", r->worst, 6},
+              {"copies in slots", "a layer", r->copies, 2},
+              {"copies that took tokens", "a layer", r->copies_used, 2},
+              {"homes moved", "a layer per 1000 iterations", r->moves_per_1000, 2},
+              {"homes moved, in all", "", (double)r->moves, 0},
+              {"layer-steps with moves", "", (double)r->changes, 0},
+              {"repaired late", "% of layer-steps", 100 * r->late, 2},
+              {"copies filled in a late repair", "", r->late_copies, 2},
+              {"time of a decision, mean", "us a layer", r->decide_mean_us, 1},
+              {"time of a decision, median", "us a layer", r->decide_median_us, 1},
+              {"time of a decision, 99 % are below", "us a layer", r->decide_p99_us, 1}};
+  bl_table *table;
+  BL_TRY(bl_table_create("<what|value|<unit", &table));
+  bl_status status = BL_OK;
+  for (size_t i = 0; i < sizeof rows / sizeof *rows && status == BL_OK; ++i) {
+    status = bl_table_cell(table, "%s", rows[i].what);
+    if (status == BL_OK) status = bl_table_cell(table, "%.*f", rows[i].digits, rows[i].value);
+    if (status == BL_OK) status = bl_table_cell(table, "%s", rows[i].unit);
+  }
+  if (status == BL_OK) {
+    bl_table_print(table, stdout);
+    printf("\nworst at iteration %" PRId64 ", layer %d\n", r->worst_iteration, r->worst_layer);
+  }
+  bl_table_free(table);
+  return status;
+}
+
+static bl_status choose_micro_batches(const bl_trace_shape *shape, bool *each) {
+  *each = strcmp(arg.micro_batches, "each") == 0 || (strcmp(arg.micro_batches, "auto") == 0 && shape->live);
+  if (arg.micro_batch >= 0 && strcmp(arg.micro_batches, "auto") != 0)
+    return bl_fail(BL_EUSAGE, "--micro-batch and --micro-batches: expected one of them");
+  return BL_OK;
+}
+
+static bl_status replay(bl_trace_reader *reader, int32_t *slots, int32_t **layers) {
+  const bl_trace_shape *shape = bl_trace_shape_of(reader);
+  bl_replay_options o = {.policy = arg.policy,
+                         .first = INT64_MIN,
+                         .last = INT64_MAX,
+                         .ranks = (int32_t)arg.ranks,
+                         .slots = slots,
+                         .source_rank = (int32_t)arg.source_rank,
+                         .micro_batch = (int32_t)arg.micro_batch,
+                         .dump = arg.dump};
+  if (shape->experts < arg.ranks)
+    return bl_fail(BL_EINPUT, "%s has %d experts, too few for %" PRId64 " ranks: expected at least one a rank",
+                   bl_trace_path(reader), shape->experts, arg.ranks);
+  BL_TRY(bl_parse_slots(arg.slots, shape->experts, o.ranks, slots));
+  if (arg.steps) BL_TRY(bl_parse_range(arg.steps, "--steps", &o.first, &o.last));
+  if (arg.layers) {
+    BL_TRY(parse_layers(arg.layers, layers, &o.n_layers));
+    o.layers = *layers;
+  }
+  BL_TRY(choose_micro_batches(shape, &o.each));
+  bl_replay_result result;
+  BL_TRY(bl_replay(reader, &o, &result));
+  if (arg.json) {
+    print_json(&result, o.each);
+    return BL_OK;
+  }
+  return print_table(&result, o.each);
+}
+
+static bl_status run(void *context) {
+  (void)context;
+  bl_trace_reader *reader;
+  int32_t *slots, *layers = NULL;
+  BL_TRY(bl_trace_open(arg.trace, &reader));
+  if (bl_trace_truncated(reader))
+    bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);
+  bl_status status = bl_new(&slots, (size_t)arg.ranks, sizeof *slots, "slots");
+  if (status == BL_OK) {
+    status = replay(reader, slots, &layers);
+    free(slots);
+    free(layers);
+  }
+  bl_trace_close(reader);
+  return status;
+}
+
+bl_command bl_command_replay(void) {
+  enum { OWN = 10 };
+  static bl_option rows[OWN + BL_POLICY_OPTION_ROWS];
+  const bl_option own[OWN] = {
+      {.name = "trace",
+       .type = BL_OPTION_STRING,
+       .target = &arg.trace,
+       .metavar = "F",
+       .help = "the .blt trace to replay",
+       .required = true},
+      {.name = "ranks",
+       .type = BL_OPTION_INT,
+       .target = &arg.ranks,
+       .metavar = "P",
+       .help = "ranks that share the experts of a layer; any number, whatever the trace was recorded on",
+       .min = 1,
+       .max = BL_TRACE_MAX_RANKS,
+       .required = true},
+      {.name = "slots",
+       .type = BL_OPTION_STRING,
+       .target = &arg.slots,
+       .metavar = "S",
+       .help =
+           "experts a rank can hold, homes and copies: one number, or one a rank as in 5,5,4,6; by default one more "
+           "than its homes"},
+      {.name = "steps",
+       .type = BL_OPTION_STRING,
+       .target = &arg.steps,
+       .metavar = "A:B",
+       .help = "score and dump only iterations A to B, inclusive; earlier ones still are history"},
+      {.name = "layers",
+       .type = BL_OPTION_STRING,
+       .target = &arg.layers,
+       .metavar = "L,..",
+       .help = "only these layers; by default all"},
+      {.name = "source-rank",
+       .type = BL_OPTION_INT,
+       .target = &arg.source_rank,
+       .metavar = "R",
+       .help = "only counts of this source rank; -1 takes all",
+       .min = -1,
+       .max = BL_TRACE_MAX_RANKS},
+      {.name = "micro-batch",
+       .type = BL_OPTION_INT,
+       .target = &arg.micro_batch,
+       .metavar = "M",
+       .help = "only counts of this micro-batch; -1 takes all",
+       .min = -1,
+       .max = BL_TRACE_MAX_MICRO_BATCHES},
+      {.name = "micro-batches",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.micro_batches,
+       .help = "micro-batches summed into one, or one by one; auto: one by one where the trace was recorded live",
+       .choices = "auto|sum|each"},
+      {.name = "dump",
+       .type = BL_OPTION_STRING,
+       .target = &arg.dump,
+       .metavar = "FILE",
+       .help =
+           "write a JSON line for each step and layer: homes, copies and shares in force, and those planned before"},
+      {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "print the result as JSON"}};
+  bl_policy_options_init(&arg.policy);
+  memcpy(rows, own, sizeof own);
+  bl_policy_option_rows(&arg.policy, rows + OWN);
+  return (bl_command){
+      .name = "replay",
+      .summary = "says how a policy would have done on a recorded trace",
+      .description = "Drives the trace through the policy step by step: hosts from past counts, shares on each step's "
+                     "own, and reports the imbalance (largest rank load over mean) of every layer and step.",
+      .example = "ballast-plan replay --trace smartmoe.blt --ranks 8 --slots 5 --policy ballast --late-repair 1.02",
+      .options = rows,
+      .n_options = OWN + BL_POLICY_OPTION_ROWS,
+      .run = run};
+}
