@@ -245,10 +245,11 @@ static void on_event(glp_tree *tree, void *info) {
   p->nodes = all;
 }
 
-/* GLPK never prints: its words are kept, and the last of them say why it aborts. */
+/* GLPK never prints: its words are kept. When it aborts, the last but "Error detected in file ..." say why. */
 static int keep_words(void *info, const char *text) {
   program *p = info;
-  if (text[0] != '\n' && text[0] != '\0') snprintf(p->last_words, sizeof p->last_words, "GLPK aborted: %s", text);
+  if (text[0] == '\n' || text[0] == '\0' || strncmp(text, "Error detected", 14) == 0) return 1;
+  snprintf(p->last_words, sizeof p->last_words, "GLPK aborted: %s", text);
   return 1;
 }
 

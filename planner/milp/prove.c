@@ -65,6 +65,7 @@ typedef struct proof {
   double *load;
   bl_prove_result *result;
   bl_mip_result mip;
+  bool has_mip;   /* the solver has sent its result */
   bool near_miss; /* a placement of the solver was within its tolerance but not within ours */
 } proof;
 
@@ -200,6 +201,7 @@ static bool take_bound(proof *p, const void *payload, uint32_t bytes) {
 static bool take_result(proof *p, const void *payload, uint32_t bytes) {
   if (bytes != sizeof p->mip) return false;
   memcpy(&p->mip, payload, sizeof p->mip);
+  p->has_mip = true;
   p->result->nodes = p->mip.nodes;
   if (p->mip.verdict == BL_MIP_OPTIMAL) return take_bound(p, &p->mip.copies, sizeof p->mip.copies);
   if (p->mip.verdict == BL_MIP_INFEASIBLE) {
@@ -244,6 +246,10 @@ static bl_prove_solver solver_end(proof *p, const bl_child_report *report) {
     return BL_PROVE_SOLVER_DIED;
   case BL_CHILD_FINISHED:
     break;
+  }
+  if (!p->has_mip) {
+    explain(p, "the solver process ended without a result");
+    return BL_PROVE_SOLVER_DIED;
   }
   if (p->mip.verdict == BL_MIP_STOPPED) {
     explain(p, "the solver stopped at the time limit");
