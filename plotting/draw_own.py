@@ -82,7 +82,7 @@ def imbalances(figure):
     """Mean and 99th percentile of each layer's imbalance."""
     systems = figure.honest["mean"]
     count = len(figure.numbers["layers"])
-    page, axis = plt.subplots(figsize=(max(4.5, min(14, 0.6 + 0.22 * count * len(systems))), 2.5))
+    page, axis = plt.subplots(figsize=(max(5.6, min(14, 0.6 + 0.22 * count * len(systems))), 2.5))
     for i, (system, values) in enumerate(systems.items()):
         name, colour, _ = own_look(system, i)
         xs = [k + (i - (len(systems) - 1) / 2) * 0.16 for k in range(len(values))]
@@ -96,7 +96,7 @@ def imbalances(figure):
     axis.set_ylabel("Imbalance (max / mean)")
     ends = ", ".join(f"{own_look(s)[0]} {v:.2f}" for s, v in figure.honest["end_to_end"].items())
     axis.set_title("mean (mark) to 99th percentile (line)", loc="left", color=GREY, pad=22)
-    page.text(0.01, -0.06, f"Speed-up over static end to end, by the median step: {ends}", ha="left", va="top", fontsize=7,
+    page.text(0.01, -0.08, f"Speed-up over static end to end, by the median step: {ends}", ha="left", va="top", fontsize=7,
               color=GREY)
     axis.legend(loc="lower left", bbox_to_anchor=(0.0, 0.99), ncol=len(systems), frameon=False)
     clean(axis)

@@ -1,11 +1,15 @@
-"""Ballast's run log: JSON lines. The first holds the command, the configuration and the seed; then an object a step.
+"""Ballast's run log: JSON lines. The first holds the command, the configuration, the seed and what was read; then an
+object a step.
+
+    {"command": ["ballast-train", ...], "config": {"ranks": 2, "steps": 300, "policy": "ballast", "gate": "naive", ...},
+     "seed": 1, "inputs": [{"what": "data", "path": ..., "crc32": ...}], ...}
+    {"step": 1, "loss": 5.54, "step_us": 210000, "layers": [{"imbalance": 1.02, "copies": 2, "moved": 0, "late": false}], ...}
 
 A resumed run appends a line of the first kind and goes on, perhaps from an earlier step: what it repeats replaces what
 stood there.
 """
 
 import re
-import shlex
 from dataclasses import dataclass, field
 
 from plotting.errors import LogError
@@ -28,7 +32,7 @@ class Run:
     ranks: int = 0
     planned: int = 0
     from_plan: bool = False  # started from a plan file
-    command: str = ""
+    command: list = field(default_factory=list)
     cut: bool = False
     resumed: int = 0
     losses: list = field(default_factory=list)
@@ -87,52 +91,25 @@ def _take_head(run, record, at):
     if run.command:
         run.resumed += 1
         return
-    command = record["command"]
-    if isinstance(command, list) and all(isinstance(word, str) for word in command):
-        words, run.command = command, shlex.join(command)
-    elif isinstance(command, str):
-        run.command = command
-        try:
-            words = shlex.split(command)
-        except ValueError:
-            raise LogError(run.path, at, "command: quotes that do not close") from None
-    else:
-        raise LogError(run.path, at, "command: words of the command were expected")
-    if not run.command.strip():
-        raise LogError(run.path, at, "command: is empty")
-    said = _options(words)
-    configuration = record.get("configuration", record.get("config", {}))
-    if not isinstance(configuration, dict):
-        raise LogError(run.path, at, "configuration: an object was expected")
-    run.policy = _word(run, at, "policy", configuration, said, "static")
-    run.gate = _word(run, at, "gate", configuration, said, "naive")
-    run.ranks = integer(_pick("ranks", configuration, said, 1), run.path, at, "ranks", low=1, high=1 << 20)
-    run.planned = integer(_pick("steps", configuration, said, 0), run.path, at, "steps", high=1 << 40)
-    run.from_plan = bool(_pick("plan", configuration, said, ""))
-
-
-def _options(words):
-    """--name value and --name=value of a command line."""
-    said = {}
-    for i, word in enumerate(words):
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            said[name] = value if equals else (words[i + 1] if i + 1 < len(words) else "")
-    return said
-
-
-def _pick(name, configuration, said, default):
-    value = configuration.get(name, said.get(name, default))
-    return default if value is None else value
-
-
-def _word(run, at, name, configuration, said, default):
-    value = _pick(name, configuration, said, default)
-    if not isinstance(value, str) or not value:
-        raise LogError(run.path, at, f"{name}: a word was expected, found {shorten(value)}")
-    if name == "policy" and not _NAME.match(value):
-        raise LogError(run.path, at, f"{name}: a policy's name was expected, found {shorten(value)}")
-    return value
+    check_keys(record, run.path, at, "run", ("command", "config", "seed"), None)
+    command, config, inputs = record["command"], record["config"], record.get("inputs", [])
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        raise LogError(run.path, at, "command: an array of words was expected")
+    if not isinstance(config, dict):
+        raise LogError(run.path, at, "config: an object was expected")
+    if not isinstance(inputs, list) or not all(isinstance(entry, dict) for entry in inputs):
+        raise LogError(run.path, at, "inputs: an array of objects was expected")
+    check_keys(config, run.path, at, "config", ("policy", "gate", "ranks", "steps"), None)
+    run.command = command
+    for name in ("policy", "gate"):
+        if not isinstance(config[name], str) or not config[name]:
+            raise LogError(run.path, at, f"config.{name}: a word was expected, found {shorten(config[name])}")
+    run.policy, run.gate = config["policy"], config["gate"]
+    if not _NAME.match(run.policy):
+        raise LogError(run.path, at, f"config.policy: a policy's name was expected, found {shorten(run.policy)}")
+    run.ranks = integer(config["ranks"], run.path, at, "config.ranks", low=1, high=1 << 20)
+    run.planned = integer(config["steps"], run.path, at, "config.steps", high=1 << 40)
+    run.from_plan = any(entry.get("what") == "plan" for entry in inputs)
 
 
 def _take_step(run, record, at):

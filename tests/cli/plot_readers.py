@@ -121,6 +121,10 @@ def refuses_runs(check, folder):
     bad(check, folder, read_run, text.replace('"step": 2', '"step": 3', 1), 3, "step 2 was expected, found 3")
     bad(check, folder, read_run, text.replace('"loss"', '"lost"', 1), 2, "loss")
     bad(check, folder, read_run, text.replace('"imbalance": 1', '"imbalance": 0', 1), 2, "imbalance")
+    bad(check, folder, read_run, text.replace('"config"', '"cfg"', 1), 1, 'the key "config" is missing')
+    bad(check, folder, read_run, text.replace('"ranks": 4', '"ranks": 0', 1), 1, "config.ranks: at least 1")
+    bad(check, folder, read_run, text.replace('"fill_bytes"', '"full_bytes"', 1), 2, "unknown key")
+    bad(check, folder, read_run, "\n".join(text.split("\n")[1:]), 1, 'the key "command" is missing')
     bad(check, folder, read_run, "", 0, "is empty")
     text = SAMPLES[read_loads]
     bad(check, folder, read_loads, text.replace("step,", "stop,", 1), 1, "step,layer,rank,micro_batch")

@@ -9,12 +9,13 @@ SPEED = {"static": 1.8, "smartmoe": 1.5, "eplb": 1.2, "ballast": 1.02, "uniform"
 
 
 def head(policy, steps, ranks=4):
-    gate = "uniform" if policy == "uniform" else "naive"
-    name = "static" if policy == "uniform" else policy
+    gate, name = ("uniform", "static") if policy == "uniform" else ("naive", policy)
     words = ["ballast-train", "--ranks", str(ranks), "--data", "a file", "--steps", str(steps), "--policy", name, "--gate",
              gate, "--seed", "1"]
-    return {"command": " ".join(f"'{w}'" if " " in w else w for w in words),
-            "configuration": {"policy": name, "gate": gate, "ranks": ranks, "steps": steps}, "seed": 1}
+    return {"command": words, "program": "ballast-train 0.1",
+            "config": {"model": {"layers": 4, "experts": 8}, "ranks": ranks, "slots": [3] * ranks, "steps": steps,
+                       "policy": name, "gate": gate, "backend": "cpu", "first_step": 1},
+            "seed": 1, "inputs": [{"what": "data", "path": "a file", "crc32": 1234}], "kernel": "own, plain"}
 
 
 def step(policy, at, layers):
@@ -25,7 +26,7 @@ def step(policy, at, layers):
     return {
         "step": at, "loss": 5.5 * math.exp(-at / 80) + 1.5 + 0.01 * math.cos(7 * at), "grad_norm": 0.9, "lr": 1e-3,
         "tokens": 1024, "step_us": SPEED[base] * wave * 40000 + (300000 if at == 1 else 0) + (8000 if moving else 0),
-        "tokens_per_s": 25000.0, "mfu": 0.4, "phases": {"expert_fwd": 9000, "dispatch": 800},
+        "tokens_per_s": 25000.0, "mfu": None, "phases": {"expert_fwd": 9000, "dispatch": 800},
         "layers": [{"imbalance": max(1.0, SPEED[base] * (1 + 0.1 * k / layers) * wave), "copies": 3 * (base == "ballast"),
                     "moved": 5 * moving, "late": base == "ballast" and at % 17 == 0} for k in range(layers)],
         "moved_bytes": 5 * layers * 6_300_000 * moving, "fill_bytes": 12_000_000 * (base == "ballast"), "plan_version": at // 10}
