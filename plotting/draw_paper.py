@@ -8,6 +8,7 @@ BAR_WIDTH = {3: 0.26, 4: 0.2}
 CLUSTER_GAP = 0.25
 FAILED = 1e-4  # the height the paper gives a failed run
 FAILED_BELOW = 0.5
+MANY_TICKS = 10  # above, an axis chooses its own
 
 
 def draw(figure):
@@ -88,7 +89,8 @@ def bars(axis, figure, rows, marks, top, legend=True):
     axis.tick_params(axis="x", length=0)
     axis.set_xlim(xs[0] - 0.6, xs[-1] + 0.6)
     axis.set_ylim(0, top)
-    axis.set_yticks(range(0, top + 1, 1 if top < 6 else 2))
+    if top <= MANY_TICKS:
+        axis.set_yticks(range(0, top + 1, 1 if top < 6 else 2))
     axis.set_ylabel("Speedup", fontsize=10)
     if legend:
         axis.legend(loc="upper left", ncol=len(systems), columnspacing=1.0)
@@ -101,7 +103,8 @@ def highest(rows):
 
 def limits(values):
     """The paper's axis limits: a fifth below the least, a third above the greatest, at tens."""
-    return int(0.8 * min(values)) // 10 * 10, int(1.3 * max(values)) // 10 * 10
+    low = int(0.8 * min(values)) // 10 * 10
+    return low, max(int(1.3 * max(values)) // 10 * 10, low + 10)
 
 
 def fig11(figure):
@@ -150,7 +153,8 @@ def pairs(axis, layers, name, colour):
     axis.set_xticks([])
     top = max(2.0, math.ceil(max(value for _, value in present) * 2) / 2)
     axis.set_ylim(0, top)
-    axis.set_yticks([0.5 * k for k in range(int(top * 2) + 1)])
+    if top <= MANY_TICKS:
+        axis.set_yticks([0.5 * k for k in range(int(top * 2) + 1)])
 
 
 def fig13(figure):

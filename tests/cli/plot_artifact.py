@@ -112,6 +112,23 @@ def cut_and_broken(check, folder):
     check("Traceback" not in stderr, "no traceback")
 
 
+def extremes(check, folder):
+    """Times that no machine takes: pictures still come, and soon."""
+    logs = artifact.tree(os.path.join(folder, "logs"))
+    group = layout.Group("inky", 16, "naive")
+    path = os.path.join(logs, "fig8/inky/16gpus/smartmoe", artifact.name("smartmoe", group))
+    artifact.write(path, artifact.megatron([0.1] * 200))
+    artifact.write(os.path.join(logs, "fig11/perf_model_1nodes_mbs4.log"), artifact.perf_model(1e-6, [1e-6] * 8, [1e-6] * 8))
+    artifact.write(os.path.join(logs, "fig13/freq10"), artifact.replay([1e-6] * 300, [1e11] * 300))
+    for stage in range(4):
+        run = "GPT-L16-H1536-64MoE_naive4.8_EP+DP_t1_p4_d16_ep8_dp2_dynamicON_x.prof"
+        artifact.write(os.path.join(logs, "fig12", run, f"{16 * stage}.profiler"),
+                       artifact.profile(16 * stage, stage, [1e-6] * 4, [1e-6] * 4))
+    code, _, stderr, out = runme(folder, logs)
+    check(code == 0 and "Traceback" not in stderr and "Warning" not in stderr, f"exit {code}: {stderr}")
+    check(values(load(out, "fig8"))["inky 16/+inf"]["smartmoe"] > 1e4, "the number stands, however large")
+
+
 def refusals(check, folder):
     """Folders without logs, usage."""
     os.mkdir(os.path.join(folder, "empty"))
@@ -201,4 +218,4 @@ def check_curve(check, curves, honest, expected):
 
 
 if __name__ == "__main__":
-    sys.exit(run_tests(Check(), [whole_artifact, incomplete, cut_and_broken, refusals, public_part]))
+    sys.exit(run_tests(Check(), [whole_artifact, incomplete, cut_and_broken, extremes, refusals, public_part]))
