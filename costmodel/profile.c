@@ -1,0 +1,190 @@
+/* profile.c - the profile file. */
+#include "costmodel/profile.h"
+#include "base/file.h"
+#include "base/json.h"
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *const bl_curve_names[BL_CURVE_COUNT] = {
+#define X(name, text, unit) text,
+    BL_CURVE_LIST(X)
+#undef X
+};
+
+const char *const bl_curve_units[BL_CURVE_COUNT] = {
+#define X(name, text, unit) unit,
+    BL_CURVE_LIST(X)
+#undef X
+};
+
+static const char curve_keys[] =
+#define X(name, text, unit) text " "
+    BL_CURVE_LIST(X)
+#undef X
+    ;
+
+static const struct {
+  const char *key;
+  size_t offset;
+} shape_fields[] = {
+    {"hidden", offsetof(bl_profile_shape, hidden)},
+    {"vocabulary", offsetof(bl_profile_shape, vocabulary)},
+    {"sequence", offsetof(bl_profile_shape, sequence)},
+    {"heads", offsetof(bl_profile_shape, heads)},
+    {"experts", offsetof(bl_profile_shape, experts)},
+    {"top_k", offsetof(bl_profile_shape, top_k)},
+    {"expert_width", offsetof(bl_profile_shape, expert_width)},
+    {"ffn_width", offsetof(bl_profile_shape, ffn_width)},
+};
+enum { N_SHAPE = sizeof shape_fields / sizeof *shape_fields };
+
+static int32_t *field(bl_profile_shape *shape, int i) { return (int32_t *)((char *)shape + shape_fields[i].offset); }
+
+void bl_profile_shape_of(const bl_model *model, bl_profile_shape *shape) {
+  *shape = (bl_profile_shape){.hidden = model->hidden,
+                              .vocabulary = model->vocabulary,
+                              .sequence = model->sequence,
+                              .heads = model->heads,
+                              .experts = model->experts,
+                              .top_k = model->top_k,
+                              .expert_width = model->expert_width,
+                              .ffn_width = model->ffn_width};
+}
+
+bl_status bl_profile_fits(const bl_profile *profile, const bl_model *model, const char *where) {
+  bl_profile_shape has = profile->shape, wanted;
+  bl_profile_shape_of(model, &wanted);
+  for (int i = 0; i < N_SHAPE; i++)
+    if (*field(&has, i) != *field(&wanted, i))
+      return bl_fail(BL_EINPUT, "%s: made for a model with %s %d, but %s has %d", where, shape_fields[i].key,
+                     *field(&has, i), model->name, *field(&wanted, i));
+  return BL_OK;
+}
+
+static bl_status read_text(bl_json object, const char *key, char *out, size_t size) {
+  const char *text;
+  BL_TRY(bl_json_string(object, key, &text));
+  if (strlen(text) >= size) return bl_json_fail(object, "%s: expected at most %zu bytes", key, size - 1);
+  memcpy(out, text, strlen(text) + 1);
+  return BL_OK;
+}
+
+static bl_status read_curve(bl_json object, bl_curve_kind kind, bl_curve *curve) {
+  bl_json xs, times;
+  const char *unit;
+  int64_t n, n_times;
+  BL_TRY(bl_json_keys(object, "per amounts times_us"));
+  BL_TRY(bl_json_string(object, "per", &unit));
+  if (strcmp(unit, bl_curve_units[kind]) != 0)
+    return bl_json_fail(object, "expected per \"%s\", found \"%s\"", bl_curve_units[kind], unit);
+  BL_TRY(bl_json_array(object, "amounts", 1, BL_CURVE_MAX_POINTS, &xs, &n));
+  BL_TRY(bl_json_array(object, "times_us", n, n, &times, &n_times));
+  bl_json x = bl_json_first(xs), t = bl_json_first(times);
+  for (int64_t i = 0; i < n; i++, x = bl_json_next(x), t = bl_json_next(t)) {
+    double amount, us;
+    BL_TRY(bl_json_as_number(x, 1e-9, 1e18, &amount));
+    BL_TRY(bl_json_as_number(t, 0, 1e15, &us));
+    if (i > 0 && amount <= curve->x[i - 1]) return bl_json_fail(x, "expected ascending amounts, found %g", amount);
+    BL_TRY(bl_curve_add(curve, amount, us));
+  }
+  return BL_OK;
+}
+
+static bl_status read_profile(bl_json root, bl_profile *p) {
+  int64_t value;
+  bl_json part, curve;
+  BL_TRY(bl_json_keys(root, "version backend transport device ranks overlap sgemm_gflops triad_gbps model curves"));
+  BL_TRY(bl_json_int(root, "version", 1, 1, &value));
+  BL_TRY(read_text(root, "backend", p->backend, sizeof p->backend));
+  BL_TRY(read_text(root, "transport", p->transport, sizeof p->transport));
+  BL_TRY(read_text(root, "device", p->device, sizeof p->device));
+  BL_TRY(bl_json_int(root, "ranks", 1, 1 << 20, &value));
+  p->ranks = (int32_t)value;
+  BL_TRY(bl_json_bool(root, "overlap", &p->overlap));
+  BL_TRY(bl_json_number(root, "sgemm_gflops", 1e-9, 1e12, &p->sgemm_gflops));
+  BL_TRY(bl_json_number(root, "triad_gbps", 1e-9, 1e12, &p->triad_gbps));
+  BL_TRY(bl_json_object(root, "model", &part));
+  BL_TRY(bl_json_keys(part, "hidden vocabulary sequence heads experts top_k expert_width ffn_width"));
+  for (int i = 0; i < N_SHAPE; i++) {
+    BL_TRY(bl_json_int(part, shape_fields[i].key, 0, INT32_MAX, &value));
+    *field(&p->shape, i) = (int32_t)value;
+  }
+  BL_TRY(bl_json_object(root, "curves", &part));
+  BL_TRY(bl_json_keys(part, curve_keys));
+  for (int k = 0; k < BL_CURVE_COUNT; k++) {
+    if (!bl_json_has(part, bl_curve_names[k])) continue;
+    BL_TRY(bl_json_object(part, bl_curve_names[k], &curve));
+    BL_TRY(read_curve(curve, (bl_curve_kind)k, &p->curves[k]));
+  }
+  return BL_OK;
+}
+
+bl_status bl_profile_load(const char *path, bl_profile *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_load(path, &doc, &root));
+  memset(out, 0, sizeof *out);
+  const bl_status status = read_profile(root, out);
+  bl_json_free(doc);
+  return status;
+}
+
+static void write_text(bl_json_writer *w, const char *key, const char *text) {
+  bl_json_key(w, key);
+  bl_json_write_string(w, text);
+}
+
+static void write_number(bl_json_writer *w, const char *key, double value) {
+  bl_json_key(w, key);
+  bl_json_write_number(w, value);
+}
+
+static void write_numbers(bl_json_writer *w, const char *key, const double *values, int32_t n) {
+  bl_json_key(w, key);
+  bl_json_begin_flat_array(w);
+  for (int32_t i = 0; i < n; i++) bl_json_write_number(w, values[i]);
+  bl_json_end_array(w);
+}
+
+static void write_curves(bl_json_writer *w, const bl_profile *p) {
+  bl_json_key(w, "curves");
+  bl_json_begin_object(w);
+  for (int k = 0; k < BL_CURVE_COUNT; k++) {
+    const bl_curve *curve = &p->curves[k];
+    if (curve->n == 0) continue;
+    bl_json_key(w, bl_curve_names[k]);
+    bl_json_begin_object(w);
+    write_text(w, "per", bl_curve_units[k]);
+    write_numbers(w, "amounts", curve->x, curve->n);
+    write_numbers(w, "times_us", curve->us, curve->n);
+    bl_json_end_object(w);
+  }
+  bl_json_end_object(w);
+}
+
+bl_status bl_profile_save(const char *path, const bl_profile *p) {
+  bl_output *output;
+  bl_json_writer w;
+  bl_profile_shape shape = p->shape;
+  BL_TRY(bl_output_open(path, &output));
+  bl_json_writer_init(&w, bl_output_stream(output), true);
+  bl_json_begin_object(&w);
+  write_number(&w, "version", 1);
+  write_text(&w, "backend", p->backend);
+  write_text(&w, "transport", p->transport);
+  write_text(&w, "device", p->device);
+  write_number(&w, "ranks", p->ranks);
+  bl_json_key(&w, "overlap");
+  bl_json_write_bool(&w, p->overlap);
+  write_number(&w, "sgemm_gflops", p->sgemm_gflops);
+  write_number(&w, "triad_gbps", p->triad_gbps);
+  bl_json_key(&w, "model");
+  bl_json_begin_flat_object(&w);
+  for (int i = 0; i < N_SHAPE; i++) write_number(&w, shape_fields[i].key, *field(&shape, i));
+  bl_json_end_object(&w);
+  write_curves(&w, p);
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+  return bl_output_commit(output);
+}
