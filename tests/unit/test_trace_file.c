@@ -200,6 +200,97 @@ static void test_unknown_blocks(void) {
   free(bytes);
 }
 
+static void put_u32(uint8_t *to, uint32_t value) {
+  for (int i = 0; i < 4; i++) to[i] = (uint8_t)(value >> 8 * i);
+}
+
+/* A sound trace whose second payload is changed by `damage`, with the checksums of header and payload set right. */
+static void damage_second_block(const char *path, void (*damage)(uint8_t *header, uint8_t *payload, uint32_t stored)) {
+  uint64_t n = 0;
+  bl_block block;
+  uint8_t *bytes = get_file(path, &n), *header = bytes + BL_BLT_HEADER_BYTES;
+  if (!bl_blt_unpack_block(header, &block)) exit(1);
+  header += BL_BLT_BLOCK_BYTES + block.stored;
+  if (!bl_blt_unpack_block(header, &block)) exit(1);
+  damage(header, header + BL_BLT_BLOCK_BYTES, block.stored);
+  put_u32(header + 28, bl_crc32(0, header, 28));
+  put_file(path, bytes, n);
+  free(bytes);
+}
+
+static void wrong_crc(uint8_t *header, uint8_t *payload, uint32_t stored) {
+  (void)payload, (void)stored;
+  header[24] ^= 1;
+}
+
+/* A zlib stream that stops early: what the buffer holds from the step before must not be taken for the rest. */
+static void unfinished_stream(uint8_t *header, uint8_t *payload, uint32_t stored) {
+  memset(payload + stored - 8, 0, 8);
+  put_u32(header + 24, bl_crc32(0, payload, stored));
+}
+
+static void fewer_bytes(uint8_t *header, uint8_t *payload, uint32_t stored) {
+  (void)payload, (void)stored;
+  header[20]--;
+}
+
+static void test_damaged_payload(void) {
+  const char *path = temp_path("payload.blt");
+  void (*const damages[])(uint8_t *, uint8_t *, uint32_t) = {wrong_crc, unfinished_stream, fewer_bytes};
+  uint32_t counts[60], ones[60];
+  for (int i = 0; i < 60; i++) ones[i] = (uint32_t)(i * i % 64);
+  for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+    bl_trace_writer *writer = NULL;
+    bl_trace_reader *reader = NULL;
+    REQUIRE_OK(bl_trace_create(path, &small, &writer));
+    for (int step = 1; step <= 3; step++) CHECK_OK(bl_trace_append(writer, step, ones));
+    REQUIRE_OK(bl_trace_finish(writer));
+    damage_second_block(path, damages[i]);
+    REQUIRE_OK(bl_trace_open(path, &reader));
+    CHECK_OK(bl_trace_read(reader, 0, counts));
+    CHECK_FAILS(bl_trace_read(reader, 1, counts), BL_EINPUT, "iteration 2: the block");
+    CHECK_OK(bl_trace_read(reader, 2, counts)); /* the others are not harmed */
+    CHECK(memcmp(counts, ones, sizeof ones) == 0);
+    bl_trace_close(reader);
+  }
+}
+
+/* Without an index the first damaged block ends what can be read. */
+static void test_damaged_and_cut(void) {
+  const char *path = temp_path("both.blt");
+  bl_trace_reader *reader = NULL;
+  uint64_t n = 0;
+  REQUIRE_OK(write_test_trace(path, &small, 3));
+  damage_second_block(path, wrong_crc);
+  uint8_t *bytes = get_file(path, &n);
+  put_file(path, bytes, n - 1);
+  free(bytes);
+  REQUIRE_OK(bl_trace_open(path, &reader));
+  CHECK_INT(bl_trace_steps(reader), 1);
+  CHECK(bl_trace_truncated(reader));
+  bl_trace_close(reader);
+}
+
+/* The varints of one layer, two ranks, one expert. */
+static bool decodes(const char *bytes, uint64_t n, uint32_t counts[2]) {
+  const bl_trace_shape two = {1, 2, 1, 1, false};
+  return bl_blt_decode(&two, (const uint8_t *)bytes, n, counts);
+}
+
+static void test_varints(void) {
+  uint32_t counts[2];
+  CHECK(decodes("\x06\x01", 2, counts) && counts[0] == 3 && counts[1] == 2);
+  CHECK(decodes("\xfe\xff\xff\xff\x1f\x00", 6, counts) && counts[0] == UINT32_MAX && counts[1] == UINT32_MAX);
+  CHECK(decodes("\xfe\xff\xff\xff\x1f\xfd\xff\xff\xff\x1f", 10, counts) && counts[1] == 0);
+  CHECK(!decodes("\x01\x00", 2, counts));                     /* below 0 */
+  CHECK(!decodes("\x80\x80\x80\x80\x20\x00", 6, counts));     /* 2^32 */
+  CHECK(!decodes("\xfe\xff\xff\xff\x1f\x02", 6, counts));     /* 2^32 in the second */
+  CHECK(!decodes("\x80\x80\x80\x80\x80\x00\x00", 7, counts)); /* a sixth byte */
+  CHECK(!decodes("\x06", 1, counts));
+  CHECK(!decodes("\x06\x81", 2, counts));
+  CHECK(!decodes("\x06\x01\x00", 3, counts)); /* one too many */
+}
+
 static void test_writer_failures(void) {
   bl_trace_writer *writer = NULL;
   uint32_t counts[60] = {0};
@@ -297,6 +388,15 @@ static void test_continue_after_kill(void) {
     append_and_check(path, writer, 4);
     CHECK_INT(count_files("killed.blt"), 1);
   }
+  char other[600]; /* of equal length: the trace itself is preferred */
+  snprintf(other, sizeof other, "%s.tmp.1", path);
+  REQUIRE_OK(write_test_trace(other, &small, 1));
+  REQUIRE_OK(write_test_trace(path, &small, 1));
+  REQUIRE_OK(bl_trace_continue(path, &small, 5, &writer));
+  append_and_check(path, writer, 1);
+  CHECK_INT(count_files("killed.blt"), 2);
+  unlink(other);
+  REQUIRE_OK(write_test_trace(temp_path("killed.blt"), &small, 4));
   put_file(leftover, "no trace", 8); /* left alone: it says nothing */
   REQUIRE_OK(bl_trace_continue(path, &small, 11, &writer));
   append_and_check(path, writer, 2);
@@ -328,6 +428,9 @@ int main(void) {
   RUN(test_foreign_files);
   RUN(test_promised_size);
   RUN(test_unknown_blocks);
+  RUN(test_damaged_payload);
+  RUN(test_damaged_and_cut);
+  RUN(test_varints);
   RUN(test_writer_failures);
   RUN(test_crash_keeps_steps);
   RUN(test_continue);
