@@ -75,7 +75,7 @@ found:
 	@echo "zlib      $(call yes_no,$(HAVE_ZLIB),(needed: zlib1g-dev))"
 	@echo "cJSON     $(call yes_no,$(HAVE_CJSON),(needed: libcjson-dev))"
 	@echo "GLPK      $(call yes_no,$(GLPK),(no proofs by place --prove))"
-	@echo "OpenBLAS  $(call yes_no,$(OPENBLAS),(slow plain C matrix products))"
+	@echo "OpenBLAS  $(call yes_no,$(OPENBLAS),(needed only for MARCH without fused multiply-adds))"
 	@echo "nvcc      $(call yes_no,$(CUDA),(CPU backend only))"
 	@echo "NCCL      $(call yes_no,$(NCCL),(no nccl transport))"
 	@echo "MPI       $(call yes_no,$(MPI),(no mpi transport))"
@@ -94,7 +94,7 @@ $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(
 
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
-$(BUILD)/executor/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS)
+$(BUILD)/executor/%.o $(BUILD)/tests/exec/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS)
 # No value changes: sqrtf() need not set errno, nor comparisons keep exception flags, so that loops with them vectorise.
 $(BUILD)/executor/cpu/%.o: CFLAGS += -fno-math-errno -fno-trapping-math
 

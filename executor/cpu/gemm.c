@@ -7,7 +7,7 @@
  *
  * Ours: COLUMNS columns of b over DEPTH of k are packed into a panel that stays in the first cache; past it go all rows
  * of a, ROWS at a time, whose sums fill the registers. a is read in place. A sum runs over k ascending in one lane, in
- * pieces of DEPTH that are added to c one after the other. */
+ * pieces of DEPTH that are added to c one after the other: the same bits for every vector width. */
 #include "executor/cpu/gemm.h"
 #include <string.h>
 
@@ -26,7 +26,11 @@ void bl_gemm(float *c, int32_t c_stride, bl_matrix a, bl_matrix b, int32_t m, in
 #else
 
 /* s += v * b below is meant as one fused operation: the only file whose arithmetic the compiler may contract. */
+#ifdef __clang__
+#pragma clang fp contract(fast)
+#else
 #pragma GCC optimize("fp-contract=fast")
+#endif
 
 /* ROWS x 2 sums, 2 vectors of b and one of a fit the registers: 32 of them or 16. */
 #if defined(__AVX512F__)
@@ -46,6 +50,14 @@ typedef int32_t vec_index __attribute__((vector_size(4 * WIDTH)));
 
 void bl_gemm_init(void) {}
 
+#ifdef __clang__
+/* clang shuffles only by constants. */
+static inline void transpose(float *to, const float *from, int64_t stride) {
+  for (int i = 0; i < WIDTH; i++) {
+    for (int j = 0; j < WIDTH; j++) to[i * COLUMNS + j] = from[j * stride + i];
+  }
+}
+#else
 /* to[i][j] = from[j][i] for a square of WIDTH: log2(WIDTH) rounds, each merging row i with row i + WIDTH / 2. */
 static inline void transpose(float *to, const float *from, int64_t stride) {
   vec x[WIDTH], y[WIDTH];
@@ -69,6 +81,7 @@ static inline void transpose(float *to, const float *from, int64_t stride) {
 #pragma GCC unroll 16
   for (int i = 0; i < WIDTH; i++) *(vec_any *)(to + i * COLUMNS) = x[i];
 }
+#endif
 
 /* panel[p][COLUMNS] = b[p0 + p][j0 ..), zeros behind its `width` columns. */
 static void pack(float *restrict panel, bl_matrix b, int32_t p0, int32_t depth, int32_t j0, int32_t width) {

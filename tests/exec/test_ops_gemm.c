@@ -74,6 +74,45 @@ static void test_same_bits_elsewhere(void) {
   }
 }
 
+/* One term of a sum, as the build has it. */
+static float add_term(float sum, float x, float y) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return fmaf(x, y, sum);
+#else
+  return sum + x * y;
+#endif
+}
+
+/* k ascending in pieces of 256 that are added one after the other: whatever the width of the machine's vectors, so that
+ * a run repeats to the bit on another machine. */
+static void test_specified_bits(void) {
+#if defined(BL_HAVE_OPENBLAS) && !defined(__FMA__) && !defined(__ARM_FEATURE_FMA)
+  SKIP("the order of a sum is OpenBLAS' own in a build without fused multiply-adds");
+#endif
+  enum { M = 21, N = 75, K = 300 };
+  fill(a_data, STRIDE * STRIDE);
+  fill(b_data, STRIDE * STRIDE);
+  fill(c_data, STRIDE * STRIDE);
+  for (int way = 0; way < 8; way++) {
+    const bl_matrix a = {a_data, STRIDE, way & 1}, b = {b_data, STRIDE, way & 2};
+    const bool accumulate = way & 4;
+    for (int i = 0; i < M * N; i++) {
+      float *c = again + i, piece = 0.0f;
+      bool written = accumulate;
+      *c = c_data[i];
+      for (int p = 0; p < K; p++) {
+        piece = add_term(piece, at(a, i / N, p), at(b, p, i % N));
+        if (p % 256 != 255 && p + 1 != K) continue;
+        *c = written ? *c + piece : piece;
+        written = true;
+        piece = 0.0f;
+      }
+    }
+    bl_gemm(c_data, N, a, b, M, N, K, 1.0f, accumulate);
+    CHECK(memcmp(c_data, again, sizeof(float) * M * N) == 0);
+  }
+}
+
 /* NaN and infinity in the operands come through; an unwritten c does not. */
 static void test_not_finite(void) {
   fill(a_data, STRIDE * STRIDE);
@@ -92,6 +131,7 @@ int main(void) {
   bl_rng_seed(&rng, 5, 6);
   RUN(test_sizes);
   RUN(test_same_bits_elsewhere);
+  RUN(test_specified_bits);
   RUN(test_not_finite);
   TEST_MAIN_END;
 }
