@@ -131,7 +131,7 @@ bool bl_blt_plausible(const bl_block *block, const bl_trace_shape *shape) {
 }
 
 static inline uint8_t *put_varint(uint8_t *at, int64_t difference) {
-  uint64_t code = ((uint64_t)difference << 1) ^ (uint64_t)(difference >> 63);
+  uint64_t code = ((uint64_t)difference << 1) ^ (0 - (uint64_t)(difference < 0));
   while (code >= 128) {
     *at++ = (uint8_t)(code | 128);
     code >>= 7;
