@@ -18,7 +18,7 @@ static struct {
   bl_policy_options policy;
   const char *trace, *slots, *steps, *output;
   int64_t ranks;
-  bool json;
+  bool json, homes_given;
 } arg;
 
 /* What one run carries along. */
@@ -194,6 +194,7 @@ static bl_status print_table(const place *p) {
 static bl_status run(void *context) {
   (void)context;
   place p = {0};
+  if (!arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   arg.policy.lag = 0; /* the loads given are those that the placement is for */
   BL_TRY(bl_trace_open(arg.trace, &p.reader));
   if (bl_trace_truncated(p.reader))
@@ -255,7 +256,8 @@ bl_command bl_command_place(void) {
        .type = BL_OPTION_CHOICE,
        .target = &arg.policy.homes,
        .help = "homes under ballast: chosen with the copies, or left contiguous",
-       .choices = "free|fixed"},
+       .choices = "free|fixed",
+       .given = &arg.homes_given},
       {.name = "output|o",
        .type = BL_OPTION_STRING,
        .target = &arg.output,
