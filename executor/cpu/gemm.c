@@ -139,6 +139,10 @@ static void tile(const target *to, const float *const row[ROWS], int64_t step, c
   vec sum[ROWS][2] = {0};
   const float *a[ROWS];
   for (int r = 0; r < ROWS; r++) a[r] = row[r];
+  for (int r = 0; r < to->rows; r++) { /* c is wanted after the loop; ask for it now */
+    __builtin_prefetch(to->c + r * to->stride, 1);
+    __builtin_prefetch(to->c + r * to->stride + COLUMNS - 1, 1);
+  }
   for (int32_t p = 0; p < depth; p++) {
     const vec b0 = *(const vec_any *)(panel + p * COLUMNS), b1 = *(const vec_any *)(panel + p * COLUMNS + WIDTH);
 #pragma GCC unroll 8
