@@ -1,0 +1,29 @@
+/* checkpoint.h - the whole training state in a directory, from which a run goes on bit by bit.
+ *
+ *   DIR/manifest.json         what is in it, with sizes and CRC-32; written last
+ *   DIR/model.json            the model file
+ *   DIR/rank-N.safetensors    rank 0: dense tensors; each rank: its experts at home. moments behind adam.m. and
+ *                             adam.v.; the plain name holds the master weight
+ *   DIR/policy.bin            the policy's memory
+ *
+ * A tensor is stored once under its own name, so that another number of ranks can read it; then the policy starts
+ * afresh and the result agrees to rounding. Written beside DIR and put in its place in one step. */
+#ifndef BL_EXECUTOR_CHECKPOINT_H
+#define BL_EXECUTOR_CHECKPOINT_H
+
+#include "base/status.h"
+#include "executor/rank.h"
+
+/*! bl_checkpoint_save() : called by all ranks after the same step.
+ *  @return : BL_OK; the failing rank's status on it and BL_ECOMM on the others; then DIR is as it was before. */
+bl_status bl_checkpoint_save(bl_rank *r, const char *dir);
+
+/*! bl_checkpoint_load() : called by all ranks instead of bl_weights_initialise(): weights, moments, step, and where
+ * ranks and policy are the same also homes and the policy's memory.
+ *  @return : BL_OK, BL_EINPUT (damaged, or of another model), BL_EMACHINE. */
+bl_status bl_checkpoint_load(bl_rank *r, const char *dir);
+
+/*! bl_checkpoint_seed() : the seed in the manifest of a checkpoint. */
+bl_status bl_checkpoint_seed(const char *dir, uint64_t *seed);
+
+#endif

@@ -1,0 +1,178 @@
+/* gate_actions.c - choosing experts, telling all ranks how many, and turning counts into quotas. */
+#include "base/rng.h"
+#include "executor/rank.h"
+#include <string.h>
+
+/* Choices of a forced gate are made by masking: far below every logit for all experts but the assigned ones, so the k
+ * largest are exactly those, in the order of the real logits and weighted by them. */
+static const float MASKED = -1e30f;
+
+static bl_status mask_logits(bl_rank *r, int32_t layer, int32_t micro_batch, const bl_saved *a, bl_chunk *masked) {
+  const int32_t T = r->tokens, E = r->run->model->experts, K = r->run->top_k;
+  const int64_t n = (int64_t)T * E;
+  BL_TRY(bl_forced_counts_get(r->forced, r->step, r->weights.moe_index[layer], micro_batch, T, K, r->forced_count));
+  bl_gate_assign(r->forced_count, E, T, K, r->mask_ids);
+  for (int64_t i = 0; i < n; i++) r->host_weights[i] = MASKED;
+  for (int32_t t = 0; t < T; t++)
+    for (int32_t c = 0; c < K; c++) r->host_weights[(int64_t)t * E + r->mask_ids[t * K + c]] = 0;
+  bl_chunk mask = {0};
+  BL_TRY(bl_take_f32(r, n, &mask));
+  BL_TRY(bl_take_num(r, n, masked));
+  r->be->to_device(r->s, mask.data, r->host_weights, (size_t)n * sizeof(float));
+  r->be->ops.from_f32(r->s, masked->data, mask.data, n);
+  r->be->ops.add(r->s, masked->data, a->logits.data, n);
+  bl_pool_give(r->pool, &mask);
+  return BL_OK;
+}
+
+/* Random second choice and capacity, decided on the host: `choice` is `chosen` with -1 where dropped. */
+static bl_status drop_choices(bl_rank *r, int32_t layer, int32_t micro_batch, bl_saved *a) {
+  const bl_run *run = r->run;
+  const int32_t T = r->tokens, E = run->model->experts, K = run->top_k;
+  const size_t n = (size_t)T * (size_t)K;
+  r->be->to_host(r->s, r->host_ids, a->chosen.data, n * sizeof *r->host_ids);
+  r->be->to_host(r->s, r->host_weights, a->weight.data, n * sizeof *r->host_weights);
+  BL_TRY(r->be->stream_sync(r->s));
+  if (run->gate.kind == BL_GATE_GSHARD) {
+    const int64_t first = ((int64_t)micro_batch * run->ranks + r->rank) * T;
+    bl_gate_drop_second(r->host_ids, r->host_weights, T, run->seed, r->step, r->weights.moe_index[layer], first);
+  }
+  const int32_t capacity = bl_gate_capacity(&run->gate, run->model->sequence, K, E);
+  bl_gate_drop_over_capacity(r->host_ids, run->sequences, run->model->sequence, K, E, capacity, r->forced_count);
+  BL_TRY(bl_take_i32(r, (int64_t)n, &a->choice));
+  r->be->to_device(r->s, a->choice.data, r->host_ids, n * sizeof *r->host_ids);
+  return BL_OK;
+}
+
+static const int32_t *choices(const bl_saved *a) { return a->choice.data ? a->choice.data : a->chosen.data; }
+
+bl_status bl_do_gate_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  const bl_layer_weights *w = &r->layer[layer];
+  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+  const int32_t T = r->tokens, H = run->model->hidden, E = run->model->experts, K = run->top_k;
+  const int64_t n = (int64_t)T * K;
+  BL_TRY(bl_take_num(r, (int64_t)T * H, &a->norm2));
+  BL_TRY(bl_take_f32(r, T, &a->mean2));
+  BL_TRY(bl_take_f32(r, T, &a->rstd2));
+  BL_TRY(bl_take_num(r, (int64_t)T * E, &a->logits));
+  BL_TRY(bl_take_i32(r, n, &a->chosen));
+  BL_TRY(bl_take_f32(r, n, &a->weight));
+  BL_TRY(bl_take_i32(r, E, &a->local_counts));
+  const bl_ops *op = &r->be->ops;
+  op->norm_fwd(r->s, a->norm2.data, a->mean2.data, a->rstd2.data, a->mid.data, w->norm2_weight.weight,
+               w->norm2_bias.weight, T, H);
+  op->linear_fwd(r->s, a->logits.data, a->norm2.data, w->gate_weight.weight, NULL, T, E, H, false);
+  bl_chunk masked = {0};
+  if (r->forced) BL_TRY(mask_logits(r, layer, micro_batch, a, &masked));
+  const bl_num *logits = r->forced ? masked.data : a->logits.data;
+  if (run->gate.kind == BL_GATE_SWITCH)
+    op->gate_switch(r->s, a->chosen.data, a->weight.data, logits, T, E);
+  else
+    op->gate_top_k(r->s, a->chosen.data, a->weight.data, logits, T, E, K);
+  bl_pool_give(r->pool, &masked);
+  if (bl_gate_has_capacity(&run->gate)) BL_TRY(drop_choices(r, layer, micro_batch, a));
+  op->histogram(r->s, a->local_counts.data, choices(a), n, E);
+  return BL_OK;
+}
+
+bl_status bl_do_gate_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  const bl_layer_weights *w = &r->layer[layer];
+  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+  const int32_t T = r->tokens, H = run->model->hidden, E = run->model->experts, K = run->top_k;
+  bl_chunk dlogits = {0}, balance = {0};
+  BL_TRY(bl_take_num(r, (int64_t)T * E, &dlogits));
+  const bl_ops *op = &r->be->ops;
+  if (run->gate.kind == BL_GATE_SWITCH)
+    op->gate_switch_bwd(r->s, dlogits.data, a->dweight.data, a->logits.data, a->chosen.data, T, E);
+  else
+    op->gate_top_k_bwd(r->s, dlogits.data, a->dweight.data, a->weight.data, a->chosen.data, T, E, K);
+  if (bl_gate_has_capacity(&run->gate)) {
+    BL_TRY(bl_take_f32(r, run->sequences, &balance));
+    op->gate_balance(r->s, balance.data, dlogits.data, a->logits.data, a->chosen.data, run->sequences,
+                     run->model->sequence, E, K, (float)run->gate.balance, 1.0f / (float)run->batch);
+    double *sum = r->device_sums + r->n_squares + run->micro_batches +
+                  (int64_t)r->weights.moe_index[layer] * run->micro_batches + micro_batch;
+    op->sum_f32(r->s, sum, balance.data, run->sequences);
+  }
+  op->linear_dw(r->s, w->gate_weight.grad, NULL, dlogits.data, a->norm2.data, T, E, H);
+  op->linear_dx(r->s, a->dnorm2.data, dlogits.data, w->gate_weight.weight, T, E, H, true);
+  op->norm_bwd(r->s, r->dx[micro_batch].data, w->norm2_weight.grad, w->norm2_bias.grad, a->dnorm2.data, a->mid.data,
+               a->mean2.data, a->rstd2.data, w->norm2_weight.weight, T, H);
+  bl_chunk *done[] = {&dlogits,   &balance,   &a->mid,     &a->norm2,  &a->mean2,  &a->rstd2, &a->logits,
+                      &a->chosen, &a->choice, &a->dweight, &a->weight, &a->dnorm2, &a->row};
+  for (size_t i = 0; i < sizeof done / sizeof *done; i++) bl_pool_give(r->pool, done[i]);
+  return BL_OK;
+}
+
+/* The counts of this rank, of this layer and micro-batch, in the step's record. */
+static uint32_t *recorded_counts(const bl_rank *r, int32_t moe, int32_t rank, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  return r->counts + (((int64_t)moe * run->ranks + rank) * run->micro_batches + micro_batch) * run->model->experts;
+}
+
+static bl_status check_forced(const bl_rank *r, int32_t layer, const uint32_t *counts) {
+  for (int32_t e = 0; r->forced && e < r->run->model->experts; e++)
+    if (counts[e] != (uint32_t)r->forced_count[e])
+      return bl_fail(BL_EMACHINE, "step %lld, layer %d: the gate gave expert %d %u tokens where %d were forced",
+                     (long long)r->step, layer, e, counts[e], r->forced_count[e]);
+  return BL_OK;
+}
+
+bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+  const int32_t moe = r->weights.moe_index[layer];
+  const size_t bytes = (size_t)run->model->experts * sizeof(uint32_t), record = sizeof(uint64_t) + bytes;
+  uint32_t *mine = recorded_counts(r, moe, r->rank, micro_batch);
+  r->be->to_host(r->s, mine, a->local_counts.data, bytes);
+  BL_TRY(r->be->stream_sync(r->s));
+  bl_pool_give(r->pool, &a->local_counts);
+  BL_TRY(check_forced(r, layer, mine));
+  uint8_t *outgoing = r->gathered + (size_t)run->ranks * record;
+  memcpy(outgoing, &r->placement_hash, sizeof r->placement_hash);
+  memcpy(outgoing + sizeof r->placement_hash, mine, bytes);
+  BL_TRY(bl_comm_all_gather_host(r->comm, outgoing, (int64_t)record, r->gathered));
+  for (int32_t p = 0; p < run->ranks; p++) {
+    const uint8_t *theirs = r->gathered + (size_t)p * record;
+    if (memcmp(theirs, &r->placement_hash, sizeof r->placement_hash))
+      return bl_fail(BL_ECOMM, "step %lld, layer %d: rank %d has other expert hosts in force than rank %d",
+                     (long long)r->step, layer, p, r->rank);
+    memcpy(r->layer_counts + (size_t)p * (size_t)run->model->experts, theirs + sizeof r->placement_hash, bytes);
+    memcpy(recorded_counts(r, moe, p, micro_batch), theirs + sizeof r->placement_hash, bytes);
+  }
+  return BL_OK;
+}
+
+bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  const int32_t E = run->model->experts, R = run->ranks, moe = r->weights.moe_index[layer];
+  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+  memset(r->expert_load, 0, (size_t)E * sizeof *r->expert_load);
+  for (int32_t p = 0; p < R; p++)
+    for (int32_t e = 0; e < E; e++) {
+      r->source_load[p * E + e] = r->layer_counts[p * E + e];
+      r->expert_load[e] += r->layer_counts[p * E + e];
+    }
+  bl_policy_outcome outcome;
+  BL_TRY(bl_policy_micro_batch(r->policy, moe, r->expert_load, r->source_load, &outcome));
+  const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
+  if (outcome.late) {
+    r->result.layer[moe].late = true;
+    r->placement_hash = bl_hash_u64(r->placement_hash, bl_hosts_hash(hosts, (uint64_t)moe), (uint64_t)moe, 0);
+    r->plan_version++;
+  }
+  bl_route *route = &a->route;
+  BL_TRY(bl_route_build(route, hosts, outcome.shares, r->layer_counts));
+  r->result.layer[moe].imbalance += bl_route_imbalance(route) / run->micro_batches;
+  for (int32_t e = 0; e < E; e++)
+    for (int32_t i = route->first[e] + 1; i < route->first[e + 1]; i++)
+      for (int32_t p = 0; p < R; p++)
+        if (route->quota[(int64_t)p * route->entries + i]) bl_rank_used(r, moe, e)[route->host_rank[i]] = 1;
+  const int64_t n = (int64_t)r->tokens * run->top_k;
+  BL_TRY(bl_take_i32(r, n, &a->row));
+  r->be->ops.route_rows(r->s, a->row.data, choices(a), n, E, route->first,
+                        route->quota + (int64_t)r->rank * route->entries, route->dest_row);
+  return BL_OK;
+}

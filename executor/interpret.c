@@ -1,0 +1,118 @@
+/* interpret.c - runs one training step as the step program says: its actions, in its order, never another. */
+#include "base/log.h"
+#include "executor/rank.h"
+#include <string.h>
+
+static bl_status run_action(bl_rank *r, const bl_action *action) {
+  const int32_t l = action->layer, m = action->micro_batch;
+  switch (action->kind) {
+  case BL_ACTION_CHOOSE_HOSTS:
+    return bl_do_choose_hosts(r);
+  case BL_ACTION_MOVE_HOME:
+    return bl_do_move_home(r, l);
+  case BL_ACTION_COPY_FILL:
+    return bl_do_copy_fill(r, l);
+  case BL_ACTION_ZERO_GRADS:
+    bl_weights_zero_grads(&r->weights, r->s, BL_ALL_LAYERS);
+    return BL_OK;
+  case BL_ACTION_EMBED_FWD:
+    return bl_do_embed_fwd(r, m);
+  case BL_ACTION_ATTENTION_FWD:
+    return bl_do_attention_fwd(r, l, m);
+  case BL_ACTION_FFN_FWD:
+    return bl_do_ffn_fwd(r, l, m);
+  case BL_ACTION_GATE_FWD:
+    return bl_do_gate_fwd(r, l, m);
+  case BL_ACTION_EXCHANGE_COUNTS:
+    return bl_do_exchange_counts(r, l, m);
+  case BL_ACTION_SOLVE_SHARES:
+    return bl_do_solve_shares(r, l, m);
+  case BL_ACTION_LATE_FILL:
+    return bl_do_late_fill(r, l, m);
+  case BL_ACTION_SCATTER:
+    return bl_do_scatter(r, l, m);
+  case BL_ACTION_DISPATCH:
+    return bl_do_dispatch(r, l, m);
+  case BL_ACTION_EXPERT_FWD:
+    return bl_do_expert_fwd(r, l, m);
+  case BL_ACTION_COMBINE:
+    return bl_do_combine(r, l, m);
+  case BL_ACTION_GATHER:
+    return bl_do_gather(r, l, m);
+  case BL_ACTION_HEAD:
+    return bl_do_head(r, m);
+  case BL_ACTION_GATHER_BWD:
+    return bl_do_gather_bwd(r, l, m);
+  case BL_ACTION_COMBINE_BWD:
+    return bl_do_combine_bwd(r, l, m);
+  case BL_ACTION_EXPERT_DX:
+    return bl_do_expert_dx(r, l, m);
+  case BL_ACTION_DISPATCH_BWD:
+    return bl_do_dispatch_bwd(r, l, m);
+  case BL_ACTION_EXPERT_DW:
+    return bl_do_expert_dw(r, l, m);
+  case BL_ACTION_SCATTER_BWD:
+    return bl_do_scatter_bwd(r, l, m);
+  case BL_ACTION_GATE_BWD:
+    return bl_do_gate_bwd(r, l, m);
+  case BL_ACTION_FFN_BWD:
+    return bl_do_ffn_bwd(r, l, m);
+  case BL_ACTION_ATTENTION_BWD:
+    return bl_do_attention_bwd(r, l, m);
+  case BL_ACTION_EMBED_BWD:
+    return bl_do_embed_bwd(r, m);
+  case BL_ACTION_COPY_REDUCE:
+    return bl_do_copy_reduce(r, l);
+  case BL_ACTION_DENSE_REDUCE:
+    return bl_do_dense_reduce(r, l);
+  case BL_ACTION_SQUARE_GRADS:
+    return bl_do_square_grads(r, l);
+  case BL_ACTION_GRAD_NORM:
+    return bl_do_grad_norm(r);
+  case BL_ACTION_OPTIMIZER:
+    return bl_do_optimizer(r, l);
+  default:
+    return bl_fail(BL_ENOTSUP, "the executor does not run the action %s yet", bl_action_names[action->kind]);
+  }
+}
+
+/* This rank's tokens and targets of every micro-batch: sequences of a micro-batch go to ranks in order. */
+static bl_status load_tokens(bl_rank *r) {
+  const bl_run *run = r->run;
+  const int32_t seq = run->model->sequence;
+  const size_t bytes = (size_t)r->tokens * sizeof(int32_t);
+  for (int32_t m = 0; m < run->micro_batches; m++) {
+    const int64_t first = ((int64_t)m * run->ranks + r->rank) * run->sequences;
+    for (int32_t q = 0; q < run->sequences; q++)
+      bl_corpus_sequence(run->corpus, run->seed, r->step, first + q, seq, r->host_tokens + q * seq,
+                         r->host_targets + q * seq);
+    r->be->to_device(r->s, r->token_ids[m].data, r->host_tokens, bytes);
+    r->be->to_device(r->s, r->target_ids[m].data, r->host_targets, bytes);
+    BL_TRY(r->be->stream_sync(r->s)); /* the host arrays are used again */
+  }
+  return BL_OK;
+}
+
+static void clear_result(bl_rank *r) {
+  bl_layer_result *layer = r->result.layer;
+  r->result = (bl_step_result){.layer = layer};
+  memset(layer, 0, (size_t)r->weights.moe_layers * sizeof *layer);
+}
+
+bl_status bl_rank_step(bl_rank *r) {
+  const bl_step *program = r->run->program;
+  clear_result(r);
+  r->step++;
+  BL_TRY(load_tokens(r));
+  for (int32_t i = 0; i < program->n_actions; i++) {
+    const bl_action *action = &program->actions[program->order[i]];
+    const int64_t start = bl_now_us();
+    BL_TRY(run_action(r, action));
+    r->result.phase_us[action->kind] += bl_now_us() - start;
+  }
+  BL_TRY(bl_policy_end_step(r->policy));
+  for (int32_t l = 0; l < r->weights.moe_layers; l++)
+    r->result.layer[l].copies = bl_policy_report(r->policy, l)->copies;
+  r->result.plan_version = r->plan_version;
+  return r->be->stream_sync(r->s);
+}

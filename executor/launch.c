@@ -1,0 +1,259 @@
+/* launch.c - threads, outputs and the loop over steps. */
+#include "executor/launch.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "executor/checkpoint.h"
+#include "executor/runlog.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const double DEADLINE_S = 600; /* a step of a large model on a busy machine is slow, a lost rank is not */
+
+/* What rank 0 writes while training. */
+typedef struct outputs {
+  bl_lines log, dump;
+  bl_trace_writer *trace;
+  bool log_continued, dump_continued;
+  int64_t steps_written;
+} outputs;
+
+typedef struct launch {
+  const bl_train_options *options;
+  bl_setup setup;
+  outputs out;
+  pthread_mutex_t lock;
+  bl_status status; /* of the first rank that failed */
+  char text[512];
+} launch;
+
+typedef struct rank_thread {
+  launch *launch;
+  int32_t rank;
+  bl_backend *backend;
+  bl_comm *comm;
+  pthread_t thread;
+  bool started;
+} rank_thread;
+
+/* -- asking to stop ---------------------------------------------------------------------------------------------- */
+
+static volatile int stop_request; /* written by the handler, read by all ranks */
+
+static void request_stop(int number) {
+  if (stop_request) {
+    bl_output_discard_all();
+    _exit(128 + number);
+  }
+  stop_request = 1;
+}
+
+static void catch_signals(struct sigaction old[2], bool restore) {
+  static const int numbers[2] = {SIGINT, SIGTERM};
+  struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
+  sigemptyset(&action.sa_mask);
+  for (int i = 0; i < 2; i++) sigaction(numbers[i], restore ? &old[i] : &action, restore ? NULL : &old[i]);
+}
+
+/* -- outputs ------------------------------------------------------------------------------------------------------ */
+
+static bl_status open_trace(const launch *l, const bl_rank *r, bl_trace_writer **out) {
+  const bl_run *run = r->run;
+  const char *path = l->options->record_trace;
+  const bl_trace_shape shape = {.layers = r->weights.moe_layers,
+                                .ranks = run->ranks,
+                                .micro_batches = run->micro_batches,
+                                .experts = run->model->experts,
+                                .live = true};
+  if (l->options->resume && bl_path_exists(path)) return bl_trace_continue(path, &shape, r->step, out);
+  return bl_trace_create(path, &shape, out);
+}
+
+static bl_status open_outputs(launch *l, bl_rank *r) {
+  const bl_train_options *o = l->options;
+  outputs *out = &l->out;
+  const int64_t keep = o->resume ? r->step : -1;
+  if (o->record_trace) BL_TRY(open_trace(l, r, &out->trace));
+  if (o->dump) {
+    BL_TRY(bl_lines_open(o->dump, keep, &out->dump, &out->dump_continued));
+    bl_policy_dump_to(r->policy, out->dump.stream);
+  }
+  if (!o->log) return BL_OK;
+  BL_TRY(bl_lines_open(o->log, keep, &out->log, &out->log_continued));
+  if (out->log_continued) return BL_OK;
+  const bl_runlog_header header = {.argc = o->argc,
+                                   .argv = o->argv,
+                                   .data_path = o->data,
+                                   .plan_path = o->plan,
+                                   .gate = o->gate,
+                                   .backend = o->backend,
+                                   .transport = o->transport,
+                                   .resume = o->resume,
+                                   .first_step = r->step + 1};
+  return bl_runlog_begin(&out->log, r->run, &header);
+}
+
+static bl_status write_step(launch *l, const bl_rank *r, int64_t step_us) {
+  outputs *out = &l->out;
+  if (out->trace) BL_TRY(bl_trace_append(out->trace, r->step, r->counts));
+  if (out->dump.stream) BL_TRY(bl_lines_flush(&out->dump));
+  if (out->log.stream) BL_TRY(bl_runlog_step(&out->log, r, step_us));
+  out->steps_written++;
+  return BL_OK;
+}
+
+/* Completes the outputs, or takes back what says nothing. */
+static bl_status close_outputs(launch *l, bool failed) {
+  outputs *out = &l->out;
+  bl_status status = BL_OK;
+  const bool log_open = out->log.stream != NULL, dump_open = out->dump.stream != NULL;
+  BL_KEEP_FIRST(status, bl_lines_close(&out->log));
+  BL_KEEP_FIRST(status, bl_lines_close(&out->dump));
+  if (failed && out->steps_written == 0) {
+    if (log_open && !out->log_continued) unlink(out->log.path);
+    if (dump_open && !out->dump_continued) unlink(out->dump.path);
+  }
+  if (failed)
+    bl_trace_discard(out->trace);
+  else if (out->trace)
+    BL_KEEP_FIRST(status, bl_trace_finish(out->trace));
+  return status;
+}
+
+/* -- one rank ------------------------------------------------------------------------------------------------------ */
+
+static double mean_imbalance(const bl_rank *r) {
+  double sum = 0;
+  for (int32_t l = 0; l < r->weights.moe_layers; l++) sum += r->result.layer[l].imbalance;
+  return sum / r->weights.moe_layers;
+}
+
+static bl_status train(launch *l, bl_rank *r) {
+  const bl_train_options *o = l->options;
+  const bl_run *run = r->run;
+  const int64_t tokens = (int64_t)run->batch * run->model->sequence;
+  bl_progress progress;
+  bl_progress_start(&progress);
+  bool stop = false;
+  while (r->step < run->steps && !stop) {
+    const int64_t start = bl_now_us();
+    BL_TRY(bl_rank_step(r));
+    const int64_t step_us = bl_now_us() - start;
+    stop = r->result.stop;
+    if (r->rank == 0) {
+      BL_TRY(write_step(l, r, step_us));
+      bl_progress_update(&progress, "step %lld of %lld: loss %.4f, %.0f tokens/s, imbalance %.3f", (long long)r->step,
+                         (long long)run->steps, r->result.loss, (double)tokens * 1e6 / (double)(step_us + 1),
+                         mean_imbalance(r));
+    }
+    const bool due = o->checkpoint_every > 0 && r->step % o->checkpoint_every == 0 && r->step < run->steps && !stop;
+    if (o->checkpoint && due) BL_TRY(bl_checkpoint_save(r, o->checkpoint));
+  }
+  if (r->rank == 0) bl_progress_end(&progress);
+  if (o->checkpoint) BL_TRY(bl_checkpoint_save(r, o->checkpoint));
+  return stop ? BL_EINTERRUPTED : BL_OK;
+}
+
+static bl_status run_rank(launch *l, const rank_thread *thread) {
+  const bl_train_options *o = l->options;
+  bl_rank r = {0};
+  bl_status status;
+  BL_TRY_GOTO(status, bl_rank_create(&l->setup.run, thread->rank, thread->backend, thread->comm, &r), done);
+  r.stop_request = &stop_request;
+  BL_TRY_GOTO(status,
+              o->resume ? bl_checkpoint_load(&r, o->resume) : bl_weights_initialise(&r.weights, r.s, r.run->seed),
+              done);
+  BL_TRY_GOTO(status, bl_comm_barrier(thread->comm), done); /* no output before every rank can start */
+  if (r.rank == 0) BL_TRY_GOTO(status, open_outputs(l, &r), done);
+  status = train(l, &r);
+  if (r.rank == 0 && (status == BL_OK || status == BL_EINTERRUPTED)) {
+    if (r.step > 0) printf("step %lld, loss %.9g\n", (long long)r.step, r.result.loss);
+    if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
+  }
+done:
+  bl_rank_free(&r);
+  return status;
+}
+
+static void *run_thread(void *argument) {
+  rank_thread *thread = argument;
+  launch *l = thread->launch;
+  const bl_status status = run_rank(l, thread);
+  if (status == BL_OK) return NULL;
+  if (status != BL_EINTERRUPTED) bl_comm_abort(thread->comm, bl_error_text());
+  pthread_mutex_lock(&l->lock);
+  const bool clearer = l->status == BL_EINTERRUPTED && thread->rank == 0; /* rank 0 has the sentence */
+  if (l->status == BL_OK || clearer) {
+    l->status = status;
+    snprintf(l->text, sizeof l->text, "%s", bl_error_text());
+  }
+  pthread_mutex_unlock(&l->lock);
+  return NULL;
+}
+
+/* -- all ranks ----------------------------------------------------------------------------------------------------- */
+
+static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *threads) {
+  const int32_t R = l->setup.run.ranks;
+  for (int32_t p = 0; p < R; p++) {
+    threads[p] = (rank_thread){.launch = l, .rank = p};
+    BL_TRY(bl_backend_cpu_create(&threads[p].backend));
+    BL_TRY(bl_threads_world_join(world, p, threads[p].backend, &threads[p].comm));
+  }
+  for (int32_t p = 0; p < R; p++) {
+    if (pthread_create(&threads[p].thread, NULL, run_thread, &threads[p]) != 0) {
+      bl_comm_abort(threads[p].comm, "not all ranks could be started");
+      return bl_fail(BL_EMACHINE, "the system starts no thread for rank %d", p);
+    }
+    threads[p].started = true;
+  }
+  return BL_OK;
+}
+
+static bl_status run_all(launch *l) {
+  const int32_t R = l->setup.run.ranks;
+  bl_threads_world *world = NULL;
+  rank_thread *threads = NULL;
+  bl_status status;
+  BL_TRY_GOTO(status, bl_new(&threads, (size_t)R, sizeof *threads, "ranks"), done);
+  BL_TRY_GOTO(status, bl_threads_world_create(R, DEADLINE_S, &world), done);
+  status = start_ranks(l, world, threads);
+  for (int32_t p = 0; p < R; p++)
+    if (threads[p].started) pthread_join(threads[p].thread, NULL);
+  if (status == BL_OK && l->status != BL_OK) status = bl_fail(l->status, "%s", l->text);
+done:
+  for (int32_t p = 0; threads && p < R; p++) {
+    bl_comm_free(threads[p].comm);
+    if (threads[p].backend) threads[p].backend->destroy(threads[p].backend);
+  }
+  bl_threads_world_free(world);
+  free(threads);
+  return status;
+}
+
+bl_status bl_launch(const bl_train_options *options) {
+  launch l = {.options = options};
+  struct sigaction old[2];
+  bl_status status = bl_setup_create(options, &l.setup);
+  if (status == BL_OK) {
+    pthread_mutex_init(&l.lock, NULL);
+    stop_request = 0;
+    catch_signals(old, false);
+    status = run_all(&l);
+    catch_signals(old, true);
+    const bool failed = status != BL_OK && status != BL_EINTERRUPTED;
+    char text[sizeof l.text];
+    snprintf(text, sizeof text, "%s", bl_error_text());
+    const bl_status closed = close_outputs(&l, failed);
+    if (status == BL_OK || (!failed && closed != BL_OK))
+      status = closed;
+    else
+      bl_fail(status, "%s", text);
+    pthread_mutex_destroy(&l.lock);
+  }
+  bl_setup_free(&l.setup);
+  return status;
+}

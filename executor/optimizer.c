@@ -1,0 +1,120 @@
+/* optimizer.c - the end of a step: dense gradients summed over ranks, gradient norm, clipping, AdamW.
+ *
+ * The norm adds one partial sum a tensor, in the order embedding and head, then layer by layer the dense tensors and
+ * the experts' (expert, tensor): never in rank order, so it does not depend on where experts live. */
+#include "executor/rank.h"
+#include <math.h>
+#include <string.h>
+
+static const double BETA1 = 0.9, BETA2 = 0.95, EPSILON = 1e-8, DECAY = 0.1, CLIP = 1.0;
+
+double bl_learning_rate(double peak, int64_t step, int64_t warmup, int64_t schedule_steps) {
+  if (step <= warmup) return peak * (double)step / (double)warmup;
+  if (step >= schedule_steps) return 0.1 * peak;
+  const double done = (double)(step - warmup) / (double)(schedule_steps - warmup);
+  return peak * (0.1 + 0.45 * (1 + cos(3.14159265358979323846 * done)));
+}
+
+bl_status bl_do_dense_reduce(bl_rank *r, int32_t layer) {
+  int32_t first, end;
+  int64_t offset, n;
+  bl_weights_range(&r->weights, layer, &first, &end, &offset, &n);
+  return bl_comm_all_reduce(r->comm, r->s, r->weights.dense_state.grad + offset, n);
+}
+
+/* Position of an expert tensor's square among the sums. */
+static int64_t expert_square(const bl_weights *w, int32_t moe, int32_t expert, int32_t tensor) {
+  return w->n_dense + ((int64_t)moe * w->experts + expert) * w->n_expert_tensors + tensor;
+}
+
+bl_status bl_do_square_grads(bl_rank *r, int32_t layer) {
+  const bl_weights *w = &r->weights;
+  for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
+    r->be->ops.sum_sq(r->s, r->device_sums + i, w->dense_state.grad + w->dense[i].offset, w->dense[i].n);
+  const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
+  for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
+    const bl_state *state = bl_weights_expert(w, moe, e);
+    for (int32_t t = 0; state->m && t < w->n_expert_tensors; t++)
+      r->be->ops.sum_sq(r->s, r->device_sums + expert_square(w, moe, e, t), state->grad + w->expert_tensor[t].offset,
+                        w->expert_tensor[t].n);
+  }
+  return BL_OK;
+}
+
+/* Of all ranks' records: rank p's sums. */
+static const double *sums_of(const bl_rank *r, int32_t p) {
+  return (const double *)(const void *)(r->gathered + (size_t)p * (size_t)(r->n_sums + 1) * sizeof(double));
+}
+
+static double squared_norm(const bl_rank *r) {
+  const bl_weights *w = &r->weights;
+  double sum = 0;
+  for (int32_t layer = -1; layer < r->run->model->layers; layer++) {
+    for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++) sum += sums_of(r, r->rank)[i];
+    const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
+    for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
+      const uint8_t *hosted = bl_rank_hosted(r, moe, e);
+      int32_t home = 0;
+      while (home < r->run->ranks - 1 && hosted[home] != BL_HOSTED_HOME) home++;
+      for (int32_t t = 0; t < w->n_expert_tensors; t++) sum += sums_of(r, home)[expert_square(w, moe, e, t)];
+    }
+  }
+  return sum;
+}
+
+/* Sum of n consecutive sums of every rank, micro-batch by micro-batch, in the order of the sequences. */
+static double sum_over_ranks(const bl_rank *r, int64_t first, int64_t n) {
+  double sum = 0;
+  for (int64_t i = first; i < first + n; i++)
+    for (int32_t p = 0; p < r->run->ranks; p++) sum += sums_of(r, p)[i];
+  return sum;
+}
+
+bl_status bl_do_grad_norm(bl_rank *r) {
+  const bl_run *run = r->run;
+  const size_t bytes = (size_t)r->n_sums * sizeof(double), record = bytes + sizeof(double);
+  r->be->to_host(r->s, r->squares, r->device_sums, bytes);
+  BL_TRY(r->be->stream_sync(r->s));
+  r->squares[r->n_sums] = r->stop_request && *r->stop_request ? 1 : 0;
+  BL_TRY(bl_comm_all_gather_host(r->comm, r->squares, (int64_t)record, r->gathered));
+  bl_step_result *result = &r->result;
+  const int64_t M = run->micro_batches;
+  result->grad_norm = sqrt(squared_norm(r));
+  result->loss = sum_over_ranks(r, r->n_squares, M) / ((double)run->batch * run->model->sequence);
+  result->balance_loss = sum_over_ranks(r, r->n_squares + M, M * r->weights.moe_layers) / (double)run->batch;
+  result->stop = sum_over_ranks(r, r->n_sums, 1) > 0;
+  result->lr = bl_learning_rate(run->lr, r->step, run->warmup, run->schedule_steps);
+  if (!isfinite(result->loss) || !isfinite(result->grad_norm))
+    return bl_fail(BL_EINPUT,
+                   "step %lld: the loss is %g and the gradient norm %g; a lower --lr or another seed may help",
+                   (long long)r->step, result->loss, result->grad_norm);
+  return BL_OK;
+}
+
+static void update_tensor(bl_rank *r, const bl_state *state, int64_t offset, int64_t n, bool decay, bl_adamw hyper) {
+  hyper.decay = decay ? (float)DECAY : 0.0f;
+  r->be->ops.adamw(r->s, bl_weights_at(&r->weights, state->weight, offset), state->master + offset, state->m + offset,
+                   state->v + offset, state->grad + offset, n, &hyper);
+}
+
+bl_status bl_do_optimizer(bl_rank *r, int32_t layer) {
+  const bl_weights *w = &r->weights;
+  const double norm = r->result.grad_norm;
+  const bl_adamw hyper = {.lr = (float)r->result.lr,
+                          .beta1 = (float)BETA1,
+                          .beta2 = (float)BETA2,
+                          .eps = (float)EPSILON,
+                          .grad_scale = norm > CLIP ? (float)(CLIP / norm) : 1.0f,
+                          .bias_correction1 = (float)(1 - pow(BETA1, (double)r->step)),
+                          .bias_correction2 = (float)(1 - pow(BETA2, (double)r->step))};
+  for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
+    update_tensor(r, &w->dense_state, w->dense[i].offset, w->dense[i].n, w->dense[i].tensor.decay, hyper);
+  const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
+  for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
+    const bl_state *state = bl_weights_expert(w, moe, e);
+    for (int32_t t = 0; state->m && t < w->n_expert_tensors; t++)
+      update_tensor(r, state, w->expert_tensor[t].offset, w->expert_tensor[t].n, w->expert_tensor[t].tensor.decay,
+                    hyper);
+  }
+  return BL_OK;
+}

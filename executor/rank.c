@@ -1,0 +1,157 @@
+/* rank.c - making and freeing one rank of a training run. */
+#include "executor/rank.h"
+#include "base/memory.h"
+#include <string.h>
+
+static bl_pair pair(const bl_weights *w, int32_t layer, const char *suffix) {
+  const bl_dense_tensor *t = bl_weights_find(w, layer, suffix);
+  if (!t) return (bl_pair){0};
+  return (bl_pair){bl_weights_at(w, w->dense_state.weight, t->offset), w->dense_state.grad + t->offset};
+}
+
+static bl_status bind_weights(bl_rank *r) {
+  const bl_weights *w = &r->weights;
+  const int32_t layers = r->run->model->layers;
+  BL_TRY(bl_new(&r->layer, (size_t)layers, sizeof *r->layer, "layers"));
+  r->token = pair(w, -1, "embed.token");
+  r->position = pair(w, -1, "embed.position");
+  r->norm_weight = pair(w, -1, "norm.weight");
+  r->norm_bias = pair(w, -1, "norm.bias");
+  for (int32_t l = 0; l < layers; l++)
+    r->layer[l] = (bl_layer_weights){.norm1_weight = pair(w, l, "norm1.weight"),
+                                     .norm1_bias = pair(w, l, "norm1.bias"),
+                                     .qkv_weight = pair(w, l, "attn.qkv.weight"),
+                                     .qkv_bias = pair(w, l, "attn.qkv.bias"),
+                                     .out_weight = pair(w, l, "attn.out.weight"),
+                                     .out_bias = pair(w, l, "attn.out.bias"),
+                                     .norm2_weight = pair(w, l, "norm2.weight"),
+                                     .norm2_bias = pair(w, l, "norm2.bias"),
+                                     .fc1_weight = pair(w, l, "ffn.fc1.weight"),
+                                     .fc1_bias = pair(w, l, "ffn.fc1.bias"),
+                                     .fc2_weight = pair(w, l, "ffn.fc2.weight"),
+                                     .fc2_bias = pair(w, l, "ffn.fc2.bias"),
+                                     .gate_weight = pair(w, l, "moe.gate.weight")};
+  return BL_OK;
+}
+
+static bl_status make_host_arrays(bl_rank *r) {
+  const bl_run *run = r->run;
+  const size_t E = (size_t)run->model->experts, R = (size_t)run->ranks, T = (size_t)r->tokens, K = (size_t)run->top_k,
+               M = (size_t)run->micro_batches, L = (size_t)r->weights.moe_layers;
+  const size_t weights = T * (r->forced ? E : K);
+  const size_t record = sizeof(uint64_t) + E * sizeof(uint32_t), sums = ((size_t)r->n_sums + 1) * sizeof(double);
+  BL_TRY(bl_new(&r->hosted, L * E * R, 1, "host table"));
+  BL_TRY(bl_new(&r->used, L * E * R, 1, "host table"));
+  BL_TRY(bl_new(&r->wanted, E * R, 1, "host table"));
+  BL_TRY(bl_new(&r->counts, L * R * M * E, sizeof *r->counts, "counts"));
+  BL_TRY(bl_new(&r->gathered, (R + 1) * (record > sums ? record : sums), 1, "exchange records"));
+  BL_TRY(bl_new(&r->squares, (size_t)r->n_sums + 1, sizeof *r->squares, "gradient sums"));
+  BL_TRY(bl_new(&r->result.layer, L, sizeof *r->result.layer, "step results"));
+  BL_TRY(bl_new(&r->host_tokens, T, sizeof *r->host_tokens, "tokens"));
+  BL_TRY(bl_new(&r->host_targets, T, sizeof *r->host_targets, "tokens"));
+  BL_TRY(bl_new(&r->host_ids, T * K, sizeof *r->host_ids, "choices"));
+  BL_TRY(bl_new(&r->mask_ids, T * K, sizeof *r->mask_ids, "choices"));
+  BL_TRY(bl_new(&r->host_weights, weights, sizeof *r->host_weights, "choices"));
+  BL_TRY(bl_new(&r->forced_count, E, sizeof *r->forced_count, "counts"));
+  BL_TRY(bl_new(&r->layer_counts, R * E, sizeof *r->layer_counts, "counts"));
+  BL_TRY(bl_new(&r->expert_load, E, sizeof *r->expert_load, "counts"));
+  BL_TRY(bl_new(&r->source_load, R * E, sizeof *r->source_load, "counts"));
+  BL_TRY(bl_new(&r->send_bytes, R, sizeof *r->send_bytes, "exchange sizes"));
+  BL_TRY(bl_new(&r->recv_bytes, R, sizeof *r->recv_bytes, "exchange sizes"));
+  BL_TRY(bl_new(&r->group, E, sizeof *r->group, "expert groups"));
+  return bl_new(&r->incoming, R * E, sizeof *r->incoming, "incoming gradients");
+}
+
+static bl_status make_saved(bl_rank *r) {
+  const bl_run *run = r->run;
+  const size_t M = (size_t)run->micro_batches, per_batch = (size_t)run->model->layers + 1;
+  BL_TRY(bl_new(&r->saved, M * per_batch, sizeof *r->saved, "activations"));
+  BL_TRY(bl_new(&r->dx, M, sizeof *r->dx, "activations"));
+  BL_TRY(bl_new(&r->token_ids, M, sizeof *r->token_ids, "tokens"));
+  BL_TRY(bl_new(&r->target_ids, M, sizeof *r->target_ids, "tokens"));
+  for (int32_t m = 0; m < run->micro_batches; m++) {
+    BL_TRY(bl_take_i32(r, r->tokens, &r->token_ids[m]));
+    BL_TRY(bl_take_i32(r, r->tokens, &r->target_ids[m]));
+    for (int32_t l = 0; l < run->model->layers; l++)
+      if (r->weights.moe_index[l] >= 0)
+        BL_TRY(bl_route_create(run->ranks, run->model->experts, r->rank, &bl_rank_saved(r, l, m)->route));
+  }
+  return BL_OK;
+}
+
+bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, bl_comm *comm, bl_rank *out) {
+  *out = (bl_rank){.run = run, .rank = rank, .be = backend, .comm = comm};
+  bl_rank *r = out;
+  r->tokens = run->sequences * run->model->sequence;
+  BL_TRY(backend->stream_create(backend, &r->s));
+  BL_TRY(bl_pool_create(backend, &r->pool));
+  BL_TRY(bl_weights_create(run->model, backend, &r->weights));
+  BL_TRY(bind_weights(r));
+  const bl_policy_shape shape = {.layers = r->weights.moe_layers,
+                                 .experts = run->model->experts,
+                                 .ranks = run->ranks,
+                                 .slots = run->slots,
+                                 .home = run->home};
+  BL_TRY(bl_policy_create(&run->policy, &shape, &r->policy));
+  if (bl_gate_is_forced(&run->gate))
+    BL_TRY(bl_forced_counts_create(&run->gate, run->model->experts, rank, run->ranks, &r->forced));
+  r->n_squares =
+      r->weights.n_dense + (int64_t)r->weights.moe_layers * run->model->experts * r->weights.n_expert_tensors;
+  r->n_sums = r->n_squares + (int64_t)run->micro_batches * (1 + r->weights.moe_layers);
+  BL_TRY(backend->alloc(backend, (size_t)r->n_sums * sizeof(double), &r->device_sums));
+  BL_TRY(make_host_arrays(r));
+  BL_TRY(make_saved(r));
+  return bl_rank_adopt_policy_homes(r);
+}
+
+bl_status bl_rank_adopt_policy_homes(bl_rank *r) {
+  const int32_t E = r->run->model->experts, R = r->run->ranks, L = r->weights.moe_layers;
+  memset(r->hosted, BL_HOSTED_NOT, (size_t)L * (size_t)E * (size_t)R);
+  for (int32_t l = 0; l < L; l++) {
+    const bl_hosts *hosts = bl_policy_hosts(r->policy, l);
+    for (int32_t e = 0; e < E; e++) {
+      bl_rank_hosted(r, l, e)[hosts->home[e]] = BL_HOSTED_HOME;
+      if (hosts->home[e] == r->rank)
+        BL_TRY(bl_weights_hold(&r->weights, l, e, true));
+      else
+        bl_weights_drop(&r->weights, l, e, false);
+    }
+  }
+  return BL_OK;
+}
+
+/* Gives back every buffer of a (micro-batch, layer), also where a step failed half-way. */
+static void free_saved(bl_rank *r, bl_saved *a) {
+  bl_chunk *all[] = {&a->x,        &a->norm1,  &a->mean1,       &a->rstd1,   &a->qkv,    &a->attention, &a->lse,
+                     &a->mid,      &a->norm2,  &a->mean2,       &a->rstd2,   &a->hidden, &a->active,    &a->logits,
+                     &a->chosen,   &a->choice, &a->weight,      &a->row,     &a->send,   &a->received,  &a->rows_in,
+                     &a->rows_out, &a->back,   &a->dback,       &a->dweight, &a->dout,   &a->drows,     &a->dhidden,
+                     &a->dsend,    &a->dnorm2, &a->local_counts};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) bl_pool_give(r->pool, all[i]);
+  bl_route_free(&a->route);
+}
+
+void bl_rank_free(bl_rank *r) {
+  if (!r->run) return;
+  const int32_t M = r->run->micro_batches, R = r->run->ranks, E = r->run->model->experts;
+  for (int32_t i = 0; r->saved && i < M * (r->run->model->layers + 1); i++) free_saved(r, &r->saved[i]);
+  for (int32_t m = 0; m < M; m++) {
+    if (r->dx) bl_pool_give(r->pool, &r->dx[m]);
+    if (r->token_ids) bl_pool_give(r->pool, &r->token_ids[m]);
+    if (r->target_ids) bl_pool_give(r->pool, &r->target_ids[m]);
+  }
+  for (int32_t i = 0; r->incoming && i < R * E; i++) bl_pool_give(r->pool, &r->incoming[i]);
+  void *host[] = {r->layer,       r->saved,        r->dx,           r->token_ids,    r->target_ids,
+                  r->hosted,      r->used,         r->wanted,       r->counts,       r->gathered,
+                  r->squares,     r->result.layer, r->host_tokens,  r->host_targets, r->host_ids,
+                  r->mask_ids,    r->host_weights, r->forced_count, r->layer_counts, r->expert_load,
+                  r->source_load, r->send_bytes,   r->recv_bytes,   r->group,        r->incoming};
+  for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
+  r->be->release(r->be, r->device_sums);
+  bl_forced_counts_free(r->forced);
+  bl_policy_free(r->policy);
+  bl_weights_free(&r->weights);
+  bl_pool_free(r->pool);
+  r->be->stream_destroy(r->s);
+  *r = (bl_rank){0};
+}

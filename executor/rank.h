@@ -1,0 +1,212 @@
+/* rank.h - one rank of a training run: what it shares with the others, what it holds, and the actions of a step.
+ *
+ * Every function bl_do_*() is one action of the step program (costmodel/step.h), named alike; executor/interpret.c
+ * walks the program and calls them. Nothing here dereferences a device pointer; counts and choices reach the host in
+ * exchange_counts (gates with a capacity already in gate_fwd). */
+#ifndef BL_EXECUTOR_RANK_H
+#define BL_EXECUTOR_RANK_H
+
+#include "base/status.h"
+#include "costmodel/step.h"
+#include "executor/backend.h"
+#include "executor/data.h"
+#include "executor/gates.h"
+#include "executor/pool.h"
+#include "executor/route.h"
+#include "executor/transport.h"
+#include "executor/weights.h"
+#include "planner/policy.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What is the same for all ranks and fixed before they start. */
+typedef struct bl_run {
+  const bl_model *model;
+  const bl_step *program;
+  const bl_corpus *corpus;
+  bl_gate gate;
+  bl_policy_options policy;
+  const int32_t *slots; /* [ranks] */
+  const int32_t *home;  /* [MoE layers][experts] to start from, or NULL: contiguous */
+  int32_t ranks;
+  int32_t micro_batches;
+  int32_t batch;     /* sequences of a step in all */
+  int32_t top_k;     /* choices a token: the model's, or 1 under the switch gate */
+  int32_t sequences; /* of one micro-batch on one rank = batch / (ranks * micro_batches) */
+  uint64_t seed;
+  int64_t steps;          /* train up to this step */
+  int64_t schedule_steps; /* length of the learning-rate schedule */
+  int64_t warmup;         /* steps of linear warm-up */
+  double lr;              /* peak learning rate */
+} bl_run;
+
+/* Device buffers of one (micro-batch, layer) that live from one action to another; each is taken by the action that
+ * writes it and given back by the last that reads it. */
+typedef struct bl_saved {
+  bl_chunk x, norm1, mean1, rstd1, qkv, attention, lse; /* attention half */
+  bl_chunk mid, norm2, mean2, rstd2;                    /* feed-forward half */
+  bl_chunk hidden, active;                              /* before and after GELU: dense layer, or rows of experts */
+  bl_chunk logits, chosen, choice, weight, row;         /* gate: ids before and after dropping, weights, send rows */
+  bl_chunk local_counts;
+  bl_chunk send, received, rows_in, rows_out, back;             /* rows on their way to the experts and back */
+  bl_chunk dback, dweight, dout, drows, dhidden, dsend, dnorm2; /* their gradients */
+  bl_route route;
+} bl_saved;
+
+/* A dense weight and its gradient (NULL where the model has none). */
+typedef struct bl_pair {
+  bl_num *weight;
+  float *grad;
+} bl_pair;
+
+typedef struct bl_layer_weights {
+  bl_pair norm1_weight, norm1_bias, qkv_weight, qkv_bias, out_weight, out_bias;
+  bl_pair norm2_weight, norm2_bias, fc1_weight, fc1_bias, fc2_weight, fc2_bias, gate_weight;
+} bl_layer_weights;
+
+/* How ranks see one expert in a layer; the same table on all ranks. */
+enum { BL_HOSTED_NOT, BL_HOSTED_COPY, BL_HOSTED_HOME };
+
+/* What one MoE layer did in a step. */
+typedef struct bl_layer_result {
+  double imbalance; /* of tokens really processed: mean over micro-batches of max/mean */
+  int32_t copies, moved;
+  bool late;
+} bl_layer_result;
+
+typedef struct bl_step_result {
+  double loss, balance_loss, grad_norm, lr;
+  int64_t moved_bytes, fill_bytes; /* of all ranks together */
+  int64_t plan_version;            /* how often hosts have changed since the run began */
+  bl_layer_result *layer;          /* [MoE layers] */
+  int64_t phase_us[BL_ACTION_COUNT];
+  bool stop; /* some rank was asked to stop after this step */
+} bl_step_result;
+
+typedef struct bl_rank {
+  const bl_run *run;
+  int32_t rank;
+  bl_backend *be;
+  bl_stream *s;
+  bl_comm *comm;
+  bl_policy *policy;
+  bl_pool *pool;
+  bl_weights weights;
+  bl_layer_weights *layer; /* [layers] */
+  bl_pair token, position, norm_weight, norm_bias;
+  bl_forced_counts *forced; /* forced gates only */
+  int32_t tokens;           /* of one micro-batch on this rank */
+
+  bl_saved *saved;                  /* [micro_batches][layers + 1]; the last one holds only x, the input of the head */
+  bl_chunk *dx;                     /* [micro_batches]: gradient of the residual stream on its way down */
+  bl_chunk *token_ids, *target_ids; /* [micro_batches] */
+
+  int64_t step;                     /* under way, from 1 */
+  const volatile int *stop_request; /* not 0: finish this step and stop */
+  int64_t plan_version;
+  uint64_t placement_hash;
+  uint8_t *hosted;   /* [MoE layers][experts][ranks]: BL_HOSTED_* */
+  uint8_t *used;     /* likewise, not 0: a copy has taken tokens in this step, its gradient counts */
+  uint8_t *wanted;   /* [experts][ranks]: scratch */
+  uint32_t *counts;  /* [MoE layers][ranks][micro_batches][experts]: this step's, as a trace records them */
+  uint8_t *gathered; /* exchange_counts: all ranks' records; grad_norm: all ranks' partial sums */
+  /* Sums of this rank: of squares of each tensor's gradient, dense ones first, then (layer, expert, tensor); behind
+   * them losses [micro_batches] and balance losses [MoE layers][micro_batches]. On the host one more: the wish to stop.
+   */
+  double *device_sums, *squares;
+  int64_t n_squares, n_sums;
+  bl_step_result result;
+
+  int32_t *host_tokens, *host_targets; /* [tokens] */
+  int32_t *host_ids, *mask_ids;        /* [tokens * top_k] */
+  float *host_weights;                 /* [tokens * top_k], or [tokens * experts] for masks */
+  int32_t *forced_count;               /* [experts] */
+  uint32_t *layer_counts;              /* [ranks][experts] */
+  double *expert_load;                 /* [experts] */
+  double *source_load;                 /* [ranks][experts] */
+  int64_t *send_bytes, *recv_bytes;    /* [ranks] */
+  bl_group *group;                     /* [experts] */
+  bool moment_flipped;                 /* by the test hook of adapt.c */
+  bl_chunk *incoming;                  /* [ranks * experts]: gradients of copies on their way home */
+} bl_rank;
+
+/*! bl_rank_create() : a rank with its policy, buffers and contiguous (or given) homes; the weights are undefined until
+ *  bl_weights_initialise() or a checkpoint. `backend` and `comm` are borrowed, the comm's group is all ranks. Fails as
+ *  its parts do; free with bl_rank_free() also then. */
+bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, bl_comm *comm, bl_rank *out);
+void bl_rank_free(bl_rank *r);
+
+/*! bl_rank_adopt_policy_homes() : the same with the policy's present homes. */
+bl_status bl_rank_adopt_policy_homes(bl_rank *r);
+
+/*! bl_rank_step() : one training step, r->step + 1, as the program says (executor/interpret.c). On return r->result
+ * tells what happened and r->counts what was routed. */
+bl_status bl_rank_step(bl_rank *r);
+
+static inline bl_saved *bl_rank_saved(const bl_rank *r, int32_t layer, int32_t micro_batch) {
+  return &r->saved[micro_batch * (r->run->model->layers + 1) + layer];
+}
+static inline uint8_t *bl_rank_hosted(const bl_rank *r, int32_t moe, int32_t expert) {
+  return &r->hosted[(moe * r->run->model->experts + expert) * r->run->ranks];
+}
+static inline uint8_t *bl_rank_used(const bl_rank *r, int32_t moe, int32_t expert) {
+  return &r->used[(moe * r->run->model->experts + expert) * r->run->ranks];
+}
+
+/*! bl_take_num(), bl_take_f32(), bl_take_i32() : a pool buffer of n numbers of the compute type, floats, ids. */
+static inline bl_status bl_take_num(bl_rank *r, int64_t n, bl_chunk *out) {
+  return bl_pool_take(r->pool, (size_t)n * r->be->num_bytes, out);
+}
+static inline bl_status bl_take_f32(bl_rank *r, int64_t n, bl_chunk *out) {
+  return bl_pool_take(r->pool, (size_t)n * sizeof(float), out);
+}
+static inline bl_status bl_take_i32(bl_rank *r, int64_t n, bl_chunk *out) {
+  return bl_pool_take(r->pool, (size_t)n * sizeof(int32_t), out);
+}
+
+/* Dense actions (layers.c) */
+bl_status bl_do_embed_fwd(bl_rank *r, int32_t micro_batch);
+bl_status bl_do_embed_bwd(bl_rank *r, int32_t micro_batch);
+bl_status bl_do_attention_fwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_attention_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_ffn_fwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_ffn_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_head(bl_rank *r, int32_t micro_batch);
+
+/* Routing (gate_actions.c) */
+bl_status bl_do_gate_fwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_gate_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch);
+
+/* Rows and experts (experts.c) */
+bl_status bl_do_scatter(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_dispatch(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_combine(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_gather(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_gather_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_combine_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_dispatch_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_expert_dw(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_scatter_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+
+/* Hosts (adapt.c); layer -1 = all */
+bl_status bl_do_choose_hosts(bl_rank *r);
+bl_status bl_do_move_home(bl_rank *r, int32_t layer);
+bl_status bl_do_copy_fill(bl_rank *r, int32_t layer);
+bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch);
+bl_status bl_do_copy_reduce(bl_rank *r, int32_t layer);
+
+/* End of the step (optimizer.c); layer -1 = embedding and head */
+bl_status bl_do_dense_reduce(bl_rank *r, int32_t layer);
+bl_status bl_do_square_grads(bl_rank *r, int32_t layer);
+bl_status bl_do_grad_norm(bl_rank *r);
+bl_status bl_do_optimizer(bl_rank *r, int32_t layer);
+
+/*! bl_learning_rate() : linear warm-up over `warmup` steps, then cosine from `peak` down to a tenth of it at
+ *  `schedule_steps`; step from 1. */
+double bl_learning_rate(double peak, int64_t step, int64_t warmup, int64_t schedule_steps);
+
+#endif

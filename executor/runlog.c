@@ -1,0 +1,230 @@
+/* runlog.c - JSON lines that tell what a run did. */
+#include "executor/runlog.h"
+#include "base/file.h"
+#include "base/version.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#if defined(BL_HAVE_OPENBLAS) && !defined(__FMA__)
+#include <cblas.h>
+#endif
+
+static const uint64_t MAX_LINES_BYTES = (uint64_t)4 << 30;
+
+/* Bytes of `text` up to the first line whose "step" is above keep_step. */
+static bl_status whole_lines(const char *path, const char *text, uint64_t size, int64_t keep_step, uint64_t *kept) {
+  *kept = 0;
+  while (*kept < size) {
+    const char *line = text + *kept, *end = memchr(line, '\n', size - *kept);
+    if (!end) return BL_OK; /* cut short: dropped */
+    const uint64_t n = (uint64_t)(end - line);
+    char *copy = strndup(line, n);
+    if (!copy) return bl_fail(BL_EMACHINE, "out of memory: %llu bytes for a line of %s", (unsigned long long)n, path);
+    bl_json_doc *doc = NULL;
+    bl_json root;
+    int64_t step = INT64_MIN;
+    bl_status status = bl_json_parse(path, copy, n, &doc, &root);
+    if (status == BL_OK) status = bl_json_int_or(root, "step", 0, INT64_MAX, &step);
+    bl_json_free(doc);
+    free(copy);
+    BL_TRY(status);
+    if (step > keep_step) return BL_OK;
+    *kept += n + 1;
+  }
+  return BL_OK;
+}
+
+bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool *continued) {
+  *out = (bl_lines){.path = path};
+  *continued = keep_step >= 0 && bl_path_exists(path);
+  if (*continued) {
+    char *text;
+    uint64_t size, kept = 0;
+    BL_TRY(bl_file_read(path, MAX_LINES_BYTES, &text, &size));
+    const bl_status status = whole_lines(path, text, size, keep_step, &kept);
+    free(text);
+    BL_TRY(status);
+    if (truncate(path, (off_t)kept)) return bl_fail_errno(BL_EINPUT, "cannot continue %s", path);
+  }
+  out->stream = fopen(path, *continued ? "ae" : "we");
+  if (!out->stream) return bl_fail_errno(BL_EINPUT, "cannot write %s", path);
+  out->whole = ftell(out->stream);
+  return BL_OK;
+}
+
+bl_status bl_lines_flush(bl_lines *lines) {
+  if (fflush(lines->stream) == 0 && !ferror(lines->stream)) {
+    lines->whole = ftell(lines->stream);
+    return BL_OK;
+  }
+  const bl_status status = bl_fail_errno(BL_EMACHINE, "cannot write %s", lines->path);
+  const int fd = fileno(lines->stream);
+  if (lines->whole >= 0 && ftruncate(fd, (off_t)lines->whole) != 0) errno = 0; /* a device or a pipe: nothing to cut */
+  return status;
+}
+
+bl_status bl_lines_close(bl_lines *lines) {
+  if (!lines->stream) return BL_OK;
+  const bool failed = fclose(lines->stream) != 0;
+  lines->stream = NULL;
+  return failed ? bl_fail_errno(BL_EMACHINE, "cannot write %s", lines->path) : BL_OK;
+}
+
+/* What the matrix products run on: another kernel may round differently, so equality of runs holds within one. */
+static const char *kernel_name(void) {
+#if defined(BL_HAVE_OPENBLAS) && !defined(__FMA__)
+  return openblas_get_corename();
+#elif defined(__AVX512F__)
+  return "own, avx512";
+#elif defined(__FMA__)
+  return "own, avx2 and fma";
+#else
+  return "own, plain";
+#endif
+}
+
+static void write_text(bl_json_writer *w, const char *key, const char *value) {
+  if (!value) return;
+  bl_json_key(w, key);
+  bl_json_write_string(w, value);
+}
+
+static void write_int(bl_json_writer *w, const char *key, int64_t value) {
+  bl_json_key(w, key);
+  bl_json_write_int(w, value);
+}
+
+static void write_number(bl_json_writer *w, const char *key, double value) {
+  bl_json_key(w, key);
+  bl_json_write_number(w, value);
+}
+
+static bl_status write_input(bl_json_writer *w, const char *what, const char *path) {
+  if (!path) return BL_OK;
+  uint32_t crc;
+  BL_TRY(bl_file_crc32(path, &crc));
+  bl_json_begin_object(w);
+  write_text(w, "what", what);
+  write_text(w, "path", path);
+  write_int(w, "crc32", crc);
+  bl_json_end_object(w);
+  return BL_OK;
+}
+
+static void write_model(bl_json_writer *w, const bl_model *model) {
+  bl_json_key(w, "model");
+  bl_json_begin_object(w);
+  write_text(w, "name", model->name);
+  write_int(w, "layers", model->layers);
+  write_int(w, "moe_layers", bl_model_moe_layers(model));
+  write_int(w, "hidden", model->hidden);
+  write_int(w, "heads", model->heads);
+  write_int(w, "sequence", model->sequence);
+  write_int(w, "vocabulary", model->vocabulary);
+  write_int(w, "experts", model->experts);
+  write_int(w, "expert_width", model->expert_width);
+  write_int(w, "top_k", model->top_k);
+  bl_json_end_object(w);
+}
+
+static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_header *h) {
+  bl_json_key(w, "config");
+  bl_json_begin_object(w);
+  write_model(w, run->model);
+  write_int(w, "ranks", run->ranks);
+  bl_json_key(w, "slots");
+  bl_json_begin_flat_array(w);
+  for (int32_t p = 0; p < run->ranks; p++) bl_json_write_int(w, run->slots[p]);
+  bl_json_end_array(w);
+  write_int(w, "batch", run->batch);
+  write_int(w, "micro_batches", run->micro_batches);
+  write_int(w, "steps", run->steps);
+  write_int(w, "schedule_steps", run->schedule_steps);
+  write_int(w, "warmup", run->warmup);
+  write_number(w, "lr", run->lr);
+  write_text(w, "policy", run->policy.policy);
+  write_int(w, "lag", run->policy.lag);
+  write_text(w, "shares", run->policy.shares);
+  write_number(w, "late_repair", run->policy.late_repair);
+  write_text(w, "homes", run->policy.homes);
+  write_text(w, "gate", h->gate);
+  if (bl_gate_has_capacity(&run->gate)) {
+    write_number(w, "capacity_factor", run->gate.capacity_factor);
+    write_number(w, "balance", run->gate.balance);
+  }
+  write_text(w, "backend", h->backend);
+  write_text(w, "transport", h->transport);
+  write_text(w, "resume", h->resume);
+  write_int(w, "first_step", h->first_step);
+  bl_json_end_object(w);
+}
+
+bl_status bl_runlog_begin(bl_lines *log, const bl_run *run, const bl_runlog_header *h) {
+  bl_json_writer w;
+  bl_json_writer_init(&w, log->stream, false);
+  bl_json_begin_object(&w);
+  bl_json_key(&w, "command");
+  bl_json_begin_flat_array(&w);
+  for (int i = 0; i < h->argc; i++) bl_json_write_string(&w, h->argv[i]);
+  bl_json_end_array(&w);
+  write_text(&w, "program", "ballast-train " BL_VERSION);
+  write_config(&w, run, h);
+  write_int(&w, "seed", (int64_t)run->seed);
+  bl_json_key(&w, "inputs");
+  bl_json_begin_array(&w);
+  BL_TRY(write_input(&w, "data", h->data_path));
+  BL_TRY(write_input(&w, "plan", h->plan_path));
+  BL_TRY(write_input(&w, "trace", run->gate.trace_path));
+  bl_json_end_array(&w);
+  write_text(&w, "kernel", kernel_name());
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+  return bl_lines_flush(log);
+}
+
+static void write_layers(bl_json_writer *w, const bl_rank *r) {
+  bl_json_key(w, "layers");
+  bl_json_begin_array(w);
+  for (int32_t l = 0; l < r->weights.moe_layers; l++) {
+    const bl_layer_result *layer = &r->result.layer[l];
+    bl_json_begin_object(w);
+    write_number(w, "imbalance", layer->imbalance);
+    write_int(w, "copies", layer->copies);
+    write_int(w, "moved", layer->moved);
+    bl_json_key(w, "late");
+    bl_json_write_bool(w, layer->late);
+    bl_json_end_object(w);
+  }
+  bl_json_end_array(w);
+}
+
+bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us) {
+  const bl_step_result *result = &r->result;
+  const int64_t tokens = (int64_t)r->run->batch * r->run->model->sequence;
+  bl_json_writer w;
+  bl_json_writer_init(&w, log->stream, false);
+  bl_json_begin_object(&w);
+  write_int(&w, "step", r->step);
+  write_number(&w, "loss", result->loss);
+  if (bl_gate_has_capacity(&r->run->gate)) write_number(&w, "balance_loss", result->balance_loss);
+  write_number(&w, "grad_norm", result->grad_norm);
+  write_number(&w, "lr", result->lr);
+  write_int(&w, "tokens", tokens);
+  write_int(&w, "step_us", step_us);
+  write_number(&w, "tokens_per_s", (double)tokens * 1e6 / (double)(step_us > 0 ? step_us : 1));
+  bl_json_key(&w, "mfu"); /* no peak rate of a CPU is known */
+  bl_json_write_null(&w);
+  bl_json_key(&w, "phases");
+  bl_json_begin_object(&w);
+  for (int k = 0; k < BL_ACTION_COUNT; k++)
+    if (result->phase_us[k]) write_int(&w, bl_action_names[k], result->phase_us[k]);
+  bl_json_end_object(&w);
+  write_layers(&w, r);
+  write_int(&w, "moved_bytes", result->moved_bytes);
+  write_int(&w, "fill_bytes", result->fill_bytes);
+  write_int(&w, "plan_version", result->plan_version);
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+  return bl_lines_flush(log);
+}

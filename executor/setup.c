@@ -1,0 +1,171 @@
+/* setup.c - checks and loads what a training run is made of. */
+#include "executor/setup.h"
+#include "base/memory.h"
+#include "executor/checkpoint.h"
+#include "planner/policy_options.h"
+#include <stdio.h>
+#include <string.h>
+
+void bl_train_options_init(bl_train_options *options) {
+  *options = (bl_train_options){.ranks = 1,
+                                .steps = 100,
+                                .batch = 8,
+                                .micro_batches = 1,
+                                .backend = "cpu",
+                                .transport = "threads",
+                                .gate = "naive",
+                                .warmup = -1,
+                                .schedule_steps = -1,
+                                .lr = 1e-3,
+                                .capacity_factor = 1.25,
+                                .balance = 0.01};
+  bl_policy_options_init(&options->policy);
+}
+
+static bl_status check_backend(const bl_train_options *o) {
+  const bool cpu = !strcmp(o->backend, "cpu");
+  if (cpu && !strcmp(o->transport, "nccl"))
+    return bl_fail(BL_EUSAGE, "--backend cpu works with --transport threads or mpi, not nccl");
+  if (!cpu && !strcmp(o->transport, "mpi"))
+    return bl_fail(BL_EUSAGE, "--backend cuda works with --transport threads or nccl, not mpi");
+  if (!cpu) return bl_fail(BL_ENOTSUP, "this build has no %s backend", o->backend);
+  if (strcmp(o->transport, "threads")) return bl_fail(BL_ENOTSUP, "this build has no %s transport", o->transport);
+  return BL_OK;
+}
+
+static bl_status load_model(const bl_train_options *o, bl_setup *s) {
+  bl_model_default(&s->model);
+  const char *path = o->model;
+  if (!path && o->resume) {
+    const size_t room = strlen(o->resume) + sizeof "/model.json";
+    BL_TRY(bl_new(&s->resume_model, room, 1, "path"));
+    snprintf(s->resume_model, room, "%s/model.json", o->resume);
+    path = s->resume_model;
+  }
+  if (path) BL_TRY(bl_model_load(path, &s->model));
+  BL_TRY(bl_model_runs_on_executor(&s->model));
+  if (s->model.vocabulary < 256)
+    return bl_fail(BL_EINPUT, "model %s: expected a vocabulary of at least 256 (one token a byte), found %d",
+                   s->model.name, s->model.vocabulary);
+  return BL_OK;
+}
+
+static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *layout, bl_setup *s) {
+  if (layout->tp * layout->cp * layout->pp * layout->etp * layout->edp * layout->vp != 1 || layout->zero != 0)
+    return bl_fail(BL_ENOTSUP,
+                   "%s: layout: the executor runs dp = ep alone; tp, cp, pp, vp, etp, edp must be 1 and zero 0",
+                   o->plan);
+  s->run.ranks = layout->ep;
+  if (!o->micro_batches_given) s->run.micro_batches = layout->micro_batches;
+  if (!o->batch_given) s->run.batch = layout->micro_batch * s->run.micro_batches * layout->ep;
+  return BL_OK;
+}
+
+/* Homes and slots of the plan; its copies are hints that the policy does not need. */
+static bl_status take_placement(const bl_train_options *o, bl_setup *s) {
+  const bl_placement *p = &s->plan.placement;
+  const int32_t moe = bl_model_moe_layers(&s->model), E = s->model.experts;
+  if (p->experts != E || p->layers != moe)
+    return bl_fail(BL_EINPUT, "%s: placement: expected %d layers of %d experts as in model %s, found %d of %d", o->plan,
+                   moe, E, s->model.name, p->layers, p->experts);
+  if (p->ranks != s->run.ranks)
+    return bl_fail(BL_EINPUT, "%s: placement: expected %d ranks, found %d", o->plan, s->run.ranks, p->ranks);
+  BL_TRY(bl_new(&s->home, (size_t)moe * (size_t)E, sizeof *s->home, "homes"));
+  for (int32_t l = 0; l < moe; l++) memcpy(s->home + l * E, p->layer[l].home, (size_t)E * sizeof *s->home);
+  s->run.home = s->home;
+  if (!o->slots) memcpy(s->slots, p->slots, (size_t)p->ranks * sizeof *s->slots);
+  return BL_OK;
+}
+
+static bl_status load_plan(const bl_train_options *o, bl_setup *s) {
+  s->run.ranks = (int32_t)o->ranks;
+  if (o->plan) {
+    BL_TRY(bl_plan_load(o->plan, &s->plan));
+    if (s->plan.has_placement) s->run.ranks = s->plan.placement.ranks;
+    if (s->plan.has_layout) BL_TRY(check_plan_layout(o, &s->plan.layout, s));
+    if (!s->plan.has_placement && !s->plan.has_layout)
+      return bl_fail(BL_EINPUT, "%s: expected a layout or a placement, found neither", o->plan);
+    if (o->ranks_given && o->ranks != s->run.ranks)
+      return bl_fail(BL_EUSAGE, "--ranks %lld: the plan %s is for %d ranks", (long long)o->ranks, o->plan,
+                     s->run.ranks);
+  }
+  if (s->run.ranks > s->model.experts)
+    return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", s->model.name, s->model.experts,
+                   s->run.ranks);
+  BL_TRY(bl_new(&s->slots, (size_t)s->run.ranks, sizeof *s->slots, "slots"));
+  BL_TRY(bl_parse_slots(o->slots, s->model.experts, s->run.ranks, s->slots));
+  s->run.slots = s->slots;
+  return s->plan.has_placement ? take_placement(o, s) : BL_OK;
+}
+
+static bl_status check_batch(bl_run *run) {
+  const int32_t parts = run->ranks * run->micro_batches;
+  if (run->batch % parts)
+    return bl_fail(BL_EUSAGE, "--batch %d: expected a multiple of %d (%d ranks x %d micro-batches)", run->batch, parts,
+                   run->ranks, run->micro_batches);
+  run->sequences = run->batch / parts;
+  if ((int64_t)run->sequences * run->model->sequence * run->top_k * run->ranks > INT32_MAX / 4)
+    return bl_fail(BL_EUSAGE, "--batch %d: more than %d token copies in a micro-batch; use more --micro-batches",
+                   run->batch, INT32_MAX / 4);
+  return BL_OK;
+}
+
+/* The program contains only what the policy can ever need. */
+static bl_status build_program(bl_setup *s) {
+  const bl_run *run = &s->run;
+  const bl_policy_shape shape = {.layers = bl_model_moe_layers(&s->model),
+                                 .experts = s->model.experts,
+                                 .ranks = run->ranks,
+                                 .slots = run->slots,
+                                 .home = run->home};
+  bl_policy *policy;
+  BL_TRY(bl_policy_create(&run->policy, &shape, &policy));
+  const bool copies = bl_policy_uses_copies(policy);
+  const bl_step_options options = {
+      .moves = bl_policy_moves_homes(policy), .copies = copies, .late_repair = copies && run->policy.late_repair > 0};
+  bl_policy_free(policy);
+  BL_TRY(bl_layout_default(&s->layout, run->ranks, s->model.layers, run->sequences, run->micro_batches));
+  return bl_step_build(&s->model, &s->layout, &options, 0, &s->program);
+}
+
+bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
+  *out = (bl_setup){0};
+  bl_setup *s = out;
+  bl_run *run = &s->run;
+  *run = (bl_run){.model = &s->model,
+                  .program = &s->program,
+                  .corpus = &s->corpus,
+                  .policy = o->policy,
+                  .micro_batches = (int32_t)o->micro_batches,
+                  .batch = (int32_t)o->batch,
+                  .seed = (uint64_t)o->seed,
+                  .steps = o->steps,
+                  .schedule_steps = o->schedule_steps < 0 ? o->steps : o->schedule_steps,
+                  .lr = o->lr};
+  run->warmup = o->warmup >= 0 ? o->warmup : run->schedule_steps / 10 < 100 ? run->schedule_steps / 10 : 100;
+  run->gate.capacity_factor = o->capacity_factor;
+  run->gate.balance = o->balance;
+  BL_TRY(bl_gate_parse(o->gate, &run->gate));
+  BL_TRY(check_backend(o));
+  BL_TRY(load_model(o, s));
+  if (o->resume && !o->seed_given) BL_TRY(bl_checkpoint_seed(o->resume, &run->seed));
+  run->top_k = run->gate.kind == BL_GATE_SWITCH ? 1 : s->model.top_k;
+  if (run->gate.kind == BL_GATE_GSHARD && run->top_k != 2)
+    return bl_fail(BL_EUSAGE, "--gate gshard: expected a model with top_k 2, model %s has %d", s->model.name,
+                   run->top_k);
+  BL_TRY(load_plan(o, s));
+  BL_TRY(check_batch(run));
+  BL_TRY(build_program(s));
+  return bl_corpus_load(o->data, s->model.sequence, &s->corpus);
+}
+
+void bl_setup_free(bl_setup *setup) {
+  bl_corpus_free(&setup->corpus);
+  bl_step_free(&setup->program);
+  bl_layout_free(&setup->layout);
+  bl_plan_free(&setup->plan);
+  free(setup->slots);
+  free(setup->home);
+  free(setup->resume_model);
+  *setup = (bl_setup){0};
+}
