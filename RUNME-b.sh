@@ -56,7 +56,7 @@ stage_number=0 stage_started=$SECONDS
 stage() {
   [ "$stage_number" = 0 ] || echo "        took $((SECONDS - stage_started)) s"
   stage_number=$((stage_number + 1)) stage_started=$SECONDS
-  echo "[$stage_number/7] $1 (about $2 s)"
+  echo "[$stage_number/6] $1 (about $2 s)"
 }
 
 # Runs a command; a failure ends the script with the command's own exit code, after its own sentence.
@@ -103,9 +103,23 @@ else
   [ -f "$1" ] || fail 1 "$home/moe_trace holds no .blt trace; name a folder with MOE_TRACE=DIR"
   trace=$1 plan_ranks=$ranks plan_slots=$slots
 fi
-run ballast-trace info "$trace"
-run ballast-plan place --trace "$trace" --ranks $plan_ranks --slots $plan_slots -o "$out/plan.json"
-run ballast-plan explain "$out/plan.json"
+run ballast-trace info "$trace" >"$out/trace.txt"
+run ballast-plan place --trace "$trace" --ranks $plan_ranks --slots $plan_slots -o "$out/plan.json" >"$out/plan.txt"
+tail -n 1 "$out/plan.txt" | sed 's/^/        /'
+run ballast-plan explain "$out/plan.json" >>"$out/plan.txt"
+for policy in static smartmoe:10 eplb:10 "ballast --late-repair 1.02"; do
+  # shellcheck disable=SC2086 # the policy's words are several
+  run ballast-plan replay --trace "$trace" --ranks $plan_ranks --slots $plan_slots --policy $policy --json \
+    >"$out/replay_${policy%%[: ]*}.json"
+done
+"$python" - "$out"/replay_*.json <<'PY'
+import json, sys
+print(f"        {'replayed policy':<16}{'imbalance, mean':>16}{'99 % below':>12}{'homes moved':>13}{'copies used':>13}")
+for path in sys.argv[1:]:
+    with open(path, encoding="utf-8") as file:
+        r = json.load(file)
+    print(f"        {r['policy']:<16}{r['imbalance_mean']:>16.4f}{r['imbalance_p99']:>12.4f}{r['moves']:>13}{r['copies_used']:>13.2f}")
+PY
 
 # train POLICY GATE LOG STEPS [options]: one run, the same but for policy and gate.
 train() {
@@ -143,12 +157,8 @@ for policy in static smartmoe:10 eplb:10 ballast uniform; do
   echo "        $policy: $steps steps in $((SECONDS - before)) s"
 done
 
-stage "replay the recorded run under each policy" 5
-for policy in static smartmoe:10 eplb:10 ballast; do
-  run ballast-plan replay --trace "$out/logs/static.blt" --ranks "$ranks" --slots "$slots" --policy "$policy"
-done
-
 stage "draw" 10
-PYTHONPATH=$home PYTHONDONTWRITEBYTECODE=1 run "$python" -m plotting "$out/logs" --out "$out"
+export PYTHONPATH=$home PYTHONDONTWRITEBYTECODE=1
+run "$python" -m plotting "$out/logs" --out "$out"
 echo "        took $((SECONDS - stage_started)) s"
 echo "done in $((SECONDS - started)) s: $out"

@@ -31,7 +31,7 @@ SAMPLES = {  # reader: a whole small file of its format
     read_run: runs.run_log("smartmoe:2", steps=4, layers=2),
     read_loads: runs.loads_csv(steps=3, layers=2, experts=4),
 }
-MUTATIONS = 250  # of each format
+MUTATIONS = 60 if os.environ.get("BL_TEST_QUICK") else 250  # of each format
 
 
 def store(folder, text, name="sample.log"):
