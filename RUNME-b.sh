@@ -43,7 +43,7 @@ interrupted() {
   trap - INT TERM
   echo >&2
   if [ -n "$out" ] && [ -d "$out" ]; then
-    rm -f "$out"/logs/*.probe "$out"/*.part
+    rm -f "$out/logs/probe" "$out"/*.part "$out"/logs/*.part
     if rmdir "$out/logs" "$out" 2>/dev/null; then out=; fi
   fi
   echo "RUNME-b.sh: interrupted${out:+; what was finished stays in $out}" >&2

@@ -40,8 +40,9 @@ def _bars(figure, numbers, reading):
                 axis.text(i, 0.02 * scale, "did not finish", rotation=90, ha="center", va="bottom", color=RED, fontsize=8)
                 continue
             axis.bar(i, value * scale, 0.66, color=colour, edgecolor="black", linewidth=0.6)
-            axis.text(i, value * scale * 1.01, f"{100 * value:.0f} %" if percent else f"{value:.2f}", ha="center",
-                      va="bottom", fontsize=8, bbox={"color": "white", "pad": 0.5}, zorder=2)
+            axis.annotate(f"{100 * value:.0f} %" if percent else f"{value:.2f}", (i, value * scale), (0, 3),
+                          textcoords="offset points", ha="center", va="bottom", fontsize=8,
+                          bbox={"color": "white", "pad": 0.5})
         axis.axhline(scale, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
         axis.set_xticks(range(len(group["values"])), [_two_lines(own_look(s)[0]) for s in group["values"]], fontsize=8)
         axis.set_title(f"{group['label']}: {reading}", loc="left", color=GREY, fontsize=8)
