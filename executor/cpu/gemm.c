@@ -29,7 +29,7 @@ void bl_gemm(float *c, int32_t c_stride, bl_matrix a, bl_matrix b, int32_t m, in
 #ifdef __clang__
 #pragma clang fp contract(fast)
 #else
-#pragma GCC optimize("fp-contract=fast")
+#pragma GCC optimize("fp-contract=fast", "expensive-optimizations") /* the latter for builds below -O2 */
 #endif
 
 /* ROWS x 2 sums, 2 vectors of b and one of a fit the registers: 32 of them or 16. */
