@@ -1,0 +1,62 @@
+/* profile.h - measures what each kind of work takes: the curves of costmodel/profile.h, with the real backend and
+ * transport, all ranks working at once as they do in training. */
+#ifndef BL_EXECUTOR_PROFILE_H
+#define BL_EXECUTOR_PROFILE_H
+
+#include "costmodel/profile.h"
+#include "executor/backend.h"
+#include "executor/transport.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct bl_profile_options {
+  const bl_model *model;
+  int32_t ranks;
+  int32_t samples; /* timed calls a point; their median counts */
+} bl_profile_options;
+
+/*! bl_profile_measure() : measures on the CPU backend and the threads transport with one thread a rank. Each point is
+ * the mean over ranks of the median of samples, after a warm-up; operands come from a region larger than the caches, as
+ * in training.  @return : BL_OK; BL_ENOTSUP for a model that the executor does not run; BL_EMACHINE, BL_ECOMM. */
+bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out);
+
+/* -- inside: one rank at work
+ * ------------------------------------------------------------------------------------------ */
+
+typedef struct bl_bench {
+  const bl_model *model;
+  bl_backend *be;
+  bl_stream *s;
+  bl_comm *comm;
+  float *arena; /* device: operands are taken from it round and round */
+  int64_t arena_size, arena_next;
+  int32_t *ids; /* device: token ids, experts, rows; [max_ids] each of three */
+  int32_t *choice, *row;
+  double *sum;         /* device */
+  int32_t *host_index; /* host: a permutation of rows */
+  bl_group *groups;
+  int32_t n_groups; /* experts in a call */
+  void *decisions;  /* of the policy curves, owned by profile_work.c */
+} bl_bench;
+
+/*! bl_bench_take() : n floats of the arena, that have not been touched for long. */
+float *bl_bench_take(bl_bench *b, int64_t n);
+
+/* One call of a kind of work at an amount; amounts[] ends with 0. */
+typedef struct bl_work {
+  bl_curve_kind curve;
+  bl_status (*call)(bl_bench *b, int64_t amount);
+  int64_t amounts[BL_CURVE_MAX_POINTS + 1];
+  double per_call; /* the call does its work so many times: EXPERT_* once an expert */
+} bl_work;
+
+enum { BL_WORK_MAX = BL_CURVE_COUNT };
+
+/*! bl_bench_works() : what is measured for this model on this many ranks.  @return : how many works[] were written. */
+int32_t bl_bench_works(const bl_bench *bench, bl_work works[BL_WORK_MAX]);
+
+/*! bl_bench_prepare(), bl_bench_release() : what the calls need besides the arena. */
+bl_status bl_bench_prepare(bl_bench *bench);
+void bl_bench_release(bl_bench *bench);
+
+#endif

@@ -1,0 +1,93 @@
+/* profile_main.c - ballast-profile: measures this machine for one model and writes a profile. */
+#include "base/options.h"
+#include "base/table.h"
+#include "executor/profile.h"
+#include <stdio.h>
+
+typedef struct arguments {
+  const char *backend, *model, *output;
+  int64_t ranks, samples;
+} arguments;
+
+static bl_status print_table(const bl_profile *p) {
+  bl_table *table;
+  BL_TRY(bl_table_create("<work|<per|points|smallest|us|largest|us|held-out error %", &table));
+  for (int k = 0; k < BL_CURVE_COUNT; k++) {
+    const bl_curve *c = &p->curves[k];
+    if (c->n == 0) continue;
+    bl_table_cell(table, "%s", bl_curve_names[k]);
+    bl_table_cell(table, "%s", bl_curve_units[k]);
+    bl_table_cell(table, "%d", c->n);
+    bl_table_cell(table, "%.0f", c->x[0]);
+    bl_table_cell(table, "%.1f", c->us[0]);
+    bl_table_cell(table, "%.0f", c->x[c->n - 1]);
+    bl_table_cell(table, "%.1f", c->us[c->n - 1]);
+    bl_table_cell(table, "%.1f", 100 * bl_curve_held_out_error(c));
+  }
+  bl_table_print(table, stdout);
+  bl_table_free(table);
+  printf("\nwhile %d ranks run, each: sgemm %.1f GFLOP/s, triad %.1f GB/s\n", p->ranks, p->sgemm_gflops, p->triad_gbps);
+  return BL_OK;
+}
+
+static bl_status run(void *context) {
+  const arguments *a = context;
+  bl_model model;
+  bl_profile profile;
+  bl_model_default(&model);
+  if (a->model) BL_TRY(bl_model_load(a->model, &model));
+  const bl_profile_options options = {.model = &model, .ranks = (int32_t)a->ranks, .samples = (int32_t)a->samples};
+  BL_TRY(bl_profile_measure(&options, &profile));
+  BL_TRY(bl_profile_save(a->output, &profile));
+  return print_table(&profile);
+}
+
+int main(int argc, char **argv) {
+  arguments a = {.backend = "cpu", .ranks = 1, .samples = 11};
+  const bl_option options[] = {
+      {.name = "backend",
+       .type = BL_OPTION_CHOICE,
+       .target = &a.backend,
+       .metavar = "NAME",
+       .help = "what computes",
+       .choices = "cpu"},
+      {.name = "ranks",
+       .type = BL_OPTION_INT,
+       .target = &a.ranks,
+       .metavar = "P",
+       .help = "ranks that work at once, as they will in training",
+       .min = 1,
+       .max = 64},
+      {.name = "model",
+       .type = BL_OPTION_STRING,
+       .target = &a.model,
+       .metavar = "FILE",
+       .help = "model whose shapes are measured (JSON); without it the small model"},
+      {.name = "samples",
+       .type = BL_OPTION_INT,
+       .target = &a.samples,
+       .metavar = "N",
+       .help = "timed calls a point, of which the median counts",
+       .min = 1,
+       .max = 101},
+      {.name = "output|o",
+       .type = BL_OPTION_STRING,
+       .target = &a.output,
+       .metavar = "FILE",
+       .help = "profile to write (JSON)",
+       .required = true},
+  };
+  const bl_command command = {
+      .name = "ballast-profile",
+      .summary = "Measures what each kind of work of a model takes on this machine.",
+      .description =
+          "Every kind of work is timed over a range of amounts with the backend and the transport of training, "
+          "all ranks at once. The held-out error of a curve is how far its inner points lie from the line "
+          "between their neighbours.",
+      .example = "ballast-profile --ranks 2 --output profile.json",
+      .options = options,
+      .n_options = sizeof options / sizeof *options,
+      .run = run,
+      .context = &a};
+  return bl_program_main("ballast-profile", command.summary, &command, 1, argc, argv);
+}

@@ -1,0 +1,461 @@
+/* profile_work.c - one call of each kind of work, made of the same operations as the actions of training. */
+#include "base/memory.h"
+#include "base/rng.h"
+#include "executor/profile.h"
+#include "planner/policy.h"
+#include <string.h>
+
+enum { MAX_GROUPS = 4, MAX_SEQUENCES = 8, MAX_ROWS = 1024 };
+
+/* Sizes of the model that the calls need, in short. */
+typedef struct sizes {
+  int32_t H, A, heads, width, seq, V, E, K, F, D;
+} sizes;
+
+static sizes sizes_of(const bl_bench *b) {
+  const bl_model *m = b->model;
+  return (sizes){
+      m->hidden, m->heads * m->head_width, m->heads,    m->head_width, m->sequence, m->vocabulary, m->experts,
+      m->top_k,  m->expert_width,          m->ffn_width};
+}
+
+static float *take(bl_bench *b, int64_t n) { return bl_bench_take(b, n); }
+
+static bl_status embed_fwd(bl_bench *b, int64_t T) {
+  const sizes z = sizes_of(b);
+  b->be->ops.embed_fwd(b->s, take(b, T * z.H), b->ids, take(b, (int64_t)z.V * z.H), take(b, (int64_t)z.seq * z.H),
+                       (int32_t)T, z.seq, z.H);
+  return BL_OK;
+}
+
+static bl_status embed_bwd(bl_bench *b, int64_t T) {
+  const sizes z = sizes_of(b);
+  b->be->ops.embed_bwd(b->s, take(b, (int64_t)z.V * z.H), take(b, (int64_t)z.seq * z.H), b->ids, take(b, T * z.H),
+                       (int32_t)T, z.seq, z.H);
+  return BL_OK;
+}
+
+/* y = norm(x) with fresh weights; returns y. */
+static float *norm_fwd(bl_bench *b, const float *x, int32_t T, int32_t H) {
+  float *y = take(b, (int64_t)T * H);
+  b->be->ops.norm_fwd(b->s, y, take(b, T), take(b, T), x, take(b, H), take(b, H), T, H);
+  return y;
+}
+
+static void norm_bwd(bl_bench *b, float *dx, const float *dy, int32_t T, int32_t H) {
+  b->be->ops.norm_bwd(b->s, dx, take(b, H), take(b, H), dy, take(b, (int64_t)T * H), take(b, T), take(b, T), take(b, H),
+                      T, H);
+}
+
+static float *linear_fwd(bl_bench *b, const float *x, int32_t T, int32_t N, int32_t K, bool accumulate) {
+  float *y = take(b, (int64_t)T * N);
+  b->be->ops.linear_fwd(b->s, y, x, take(b, (int64_t)N * K), take(b, N), T, N, K, accumulate);
+  return y;
+}
+
+static float *linear_bwd(bl_bench *b, const float *dy, int32_t T, int32_t N, int32_t K) {
+  float *dx = take(b, (int64_t)T * K);
+  b->be->ops.linear_dw(b->s, take(b, (int64_t)N * K), take(b, N), dy, take(b, (int64_t)T * K), T, N, K);
+  b->be->ops.linear_dx(b->s, dx, dy, take(b, (int64_t)N * K), T, N, K, false);
+  return dx;
+}
+
+static void copy_rows(bl_bench *b, int64_t T) {
+  const size_t bytes = (size_t)T * (size_t)b->model->hidden * sizeof(float);
+  b->be->copy(b->s, take(b, T * b->model->hidden), take(b, T * b->model->hidden), bytes);
+}
+
+static bl_status attention_fwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  const float *qkv = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, 3 * z.A, z.H, false);
+  float *out = take(b, tokens * z.A);
+  b->be->ops.attention_fwd(b->s, out, take(b, tokens * z.heads), qkv, T / z.seq, z.seq, z.heads, z.width);
+  copy_rows(b, tokens);
+  linear_fwd(b, out, T, z.H, z.A, true);
+  return BL_OK;
+}
+
+static bl_status attention_bwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  const float *dout = linear_bwd(b, take(b, tokens * z.H), T, z.H, z.A);
+  float *dqkv = take(b, tokens * 3 * z.A);
+  b->be->ops.attention_bwd(b->s, dqkv, dout, take(b, tokens * 3 * z.A), take(b, tokens * z.A),
+                           take(b, tokens * z.heads), T / z.seq, z.seq, z.heads, z.width);
+  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dqkv, T, 3 * z.A, z.H), T, z.H);
+  return BL_OK;
+}
+
+static bl_status ffn_fwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  const float *hidden = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, z.D, z.H, false);
+  float *active = take(b, tokens * z.D);
+  b->be->ops.gelu_fwd(b->s, active, hidden, tokens * z.D);
+  copy_rows(b, tokens);
+  linear_fwd(b, active, T, z.H, z.D, true);
+  return BL_OK;
+}
+
+static bl_status ffn_bwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  float *dhidden = linear_bwd(b, take(b, tokens * z.H), T, z.H, z.D);
+  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, take(b, tokens * z.D), tokens * z.D);
+  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dhidden, T, z.D, z.H), T, z.H);
+  return BL_OK;
+}
+
+static bl_status head(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  const float *x = norm_fwd(b, take(b, tokens * z.H), T, z.H);
+  float *logits = linear_fwd(b, x, T, z.V, z.H, false), *loss = take(b, tokens), *dx = take(b, tokens * z.H);
+  b->be->ops.cross_entropy(b->s, loss, logits, b->ids, T, z.V, 1e-3F);
+  b->be->ops.sum_f32(b->s, b->sum, loss, tokens);
+  const float *dnorm = linear_bwd(b, logits, T, z.V, z.H);
+  b->be->zero(b->s, dx, (size_t)tokens * (size_t)z.H * sizeof(float));
+  norm_bwd(b, dx, dnorm, T, z.H);
+  return BL_OK;
+}
+
+static bl_status gate_fwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  const float *logits = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, z.E, z.H, false);
+  uint32_t counts[1];
+  int32_t *chosen = (int32_t *)(void *)take(b, tokens * z.K);
+  uint32_t *device_counts = (uint32_t *)(void *)take(b, z.E);
+  b->be->ops.gate_top_k(b->s, chosen, take(b, tokens * z.K), logits, T, z.E, z.K);
+  b->be->ops.histogram(b->s, device_counts, chosen, tokens * z.K, z.E);
+  b->be->to_host(b->s, counts, device_counts, sizeof counts);
+  return b->be->stream_sync(b->s);
+}
+
+static bl_status gate_bwd(bl_bench *b, int64_t tokens) {
+  const sizes z = sizes_of(b);
+  const int32_t T = (int32_t)tokens;
+  float *dlogits = take(b, tokens * z.E);
+  b->be->ops.gate_top_k_bwd(b->s, dlogits, take(b, tokens * z.K), take(b, tokens * z.K), b->choice, T, z.E, z.K);
+  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dlogits, T, z.E, z.H), T, z.H);
+  return BL_OK;
+}
+
+static bl_status scatter(bl_bench *b, int64_t n) {
+  const sizes z = sizes_of(b);
+  b->be->ops.rows_scatter(b->s, take(b, n * z.H), take(b, n / z.K * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
+  return BL_OK;
+}
+
+static bl_status gather(bl_bench *b, int64_t n) {
+  const sizes z = sizes_of(b);
+  copy_rows(b, n / z.K);
+  b->be->ops.combine_fwd(b->s, take(b, n / z.K * z.H), take(b, n * z.H), take(b, n), b->row, (int32_t)(n / z.K), z.K,
+                         z.H);
+  return BL_OK;
+}
+
+static bl_status gather_bwd(bl_bench *b, int64_t n) {
+  const sizes z = sizes_of(b);
+  b->be->ops.combine_bwd(b->s, take(b, n * z.H), take(b, n), take(b, n / z.K * z.H), take(b, n * z.H), take(b, n),
+                         b->row, (int32_t)(n / z.K), z.K, z.H);
+  return BL_OK;
+}
+
+static bl_status scatter_bwd(bl_bench *b, int64_t n) {
+  const sizes z = sizes_of(b);
+  float *dx = take(b, n / z.K * z.H);
+  b->be->zero(b->s, dx, (size_t)(n / z.K) * (size_t)z.H * sizeof(float));
+  b->be->ops.rows_sum(b->s, dx, take(b, n * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
+  return BL_OK;
+}
+
+/* Groups of `rows` rows, each with its own weights [N][K] and gradients. */
+static void make_groups(bl_bench *b, int64_t rows, int32_t N, int32_t K) {
+  for (int32_t g = 0; g < b->n_groups; g++)
+    b->groups[g] = (bl_group){.first = (int32_t)(g * rows),
+                              .rows = (int32_t)rows,
+                              .weight = take(b, (int64_t)N * K),
+                              .bias = take(b, N),
+                              .grad_weight = take(b, (int64_t)N * K),
+                              .grad_bias = take(b, N)};
+}
+
+static float *reorder(bl_bench *b, const float *x, int64_t n) {
+  float *y = take(b, n * b->model->hidden);
+  b->be->ops.rows_gather(b->s, y, x, b->host_index, (int32_t)n, b->model->hidden);
+  return y;
+}
+
+static bl_status expert_fwd(bl_bench *b, int64_t rows) {
+  const sizes z = sizes_of(b);
+  const int64_t n = rows * b->n_groups;
+  const float *x = reorder(b, take(b, n * z.H), n);
+  float *hidden = take(b, n * z.F), *active = take(b, n * z.F), *out = take(b, n * z.H);
+  make_groups(b, rows, z.F, z.H);
+  b->be->ops.grouped_fwd(b->s, hidden, x, b->groups, b->n_groups, z.F, z.H);
+  b->be->ops.gelu_fwd(b->s, active, hidden, n * z.F);
+  make_groups(b, rows, z.H, z.F);
+  b->be->ops.grouped_fwd(b->s, out, active, b->groups, b->n_groups, z.H, z.F);
+  reorder(b, out, n);
+  return BL_OK;
+}
+
+static bl_status expert_dx(bl_bench *b, int64_t rows) {
+  const sizes z = sizes_of(b);
+  const int64_t n = rows * b->n_groups;
+  const float *dout = reorder(b, take(b, n * z.H), n);
+  float *dhidden = take(b, n * z.F), *drows = take(b, n * z.H);
+  make_groups(b, rows, z.H, z.F);
+  b->be->ops.grouped_dx(b->s, dhidden, dout, b->groups, b->n_groups, z.H, z.F);
+  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, take(b, n * z.F), n * z.F);
+  make_groups(b, rows, z.F, z.H);
+  b->be->ops.grouped_dx(b->s, drows, dhidden, b->groups, b->n_groups, z.F, z.H);
+  reorder(b, drows, n);
+  return BL_OK;
+}
+
+static bl_status expert_dw(bl_bench *b, int64_t rows) {
+  const sizes z = sizes_of(b);
+  const int64_t n = rows * b->n_groups;
+  make_groups(b, rows, z.H, z.F);
+  b->be->ops.grouped_dw(b->s, take(b, n * z.H), take(b, n * z.F), b->groups, b->n_groups, z.H, z.F);
+  make_groups(b, rows, z.F, z.H);
+  b->be->ops.grouped_dw(b->s, take(b, n * z.F), take(b, n * z.H), b->groups, b->n_groups, z.F, z.H);
+  return BL_OK;
+}
+
+static bl_status zero_grads(bl_bench *b, int64_t n) {
+  b->be->zero(b->s, take(b, n), (size_t)n * sizeof(float));
+  return BL_OK;
+}
+
+static bl_status square_grads(bl_bench *b, int64_t n) {
+  b->be->ops.sum_sq(b->s, b->sum, take(b, n), n);
+  return BL_OK;
+}
+
+static bl_status optimizer(bl_bench *b, int64_t n) {
+  const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 0.1F, 1, 0.1F, 0.05F};
+  float *master = take(b, n);
+  b->be->ops.adamw(b->s, master, master, take(b, n), take(b, n), take(b, n), n, &hyper);
+  return BL_OK;
+}
+
+/* -- decisions
+ * ---------------------------------------------------------------------------------------------------------- */
+
+/* A policy with copies, and the arrays of a quota. */
+typedef struct decisions {
+  bl_policy *policy;
+  int64_t iteration;
+  double *loads;
+  uint32_t *counts, *quota;
+  int32_t *first, *host_rank, *dest_row;
+} decisions;
+
+static bl_status decisions_create(bl_bench *b) {
+  decisions *d = NULL;
+  int32_t *slots = NULL;
+  bl_policy_options options;
+  const int32_t E = b->model->experts, R = b->comm->size, layers = bl_model_moe_layers(b->model);
+  const size_t entries = (size_t)E + 2 * (size_t)R;
+  BL_TRY(bl_new(&d, 1, sizeof *d, "a profile"));
+  b->decisions = d;
+  BL_TRY(bl_new(&d->loads, (size_t)E, sizeof *d->loads, "a profile"));
+  BL_TRY(bl_new(&d->counts, (size_t)R * (size_t)E, sizeof *d->counts, "a profile"));
+  BL_TRY(bl_new(&d->quota, (size_t)R * entries, sizeof *d->quota, "a profile"));
+  BL_TRY(bl_new(&d->first, (size_t)E + 1, sizeof *d->first, "a profile"));
+  BL_TRY(bl_new(&d->host_rank, entries, sizeof *d->host_rank, "a profile"));
+  BL_TRY(bl_new(&d->dest_row, entries, sizeof *d->dest_row, "a profile"));
+  BL_TRY(bl_new(&slots, (size_t)R, sizeof *slots, "a profile"));
+  for (int32_t r = 0; r < R; r++) slots[r] = (E + R - 1) / R + 1;
+  bl_policy_options_init(&options);
+  options.policy = "ballast";
+  const bl_policy_shape shape = {.layers = layers, .experts = E, .ranks = R, .slots = slots};
+  const bl_status status = bl_policy_create(&options, &shape, &d->policy);
+  free(slots);
+  if (status != BL_OK) return status;
+  /* Skewed counts: an expert takes half of what the one before took. */
+  uint32_t left = (uint32_t)(b->model->sequence * b->model->top_k);
+  for (int32_t e = 0; e < E; e++) {
+    const uint32_t n = e < E - 1 ? left / 2 : left;
+    for (int32_t r = 0; r < R; r++) d->counts[r * E + e] = n;
+    d->loads[e] = (double)n * R;
+    left -= n;
+  }
+  return bl_policy_begin_step(d->policy, d->iteration++);
+}
+
+/* A decision of the policy for all layers, on counts that it has been given. */
+static bl_status choose_hosts(bl_bench *b, int64_t layers) {
+  decisions *d = b->decisions;
+  bl_policy_outcome outcome;
+  for (int32_t l = 0; l < (int32_t)layers; l++) {
+    const double kept = d->loads[l % b->model->experts]; /* loads change a little from step to step */
+    d->loads[l % b->model->experts] += 3.0 * (double)(d->iteration % 7);
+    BL_TRY(bl_policy_micro_batch(d->policy, l, d->loads, NULL, &outcome));
+    d->loads[l % b->model->experts] = kept;
+  }
+  BL_TRY(bl_policy_end_step(d->policy));
+  return bl_policy_begin_step(d->policy, d->iteration++);
+}
+
+static bl_status solve_shares(bl_bench *b, int64_t calls) {
+  decisions *d = b->decisions;
+  const sizes z = sizes_of(b);
+  bl_policy_outcome outcome;
+  (void)calls;
+  BL_TRY(bl_policy_micro_batch(d->policy, 0, d->loads, NULL, &outcome));
+  BL_TRY(bl_quota_build(bl_policy_hosts(d->policy, 0), outcome.shares, d->counts, b->comm->size, 0, d->first,
+                        d->host_rank, d->quota));
+  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, z.seq * z.K), b->choice, (int64_t)z.seq * z.K, z.E, d->first,
+                        d->quota, d->dest_row);
+  return BL_OK;
+}
+
+void bl_bench_release(bl_bench *b) {
+  decisions *d = b->decisions;
+  if (!d) return;
+  bl_policy_free(d->policy);
+  free(d->loads);
+  free(d->counts);
+  free(d->quota);
+  free(d->first);
+  free(d->host_rank);
+  free(d->dest_row);
+  free(d);
+}
+
+/* -- between ranks
+ * ------------------------------------------------------------------------------------------------------ */
+
+static bl_status gather_host(bl_bench *b, int64_t bytes) {
+  char *data = (char *)take(b, bytes), *all = (char *)take(b, bytes * b->comm->size);
+  return bl_comm_all_gather_host(b->comm, data, bytes, all);
+}
+
+/* `bytes` in all to all ranks alike, the own part included. */
+static bl_status exchange(bl_bench *b, int64_t bytes) {
+  const int32_t size = b->comm->size;
+  int64_t parts[64];
+  for (int32_t p = 0; p < size; p++) parts[p] = bytes / size / 64 * 64;
+  const int64_t floats = bytes / (int64_t)sizeof(float);
+  return bl_comm_all_to_all_v(b->comm, b->s, take(b, floats), parts, take(b, floats), parts);
+}
+
+/* `bytes` to the next rank, as many from the one before. */
+static bl_status pass_on(bl_bench *b, int64_t bytes, void *into) {
+  bl_comm *c = b->comm;
+  BL_TRY(c->ops->group_begin(c));
+  BL_TRY(c->ops->send(c, b->s, take(b, bytes / (int64_t)sizeof(float)), bytes, (c->rank + 1) % c->size));
+  BL_TRY(c->ops->recv(c, b->s, into, bytes, (c->rank + c->size - 1) % c->size));
+  return c->ops->group_end(c, b->s);
+}
+
+static bl_status transfer(bl_bench *b, int64_t bytes) {
+  return pass_on(b, bytes, take(b, bytes / (int64_t)sizeof(float)));
+}
+
+static bl_status accumulate(bl_bench *b, int64_t bytes) {
+  const int64_t n = bytes / (int64_t)sizeof(float);
+  float *incoming = take(b, n);
+  BL_TRY(pass_on(b, bytes, incoming));
+  b->be->ops.add_f32(b->s, take(b, n), incoming, n);
+  return BL_OK;
+}
+
+static bl_status all_reduce(bl_bench *b, int64_t bytes) {
+  const int64_t n = bytes / (int64_t)sizeof(float);
+  return bl_comm_all_reduce(b->comm, b->s, take(b, n), n);
+}
+
+/* -- the list
+ * ----------------------------------------------------------------------------------------------------------- */
+
+bl_status bl_bench_prepare(bl_bench *b) {
+  const sizes z = sizes_of(b);
+  const int64_t n = (int64_t)MAX_SEQUENCES * z.seq * z.K, rows = (int64_t)MAX_ROWS * MAX_GROUPS;
+  int32_t *host = NULL;
+  b->n_groups = z.E < MAX_GROUPS ? z.E : MAX_GROUPS;
+  BL_TRY(bl_new(&b->groups, (size_t)b->n_groups, sizeof *b->groups, "a profile"));
+  BL_TRY(bl_new(&b->host_index, (size_t)rows, sizeof *host, "a profile"));
+  BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->ids));
+  BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->choice));
+  BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->row));
+  BL_TRY(b->be->alloc(b->be, sizeof *b->sum, &b->sum));
+  BL_TRY(bl_new(&host, (size_t)n, sizeof *host, "a profile"));
+  bl_rng rng;
+  bl_rng_seed(&rng, 1, 0);
+  /* Rows of a call's experts come from several sources: neighbours in expert order are not neighbours as received. */
+  for (int64_t i = 0; i < rows; i++) b->host_index[i] = (int32_t)(i & ~1) + (int32_t)(1 - (i & 1));
+  for (int64_t i = 0; i < n; i++) host[i] = (int32_t)bl_rng_below(&rng, (uint64_t)z.V);
+  b->be->to_device(b->s, b->ids, host, (size_t)n * sizeof *host);
+  bl_status status = b->be->stream_sync(b->s);
+  for (int64_t i = 0; i < n; i++) host[i] = (int32_t)((i / z.K + i % z.K) % z.E); /* a token's experts are distinct */
+  b->be->to_device(b->s, b->choice, host, (size_t)n * sizeof *host);
+  BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
+  for (int64_t i = 0; i < n; i++) host[i] = (int32_t)i;
+  b->be->to_device(b->s, b->row, host, (size_t)n * sizeof *host);
+  BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
+  free(host);
+  return status == BL_OK ? decisions_create(b) : status;
+}
+
+static void fill(int64_t *amounts, const int64_t *factors, int64_t unit) {
+  int i = 0;
+  for (; factors[i] && i < BL_CURVE_MAX_POINTS; i++) amounts[i] = factors[i] * unit;
+  amounts[i] = 0;
+}
+
+int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
+  static const int64_t sequences[] = {1, 2, 4, MAX_SEQUENCES, 0}, rows[] = {1, 8, 32, 64, 128, 256, 512, MAX_ROWS, 0};
+  static const int64_t parameters[] = {1000, 10000, 100000, 1000000, 4000000, 0}, once[] = {1, 0};
+  static const int64_t large[] = {1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 0}, small[] = {8, 256, 4096, 0};
+  const sizes z = sizes_of(b);
+  const int32_t moe = bl_model_moe_layers(b->model);
+  const bool dense = moe<b->model->layers, several = b->comm->size> 1;
+  const struct {
+    bl_curve_kind curve;
+    bl_status (*call)(bl_bench *, int64_t);
+    const int64_t *factors;
+    int64_t unit;
+    bool wanted;
+  } list[] = {
+      {BL_CURVE_EMBED_FWD, embed_fwd, sequences, z.seq, true},
+      {BL_CURVE_ATTENTION_FWD, attention_fwd, sequences, z.seq, true},
+      {BL_CURVE_FFN_FWD, ffn_fwd, sequences, z.seq, dense},
+      {BL_CURVE_GATE_FWD, gate_fwd, sequences, z.seq, true},
+      {BL_CURVE_SCATTER, scatter, sequences, (int64_t)z.seq * z.K, true},
+      {BL_CURVE_EXPERT_FWD, expert_fwd, rows, 1, true},
+      {BL_CURVE_GATHER, gather, sequences, (int64_t)z.seq * z.K, true},
+      {BL_CURVE_HEAD, head, sequences, z.seq, true},
+      {BL_CURVE_GATHER_BWD, gather_bwd, sequences, (int64_t)z.seq * z.K, true},
+      {BL_CURVE_EXPERT_DX, expert_dx, rows, 1, true},
+      {BL_CURVE_EXPERT_DW, expert_dw, rows, 1, true},
+      {BL_CURVE_SCATTER_BWD, scatter_bwd, sequences, (int64_t)z.seq * z.K, true},
+      {BL_CURVE_GATE_BWD, gate_bwd, sequences, z.seq, true},
+      {BL_CURVE_FFN_BWD, ffn_bwd, sequences, z.seq, dense},
+      {BL_CURVE_ATTENTION_BWD, attention_bwd, sequences, z.seq, true},
+      {BL_CURVE_EMBED_BWD, embed_bwd, sequences, z.seq, true},
+      {BL_CURVE_ZERO_GRADS, zero_grads, parameters, 1, true},
+      {BL_CURVE_SQUARE_GRADS, square_grads, parameters, 1, true},
+      {BL_CURVE_OPTIMIZER, optimizer, parameters, 1, true},
+      {BL_CURVE_CHOOSE_HOSTS, choose_hosts, once, moe, true},
+      {BL_CURVE_SOLVE_SHARES, solve_shares, once, 1, true},
+      {BL_CURVE_GATHER_HOST, gather_host, small, 1, several},
+      {BL_CURVE_EXCHANGE, exchange, large, 1, true},
+      {BL_CURVE_TRANSFER, transfer, large, 1, several},
+      {BL_CURVE_ACCUMULATE, accumulate, large, 1, several},
+      {BL_CURVE_ALL_REDUCE, all_reduce, large, 1, several},
+  };
+  int32_t n = 0;
+  for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+    if (!list[i].wanted) continue;
+    const bool by_expert = list[i].factors == rows;
+    works[n] = (bl_work){.curve = list[i].curve, .call = list[i].call, .per_call = by_expert ? b->n_groups : 1};
+    fill(works[n++].amounts, list[i].factors, list[i].unit);
+  }
+  return n;
+}
