@@ -107,16 +107,19 @@ static int64_t exchanged_rows(const bl_costs *costs, const bl_action *action, in
   return out > in ? out : in;
 }
 
-/* The larger of copies that leave and that reach a rank, in bytes. */
-static double copied_bytes(const bl_costs *costs, int32_t layer, int32_t rank, int32_t bytes) {
-  const int64_t out = held(costs, costs->traffic->copies_out, layer, rank);
-  const int64_t in = held(costs, costs->traffic->copies_in, layer, rank);
-  return (double)((out > in ? out : in) * bl_model_part_parameters(costs->model, BL_PART_EXPERT) * bytes);
+/* The larger of what leaves and what reaches a rank, in bytes: experts counted in out[] and in[]. */
+static double moved_bytes(const bl_costs *costs, const int32_t *out, const int32_t *in, int32_t layer, int32_t rank,
+                          int32_t bytes) {
+  const int64_t leaving = held(costs, out, layer, rank), coming = held(costs, in, layer, rank);
+  return (double)((leaving > coming ? leaving : coming) * bl_model_part_parameters(costs->model, BL_PART_EXPERT) *
+                  bytes);
 }
 
 /* What the curve is looked up at. 0: nothing to do, which costs nothing. */
 static double amount_of(const bl_costs *costs, const bl_action *action, int32_t rank) {
-  const int32_t fp32 = 4, l = action->layer;
+  const bl_traffic *t = costs->traffic;
+  const int32_t fp32 = 4, moments = 8, l = action->layer;
+  const int32_t state = moments + fp32 + (costs->num_bytes == fp32 ? 0 : costs->num_bytes);
   switch (bl_action_amounts[action->kind]) {
   case BL_AMOUNT_TOKENS:
     return (double)bl_costs_tokens(costs);
@@ -128,9 +131,11 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
   case BL_AMOUNT_COUNTS:
     return costs->model->experts * 4.0;
   case BL_AMOUNT_COPY_WEIGHTS:
-    return copied_bytes(costs, l, rank, costs->num_bytes);
+    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, costs->num_bytes);
   case BL_AMOUNT_COPY_GRADS:
-    return copied_bytes(costs, l, rank, fp32);
+    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, fp32);
+  case BL_AMOUNT_MOVED_STATE:
+    return moved_bytes(costs, t->moves_out, t->moves_in, l, rank, state);
   case BL_AMOUNT_HOME_GRADS:
     return (double)bl_costs_home_parameters(costs, l, rank) * fp32;
   case BL_AMOUNT_DENSE_GRADS:
@@ -143,7 +148,6 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
     return 1;
   case BL_AMOUNT_EXPERT_ROWS:
   case BL_AMOUNT_LATE_COPIES:
-  case BL_AMOUNT_MOVED_STATE:
   case BL_AMOUNT_ACTIVATIONS:
   case BL_AMOUNT_EXPERT_WEIGHTS:
   case BL_AMOUNT_COUNT:

@@ -13,7 +13,7 @@ typedef struct bl_costs {
   const bl_profile *profile;
   const bl_traffic *traffic;
   int32_t num_bytes; /* of the compute type */
-  int32_t *slots;    /* [ep]: experts a rank has room for, or NULL: homes and copies of the traffic */
+  const int32_t *slots; /* [ep]: experts a rank has room for, or NULL: homes and copies of the traffic */
 } bl_costs;
 
 /*! bl_cost_of() : microseconds of `action` on `rank`, of the world. For a collective: what the rank's own amount would

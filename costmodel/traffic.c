@@ -12,6 +12,8 @@ bl_status bl_traffic_create(int32_t ranks, int32_t experts, int32_t layers, int3
   BL_TRY_GOTO(status, bl_new(&out->homes, held, sizeof(int32_t), "traffic"), failed);
   BL_TRY_GOTO(status, bl_new(&out->copies_in, held, sizeof(int32_t), "traffic"), failed);
   BL_TRY_GOTO(status, bl_new(&out->copies_out, held, sizeof(int32_t), "traffic"), failed);
+  BL_TRY_GOTO(status, bl_new(&out->moves_in, held, sizeof(int32_t), "traffic"), failed);
+  BL_TRY_GOTO(status, bl_new(&out->moves_out, held, sizeof(int32_t), "traffic"), failed);
   return BL_OK;
 failed:
   bl_traffic_free(out);
@@ -24,6 +26,8 @@ void bl_traffic_free(bl_traffic *traffic) {
   free(traffic->homes);
   free(traffic->copies_in);
   free(traffic->copies_out);
+  free(traffic->moves_in);
+  free(traffic->moves_out);
   memset(traffic, 0, sizeof *traffic);
 }
 
@@ -36,6 +40,17 @@ void bl_traffic_set_hosts(bl_traffic *t, int32_t layer, const int32_t *home, con
   for (int32_t i = 0; i < n; i++) {
     t->copies_in[row + (size_t)copies[i].rank]++;
     t->copies_out[row + (size_t)home[copies[i].expert]]++;
+  }
+}
+
+void bl_traffic_set_moves(bl_traffic *t, int32_t layer, const int32_t *old_home, const int32_t *new_home) {
+  const size_t row = (size_t)layer * (size_t)t->ranks;
+  memset(t->moves_in + row, 0, (size_t)t->ranks * sizeof *t->moves_in);
+  memset(t->moves_out + row, 0, (size_t)t->ranks * sizeof *t->moves_out);
+  for (int32_t e = 0; e < t->experts; e++) {
+    if (old_home[e] == new_home[e]) continue;
+    t->moves_in[row + (size_t)new_home[e]]++;
+    t->moves_out[row + (size_t)old_home[e]]++;
   }
 }
 

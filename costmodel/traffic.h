@@ -17,6 +17,8 @@ typedef struct bl_traffic {
   int32_t *homes;          /* [layer][rank]: experts at home */
   int32_t *copies_in;      /* [layer][rank]: copies that the rank holds */
   int32_t *copies_out;     /* [layer][rank]: copies elsewhere of experts at home here */
+  int32_t *moves_in;       /* [layer][rank]: experts whose home this rank becomes before the step */
+  int32_t *moves_out;      /* [layer][rank]: and ceases to be */
 } bl_traffic;
 
 bl_status bl_traffic_create(int32_t ranks, int32_t experts, int32_t layers, int32_t micro_batches, bl_traffic *out);
@@ -24,6 +26,9 @@ void bl_traffic_free(bl_traffic *traffic); /* a zeroed one is fine */
 
 /*! bl_traffic_set_hosts() : homes and copies of a layer from its homes [experts] and copies. */
 void bl_traffic_set_hosts(bl_traffic *traffic, int32_t layer, const int32_t *home, const bl_copy *copies, int32_t n);
+
+/*! bl_traffic_set_moves() : homes that change before the step, from old to new homes [experts]. */
+void bl_traffic_set_moves(bl_traffic *traffic, int32_t layer, const int32_t *old_home, const int32_t *new_home);
 
 /*! bl_traffic_set_quota() : rows of one (layer, micro-batch): the hosts of expert e are entries first[e] ..
  *  first[e + 1] of host_rank[]; quota[source * first[experts] + entry] rows go from source to that host. */

@@ -9,5 +9,6 @@ bl_command bl_command_place(void);
 bl_command bl_command_replay(void);
 bl_command bl_command_check(void);
 bl_command bl_command_explain(void);
+bl_command bl_command_simulate(void);
 
 #endif
