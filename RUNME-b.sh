@@ -92,7 +92,8 @@ experts=8                                      # of the default model
 slots=$(((experts + ranks - 1) / ranks + 1)) # its homes and one copy a rank
 
 stage "profile: experts, attention, exchange, memory on this machine, $ranks ranks" $((quick ? 15 : 40))
-run ballast-profile --backend cpu --ranks "$ranks" -o "$out/profile.json"
+run ballast-profile --backend cpu --ranks "$ranks" -o "$out/profile.json" >"$out/profile.txt"
+tail -n 1 "$out/profile.txt" | sed 's/^/        /'
 
 stage "plan from a recorded trace" 20
 if [ -n "${MOE_TRACE-}" ]; then
