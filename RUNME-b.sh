@@ -113,7 +113,7 @@ for policy in static smartmoe:10 eplb:10 "ballast --late-repair 1.02"; do
   run ballast-plan replay --trace "$trace" --ranks $plan_ranks --slots $plan_slots --policy $policy --json \
     >"$out/replay_${policy%%[: ]*}.json"
 done
-"$python" - "$out"/replay_*.json <<'PY'
+"$python" - "$out"/replay_{static,smartmoe,eplb,ballast}.json <<'PY'
 import json, sys
 print(f"        {'replayed policy':<16}{'imbalance, mean':>16}{'99 % below':>12}{'homes moved':>13}{'copies used':>13}")
 for path in sys.argv[1:]:
