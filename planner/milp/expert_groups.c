@@ -145,12 +145,6 @@ static answer split(packing *p, int32_t b, int32_t left, int32_t most) {
   return worst;
 }
 
-static answer fits_with(packing *p, int32_t copies, int64_t budget) {
-  p->n_bins = p->problem->ranks - copies;
-  p->last = p->visited + budget;
-  return split(p, 0, copies, p->problem->ranks);
-}
-
 static bl_status packing_create(const bl_fewest *problem, packing *p) {
   const size_t experts = (size_t)problem->experts;
   memset(p, 0, sizeof *p);
@@ -262,7 +256,26 @@ static int32_t hosts_needed(const bl_fewest *problem) {
   return copies;
 }
 
-bl_status bl_expert_groups_solve(const bl_fewest *problem, int64_t budget, bl_expert_groups *out, bl_hosts *hosts) {
+/* Decides one number of copies; where slots differ, a placement with the smallest is looked for too. */
+static answer decide(packing *p, int32_t copies, int32_t least, int32_t largest, bool *refuted) {
+  p->n_bins = p->problem->ranks - copies;
+  p->slots = largest;
+  answer verdict = split(p, 0, copies, p->problem->ranks);
+  *refuted = verdict == FITS_NOT;
+  if (verdict != FITS || least == largest) return verdict;
+  p->slots = least;
+  return least > 0 ? split(p, 0, copies, p->problem->ranks) : FITS_NOT;
+}
+
+/* The nodes for the next number of copies, 0 where the budget is spent. */
+static int64_t next_share(const packing *p, int64_t budget) {
+  const int64_t left = budget - p->visited, once_through = 4 * (int64_t)p->problem->experts;
+  if (left < once_through) return 0;
+  return left / 2 > once_through ? left / 2 : once_through;
+}
+
+bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
+                                 bl_expert_groups *out, bl_hosts *hosts) {
   memset(out, 0, sizeof *out);
   int32_t least = problem->slots[0], largest = problem->slots[0];
   for (int32_t r = 1; r < problem->ranks; ++r) {
@@ -271,25 +284,24 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, int64_t budget, bl_ex
   }
   packing p;
   bl_status status = packing_create(problem, &p);
-  if (status != BL_OK) goto done;
-  p.slots = largest;
+  const int32_t needed = hosts_needed(problem), end = options->below < problem->ranks ? options->below : problem->ranks;
   bool proved = true; /* so far every smaller number of copies was refuted */
-  out->bound = hosts_needed(problem);
-  for (int32_t copies = out->bound; copies < problem->ranks && !out->found; ++copies) {
-    p.slots = largest;
-    answer verdict = fits_with(&p, copies, budget);
-    if (proved && verdict == FITS_NOT) out->bound = copies + 1;
-    if (verdict != FITS_NOT) proved = false;
-    if (verdict == FITS && least < largest) {
-      p.slots = least;
-      verdict = least > 0 ? fits_with(&p, copies, budget) : FITS_NOT;
+  out->bound = needed > options->bound ? needed : options->bound;
+  for (int32_t copies = out->bound; status == BL_OK && copies < end && !out->found; ++copies) {
+    int64_t share = next_share(&p, options->budget);
+    if (share == 0) {
+      copies = end - 1;
+      share = 4 * (int64_t)problem->experts;
+      proved = false;
     }
-    if (verdict != FITS) continue;
-    BL_TRY_GOTO(status, realise_all(&p, hosts), done);
-    out->found = true;
+    p.last = p.visited + share;
+    bool refuted;
+    out->found = decide(&p, copies, least, largest, &refuted) == FITS;
+    proved = proved && refuted;
+    if (proved) out->bound = copies + 1;
+    if (out->found) status = realise_all(&p, hosts);
   }
   out->infeasible = proved && !out->found;
-done:
   out->visited = p.visited;
   packing_free(&p);
   return status;

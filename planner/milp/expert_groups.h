@@ -13,14 +13,21 @@
 
 typedef struct bl_expert_groups {
   int32_t bound;   /* no placement has fewer copies */
-  bool infeasible; /* no placement exists */
+  bool infeasible; /* no placement exists (or, with options->below, none of interest) */
   bool found;      /* `hosts` is set; optimal where its copies equal bound */
   int64_t visited; /* nodes of the search */
 } bl_expert_groups;
 
+typedef struct bl_expert_groups_options {
+  int32_t bound;  /* known: no placement has fewer copies; 0 where nothing is known */
+  int32_t below;  /* only placements with fewer copies than this are of interest */
+  int64_t budget; /* nodes of the search; what is left is halved from one number of copies to the next */
+} bl_expert_groups_options;
+
 /*! bl_expert_groups_solve() : bound and placement for free homes. Where slots differ by rank, the bound takes the
- *  largest for all of them and the placement the smallest, so they may not meet. `budget` bounds the nodes of the
- *  search for each number of copies. hosts as for bl_fewest_hosts(). */
-bl_status bl_expert_groups_solve(const bl_fewest *problem, int64_t budget, bl_expert_groups *out, bl_hosts *hosts);
+ *  largest for all of them and the placement the smallest, so they may not meet. When the budget is spent, only the
+ *  largest number of copies is still tried, which the window rule makes easy. hosts as for bl_fewest_hosts(). */
+bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
+                                 bl_expert_groups *out, bl_hosts *hosts);
 
 #endif

@@ -12,8 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int64_t EXPERT_GROUPS_BUDGET = 300000; /* nodes for each number of copies, about 0.1 s */
-static const int64_t COPY_SEARCH_BUDGET = 20000;    /* placements for each number of copies, about 0.05 s */
+/* Effort in units that cost about the same whatever the size, so that results do not depend on the machine's speed:
+ * divided by experts times ranks. The long search takes up to about a second where the short one has left a gap. */
+static const double SHORT_SEARCH = 1e7, LONG_SEARCH = 2e8;
 static const int64_t DEFAULT_MEMORY_BYTES = (int64_t)1 << 30;
 static const double KILL_GRACE_SECONDS = 0.25, CHILD_MARGIN_SECONDS = 0.05;
 
@@ -127,42 +128,65 @@ static bl_status offer_incumbent(proof *p) {
   return status;
 }
 
+static int64_t budget(const proof *p, double effort) {
+  return 1000 + (int64_t)(effort / ((double)p->problem.experts * p->problem.ranks));
+}
+
+/* Copies for given homes, fewer than known so far. */
+static bl_status search(proof *p, const int32_t *group, double effort) {
+  const bl_prove_result *known = p->result;
+  const bl_copy_search_options options = {.bound = known->bound,
+                                          .below = known->copies < 0 ? INT32_MAX : known->copies,
+                                          .group = group,
+                                          .budget = budget(p, effort)};
+  bl_hosts hosts = {.experts = 0};
+  bool found = false, accepted;
+  bl_status status = bl_copy_search(&p->problem, &options, &hosts, &found);
+  if (status == BL_OK && found) status = offer(p, &hosts, &accepted);
+  bl_hosts_free(&hosts);
+  return status;
+}
+
 static bl_status with_given_homes(proof *p) {
   bl_prove_result *result = p->result;
-  bool infeasible, found = false, accepted;
+  bool infeasible;
   int32_t *group;
-  bl_hosts hosts = {.experts = 0};
   result->proof = "groups-of-ranks";
   BL_TRY(bl_new(&group, (size_t)p->problem.ranks, sizeof *group, "groups of ranks"));
-  bl_status status = BL_OK;
-  BL_TRY_GOTO(status, bl_rank_groups_solve(&p->problem, &result->bound, &infeasible, group), done);
-  if (infeasible) {
-    result->status = BL_PROVE_INFEASIBLE;
-    goto done;
-  }
-  BL_TRY_GOTO(status, offer_incumbent(p), done);
-  const bl_copy_search_options options = {.bound = result->bound,
-                                          .below = result->copies < 0 ? INT32_MAX : result->copies,
-                                          .group = group,
-                                          .budget = COPY_SEARCH_BUDGET};
-  BL_TRY_GOTO(status, bl_copy_search(&p->problem, &options, &hosts, &found), done);
-  if (found) BL_TRY_GOTO(status, offer(p, &hosts, &accepted), done);
-done:
+  bl_status status = bl_rank_groups_solve(&p->problem, &result->bound, &infeasible, group);
+  if (status == BL_OK && infeasible) result->status = BL_PROVE_INFEASIBLE;
+  if (status == BL_OK && !infeasible) status = offer_incumbent(p);
+  if (status == BL_OK && !infeasible) status = search(p, group, SHORT_SEARCH);
+  if (status == BL_OK && !infeasible && result->copies > result->bound) status = search(p, group, LONG_SEARCH);
   free(group);
+  return status;
+}
+
+/* A packing for free homes, with fewer copies than known so far. */
+static bl_status pack(proof *p, double effort) {
+  bl_prove_result *known = p->result;
+  const bl_expert_groups_options options = {
+      .bound = known->bound, .below = known->copies < 0 ? INT32_MAX : known->copies, .budget = budget(p, effort)};
+  bl_expert_groups groups;
+  bl_hosts hosts = {.experts = 0};
+  bool accepted;
+  bl_status status = bl_expert_groups_solve(&p->problem, &options, &groups, &hosts);
+  if (status == BL_OK) {
+    known->bound = groups.bound;
+    if (groups.infeasible && known->copies < 0) known->status = BL_PROVE_INFEASIBLE;
+    if (groups.found) status = offer(p, &hosts, &accepted);
+  }
+  bl_hosts_free(&hosts);
   return status;
 }
 
 static bl_status with_free_homes(proof *p) {
   bl_prove_result *result = p->result;
-  bl_expert_groups groups;
-  bl_hosts hosts = {.experts = 0};
-  bool accepted;
   result->proof = "groups-of-experts";
-  BL_TRY(bl_expert_groups_solve(&p->problem, EXPERT_GROUPS_BUDGET, &groups, &hosts));
-  result->bound = groups.bound;
-  if (groups.infeasible) result->status = BL_PROVE_INFEASIBLE;
-  if (groups.found) BL_TRY(offer(p, &hosts, &accepted));
-  return offer_incumbent(p);
+  BL_TRY(offer_incumbent(p));
+  BL_TRY(pack(p, SHORT_SEARCH));
+  if (result->status == BL_PROVE_INFEASIBLE || result->copies == result->bound) return BL_OK;
+  return pack(p, LONG_SEARCH);
 }
 
 /* -- what the child says ------------------------------------------------------------------------------------------- */

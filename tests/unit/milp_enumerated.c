@@ -113,9 +113,10 @@ static void test_expert_groups_exact(void) {
     instance_draw(&x, &rng, 6, 3, false);
     x.slots[1] = x.slots[2] = x.slots[0];
     const int32_t truth = enumerate_fewest(&x.problem);
+    const bl_expert_groups_options options = {.below = INT32_MAX, .budget = 1000000};
     bl_expert_groups groups;
     bl_hosts hosts = {.experts = 0};
-    REQUIRE_OK(bl_expert_groups_solve(&x.problem, 1000000, &groups, &hosts));
+    REQUIRE_OK(bl_expert_groups_solve(&x.problem, &options, &groups, &hosts));
     CHECK_INT(groups.infeasible, truth == ENUMERATE_NONE);
     CHECK_INT(groups.found, truth != ENUMERATE_NONE);
     if (groups.found) {
