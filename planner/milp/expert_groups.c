@@ -3,8 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { SPLIT_BUDGET = 50000 }; /* nodes for one split of the ranks and one order of bins */
-
 typedef enum answer { FITS, FITS_NOT, OUT_OF_BUDGET } answer;
 
 typedef struct rank_bin {
@@ -25,6 +23,7 @@ typedef struct packing {
   int64_t visited;     /* nodes so far */
   int64_t limit;       /* of visited, for this split of the ranks */
   int64_t last;        /* of visited, for this number of copies */
+  int64_t split_nodes; /* for one split of the ranks and one order of bins */
 } packing;
 
 static int descending(const void *a, const void *b, void *load) {
@@ -123,7 +122,7 @@ static answer pack_split(packing *p) {
       bin->room = bin->ranks * p->problem->cap;
     }
     p->emptiest_first = way == 0;
-    p->limit = p->visited + SPLIT_BUDGET < p->last ? p->visited + SPLIT_BUDGET : p->last;
+    p->limit = p->visited + p->split_nodes < p->last ? p->visited + p->split_nodes : p->last;
     verdict = pack(p, 0);
   }
   return verdict;
@@ -284,6 +283,7 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_group
   }
   packing p;
   bl_status status = packing_create(problem, &p);
+  p.split_nodes = 2 * (int64_t)problem->experts + options->budget / 16;
   const int32_t needed = hosts_needed(problem), end = options->below < problem->ranks ? options->below : problem->ranks;
   bool proved = true; /* so far every smaller number of copies was refuted */
   out->bound = needed > options->bound ? needed : options->bound;

@@ -165,8 +165,9 @@ static bl_status with_given_homes(proof *p) {
 /* A packing for free homes, with fewer copies than known so far. */
 static bl_status pack(proof *p, double effort) {
   bl_prove_result *known = p->result;
-  const bl_expert_groups_options options = {
-      .bound = known->bound, .below = known->copies < 0 ? INT32_MAX : known->copies, .budget = budget(p, effort)};
+  const bl_expert_groups_options options = {.bound = known->bound,
+                                            .below = known->copies < 0 ? INT32_MAX : known->copies,
+                                            .budget = 100 * p->problem.experts + budget(p, effort)};
   bl_expert_groups groups;
   bl_hosts hosts = {.experts = 0};
   bool accepted;
