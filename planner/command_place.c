@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "costmodel/plan.h"
+#include "planner/command_place_prove.h"
 #include "planner/commands.h"
 #include "planner/place/bound.h"
 #include "planner/policy_options.h"
@@ -18,6 +19,8 @@ static struct {
   bl_policy_options policy;
   const char *trace, *slots, *steps, *output;
   int64_t ranks;
+  double prove, within;
+  bool prove_given, within_given;
   bool json, homes_given;
 } arg;
 
@@ -30,6 +33,7 @@ typedef struct place {
   double *load, *sum; /* [layers][experts] of one step, and of all chosen steps */
   bl_policy *policy;
   bl_plan plan;
+  bl_place_proofs proofs;
   int32_t steps;
 } place;
 
@@ -80,6 +84,35 @@ static bl_status find_bound(const place *p, const double *load, bl_bound *bound)
   return bl_bound_homes(load, p->shape->experts, (int32_t)arg.ranks, most, NULL, bound);
 }
 
+/* Hosts and shares into the plan; copies that take nothing are left out. */
+static bl_status store_layer(place *p, int32_t l, const double *load, const bl_hosts *hosts, const bl_shares *shares) {
+  memcpy(p->plan.placement.layer[l].home, hosts->home, (size_t)hosts->experts * sizeof *hosts->home);
+  bl_copy *copies;
+  int32_t n = 0;
+  BL_TRY(bl_new(&copies, (size_t)hosts->n_copy_slots, sizeof *copies, "copies"));
+  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {
+    const int32_t e = hosts->copy_expert[s];
+    const double share = e >= 0 && load[e] > 0 ? bl_shares_copy_tokens(shares, s) / load[e] : 0;
+    if (share > 1e-9) copies[n++] = (bl_copy){e, hosts->copy_rank[s], share < 1 ? share : 1};
+  }
+  const bl_status status = bl_placement_set_copies(&p->plan.placement, l, copies, n);
+  free(copies);
+  return status;
+}
+
+/* The placement with the fewest copies takes the place of the policy's where one was found. */
+static bl_status prove_layer(place *p, int32_t l, const double *load, const bl_hosts *hosts) {
+  BL_TRY(bl_place_proofs_layer(&p->proofs, l, hosts, load));
+  const bl_hosts *fewest = &p->proofs.layer[l].hosts;
+  if (p->proofs.layer[l].copies < 0) return BL_OK;
+  bl_shares *shares;
+  BL_TRY(bl_shares_create(fewest->experts, fewest->ranks, fewest->n_copy_slots, &shares));
+  p->plan.placement.layer[l].imbalance = bl_shares_solve(shares, fewest, load, NULL);
+  const bl_status status = store_layer(p, l, load, fewest, shares);
+  bl_shares_free(shares);
+  return status;
+}
+
 static bl_status place_layer(place *p, int32_t l) {
   bl_layer_placement *layer = &p->plan.placement.layer[l];
   const double *load = p->sum + (int64_t)l * p->shape->experts;
@@ -88,21 +121,11 @@ static bl_status place_layer(place *p, int32_t l) {
   BL_TRY(bl_policy_micro_batch(p->policy, l, load, NULL, &outcome));
   const bl_hosts *hosts = bl_policy_hosts(p->policy, l);
   BL_TRY(find_bound(p, load, &bound));
-  memcpy(layer->home, hosts->home, (size_t)hosts->experts * sizeof *layer->home);
   layer->imbalance = outcome.imbalance;
   layer->bound = bound.imbalance;
   layer->proof = bound.proof;
-  bl_copy *copies;
-  int32_t n = 0;
-  BL_TRY(bl_new(&copies, (size_t)hosts->n_copy_slots, sizeof *copies, "copies"));
-  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {
-    const int32_t e = hosts->copy_expert[s];
-    const double share = e >= 0 && load[e] > 0 ? bl_shares_copy_tokens(outcome.shares, s) / load[e] : 0;
-    if (share > 1e-9) copies[n++] = (bl_copy){e, hosts->copy_rank[s], share < 1 ? share : 1};
-  }
-  const bl_status status = bl_placement_set_copies(&p->plan.placement, l, copies, n);
-  free(copies);
-  return status;
+  BL_TRY(store_layer(p, l, load, hosts, outcome.shares));
+  return arg.prove_given ? prove_layer(p, l, load, hosts) : BL_OK;
 }
 
 /* The totals are the worst layer's. */
@@ -123,6 +146,7 @@ static bl_status place_all(place *p) {
   BL_TRY(sum_loads(p));
   for (int32_t r = 0; r < arg.ranks; ++r) /* a shadowing rule copies to every rank, whatever the slots */
     p->plan.placement.slots[r] = strcmp(arg.policy.policy, "fastermoe") == 0 ? p->shape->experts : p->slots[r];
+  if (arg.prove_given) BL_TRY(bl_place_proofs_create(&p->proofs, p->shape->layers));
   BL_TRY(bl_policy_preview(p->policy, p->sum, NULL));
   BL_TRY(bl_policy_begin_step(p->policy, 0));
   for (int32_t l = 0; l < p->shape->layers; ++l) BL_TRY(place_layer(p, l));
@@ -163,6 +187,10 @@ static void print_json(const place *p) {
     bl_json_end_object(&w);
   }
   bl_json_end_array(&w);
+  if (arg.prove_given) {
+    bl_json_key(&w, "prove");
+    bl_place_proofs_json(&p->proofs, &w);
+  }
   bl_json_end_object(&w);
   bl_json_newline(&w);
 }
@@ -188,13 +216,18 @@ static bl_status print_table(const place *p) {
            p->plan.bound_proof, 100 * p->plan.bound_gap);
   }
   bl_table_free(table);
-  return status;
+  return status == BL_OK && arg.prove_given ? bl_place_proofs_print(&p->proofs) : status;
 }
 
 static bl_status run(void *context) {
   (void)context;
   place p = {0};
   if (!arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
+  if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)
+    return bl_fail(BL_EUSAGE, "--prove goes with --policy ballast; %s follows its own rule", arg.policy.policy);
+  if (arg.within_given && !arg.prove_given) return bl_fail(BL_EUSAGE, "--within goes with --prove");
+  p.proofs = (bl_place_proofs){
+      .seconds = arg.prove, .within = arg.within, .free_homes = strcmp(arg.policy.homes, "free") == 0};
   arg.policy.lag = 0; /* the loads given are those that the placement is for */
   BL_TRY(bl_trace_open(arg.trace, &p.reader));
   if (bl_trace_truncated(p.reader))
@@ -209,6 +242,7 @@ static bl_status run(void *context) {
       status = print_table(&p);
     }
   }
+  bl_place_proofs_free(&p.proofs);
   bl_plan_free(&p.plan);
   bl_policy_free(p.policy);
   bl_trace_close(p.reader);
@@ -258,6 +292,23 @@ bl_command bl_command_place(void) {
        .help = "homes under ballast: chosen with the copies, or left contiguous",
        .choices = "free|fixed",
        .given = &arg.homes_given},
+      {.name = "prove",
+       .type = BL_OPTION_NUMBER,
+       .target = &arg.prove,
+       .metavar = "SECONDS",
+       .help = "take the fewest copies within the allowed imbalance, and prove that no placement has fewer; seconds a "
+               "layer at most",
+       .min = 0.01,
+       .max = 1e6,
+       .given = &arg.prove_given},
+      {.name = "within",
+       .type = BL_OPTION_NUMBER,
+       .target = &arg.within,
+       .metavar = "X",
+       .help = "the imbalance that --prove allows",
+       .min = 1,
+       .max = 1000,
+       .given = &arg.within_given},
       {.name = "output|o",
        .type = BL_OPTION_STRING,
        .target = &arg.output,
@@ -266,6 +317,7 @@ bl_command bl_command_place(void) {
       {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "print the result as JSON"}};
   bl_policy_options_init(&arg.policy);
   arg.policy.homes = "free";
+  arg.within = 1.05;
   return (bl_command){.name = "place",
                       .summary = "places the experts of every layer for the loads of a trace",
                       .description = "Chooses homes, copies and shares for the summed loads of the steps, and says how "

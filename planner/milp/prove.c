@@ -8,6 +8,7 @@
 #include "planner/milp/fewest_copies.h"
 #include "planner/milp/prove_with.h"
 #include "planner/milp/rank_groups.h"
+#include "planner/milp/shares_lp.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,7 @@
  * divided by experts times ranks. The long search takes up to about a second where the short one has left a gap. */
 static const double SHORT_SEARCH = 1e7, LONG_SEARCH = 2e8;
 static const int64_t DEFAULT_MEMORY_BYTES = (int64_t)1 << 30;
-static const double KILL_GRACE_SECONDS = 0.25, CHILD_MARGIN_SECONDS = 0.05;
+static const double LP_SECONDS = 2, KILL_GRACE_SECONDS = 0.25, CHILD_MARGIN_SECONDS = 0.05;
 
 static const char *const STATUS_NAME[] = {"optimal", "gap", "infeasible", "unknown"};
 static const char *const SOLVER_NAME[] = {"not needed",    "finished", "time limit",
@@ -359,7 +360,9 @@ done:
 }
 
 bl_status bl_prove_fewest_copies(const bl_prove_problem *problem, bl_prove_result *result) {
-  return bl_prove_with(problem, bl_prove_has_solver() ? bl_fewest_copies_body : NULL, result);
+  BL_TRY(bl_prove_with(problem, bl_prove_has_solver() ? bl_fewest_copies_body : NULL, result));
+  if (result->copies < 0 || !bl_prove_has_solver()) return BL_OK;
+  return bl_shares_lp_in_child(&result->hosts, problem->load, LP_SECONDS, &result->lp_imbalance);
 }
 
 void bl_prove_result_free(bl_prove_result *result) {

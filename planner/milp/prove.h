@@ -46,15 +46,16 @@ typedef enum bl_prove_solver {
 typedef struct bl_prove_result {
   bl_prove_status status;
   bl_prove_solver solver;
-  bl_hosts hosts;     /* owned; set for OPTIMAL and GAP; homes as given, or chosen (a home may be any host) */
-  int32_t copies;     /* in hosts; -1 where there are none */
-  int32_t bound;      /* proved: no placement within 1 + eps has fewer copies */
-  double imbalance;   /* max/mean of hosts under optimal shares; <= (1 + eps)(1 + 1e-9) */
-  const char *proof;  /* name of the bound's proof, static: "groups-of-ranks", "groups-of-experts", "glpk-mip", ... */
-  char reason[192];   /* one sentence where status is GAP or UNKNOWN, or the solver failed; else "" */
-  double seconds;     /* spent in the call */
-  int64_t nodes;      /* branch-and-bound nodes of the solver */
-  bool bound_by_glpk; /* the bound rests on GLPK and not on the combinatorial argument */
+  bl_hosts hosts;      /* owned; set for OPTIMAL and GAP; homes as given, or chosen (a home may be any host) */
+  int32_t copies;      /* in hosts; -1 where there are none */
+  int32_t bound;       /* proved: no placement within 1 + eps has fewer copies */
+  double imbalance;    /* max/mean of hosts under optimal shares; <= (1 + eps)(1 + 1e-9) */
+  double lp_imbalance; /* the same by GLPK's linear program of shares, for comparison; 0 where it was not computed */
+  const char *proof;   /* name of the bound's proof, static: "groups-of-ranks", "groups-of-experts", "glpk-mip", ... */
+  char reason[192];    /* one sentence where status is GAP or UNKNOWN, or the solver failed; else "" */
+  double seconds;      /* spent in the call */
+  int64_t nodes;       /* branch-and-bound nodes of the solver */
+  bool bound_by_glpk;  /* the bound rests on GLPK and not on the combinatorial argument */
 } bl_prove_result;
 
 /*! bl_prove_has_solver() : false where built with GLPK=0; only the combinatorial half works then. */

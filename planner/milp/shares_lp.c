@@ -1,5 +1,7 @@
 #include "planner/milp/shares_lp.h"
 #include "base/memory.h"
+#include "planner/milp/child.h"
+#include <string.h>
 
 #ifdef BL_HAVE_GLPK
 #include <glpk.h>
@@ -92,3 +94,29 @@ bl_status bl_shares_lp(const bl_hosts *hosts, const double *load, const double *
 }
 
 #endif
+
+typedef struct question {
+  const bl_hosts *hosts;
+  const double *load;
+} question;
+
+static void answer(bl_child_pipe *pipe, void *context) {
+  const question *q = context;
+  double imbalance;
+  if (bl_shares_lp(q->hosts, q->load, NULL, &imbalance) != BL_OK) bl_child_fail(pipe, false, bl_error_text());
+  bl_child_send(pipe, 1, &imbalance, sizeof imbalance);
+}
+
+static bool take(void *context, uint32_t kind, const void *payload, uint32_t bytes) {
+  if (kind != 1 || bytes != sizeof(double)) return false;
+  memcpy(context, payload, bytes);
+  return true;
+}
+
+bl_status bl_shares_lp_in_child(const bl_hosts *hosts, const double *load, double seconds, double *imbalance) {
+  question q = {.hosts = hosts, .load = load};
+  const bl_child_limits limits = {.seconds = seconds, .max_message = sizeof(double)};
+  bl_child_report report;
+  *imbalance = 0;
+  return bl_child_run(&limits, answer, &q, take, imbalance, &report);
+}

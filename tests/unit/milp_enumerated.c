@@ -54,6 +54,7 @@ static void compare(bool given, int32_t n, int32_t most_experts) {
       CHECK_INT(result.copies, truth);
       CHECK_INT(result.bound, truth);
       CHECK(result.imbalance <= (1 + x.eps) * (1 + 1e-8));
+      CHECK_NEAR(result.lp_imbalance, result.imbalance, 1e-9);
       if (result.copies >= 0) check_hosts(&x, &result.hosts, truth);
     } else {
       CHECK_INT(result.copies, -1);

@@ -1,0 +1,122 @@
+#include "planner/command_place_prove.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/table.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+bl_status bl_place_proofs_create(bl_place_proofs *proofs, int32_t layers) {
+  BL_TRY(bl_new(&proofs->layer, (size_t)layers, sizeof *proofs->layer, "proofs"));
+  proofs->layers = layers;
+  if (!bl_prove_has_solver())
+    bl_warn("this program was built without GLPK (GLPK=0): --prove has its bounds and searches alone");
+  return BL_OK;
+}
+
+void bl_place_proofs_free(bl_place_proofs *proofs) {
+  for (int32_t l = 0; l < proofs->layers; ++l) bl_prove_result_free(&proofs->layer[l]);
+  free(proofs->layer);
+  proofs->layer = NULL;
+  proofs->layers = 0;
+}
+
+bl_status bl_place_proofs_layer(bl_place_proofs *proofs, int32_t layer, const bl_hosts *hosts, const double *load) {
+  const bl_prove_problem problem = {.experts = hosts->experts,
+                                    .ranks = hosts->ranks,
+                                    .load = load,
+                                    .slots = hosts->slots,
+                                    .home = proofs->free_homes ? NULL : hosts->home,
+                                    .incumbent = hosts,
+                                    .eps = proofs->within - 1,
+                                    .seconds = proofs->seconds};
+  double sum = 0;
+  for (int32_t e = 0; e < hosts->experts; ++e) sum += load[e];
+  if (!(sum > 0)) return bl_fail(BL_EINPUT, "layer %d has no load in these steps: nothing to prove", layer);
+  bl_prove_result *result = &proofs->layer[layer];
+  BL_TRY(bl_prove_fewest_copies(&problem, result));
+  if (result->lp_imbalance > 0 && fabs(result->lp_imbalance - result->imbalance) > 1e-6)
+    bl_warn("layer %d: shares give an imbalance of %.9f, the linear program %.9f", layer, result->imbalance,
+            result->lp_imbalance);
+  return BL_OK;
+}
+
+static int32_t proved(const bl_place_proofs *proofs) {
+  int32_t n = 0;
+  for (int32_t l = 0; l < proofs->layers; ++l)
+    n += proofs->layer[l].status == BL_PROVE_OPTIMAL || proofs->layer[l].status == BL_PROVE_INFEASIBLE;
+  return n;
+}
+
+static bl_status print_row(bl_table *table, int32_t l, const bl_prove_result *r) {
+  BL_TRY(bl_table_cell(table, "%d", l));
+  BL_TRY(r->copies < 0 ? bl_table_cell(table, "none") : bl_table_cell(table, "%d", r->copies));
+  BL_TRY(bl_table_cell(table, "%d", r->bound));
+  BL_TRY(r->copies < 0 ? bl_table_cell(table, "-") : bl_table_cell(table, "%.6f", r->imbalance));
+  BL_TRY(bl_table_cell(table, "%s", bl_prove_status_name(r->status)));
+  BL_TRY(bl_table_cell(table, "%s", r->proof));
+  BL_TRY(bl_table_cell(table, "%s", bl_prove_solver_name(r->solver)));
+  BL_TRY(bl_table_cell(table, "%.3f", r->seconds));
+  return bl_table_cell(table, "%s", r->reason);
+}
+
+bl_status bl_place_proofs_print(const bl_place_proofs *proofs) {
+  bl_table *table;
+  BL_TRY(bl_table_create("layer|copies|bound|imbalance|<status|<proof|<solver|seconds|<reason", &table));
+  bl_status status = BL_OK;
+  for (int32_t l = 0; l < proofs->layers && status == BL_OK; ++l) status = print_row(table, l, &proofs->layer[l]);
+  if (status == BL_OK) {
+    printf("\nfewest copies with an imbalance of at most %g, homes %s:\n", proofs->within,
+           proofs->free_homes ? "free" : "fixed");
+    bl_table_print(table, stdout);
+    printf("\n%d of %d layers proved\n", proved(proofs), proofs->layers);
+  }
+  bl_table_free(table);
+  return status;
+}
+
+static void json_layer(bl_json_writer *w, int32_t l, const bl_prove_result *r) {
+  bl_json_begin_flat_object(w);
+  bl_json_key(w, "layer");
+  bl_json_write_int(w, l);
+  bl_json_key(w, "status");
+  bl_json_write_string(w, bl_prove_status_name(r->status));
+  bl_json_key(w, "copies");
+  if (r->copies < 0)
+    bl_json_write_null(w);
+  else
+    bl_json_write_int(w, r->copies);
+  bl_json_key(w, "bound");
+  bl_json_write_int(w, r->bound);
+  bl_json_key(w, "imbalance");
+  if (r->copies < 0)
+    bl_json_write_null(w);
+  else
+    bl_json_write_number(w, r->imbalance);
+  bl_json_key(w, "proof");
+  bl_json_write_string(w, r->proof);
+  bl_json_key(w, "solver");
+  bl_json_write_string(w, bl_prove_solver_name(r->solver));
+  bl_json_key(w, "nodes");
+  bl_json_write_int(w, r->nodes);
+  bl_json_key(w, "seconds");
+  bl_json_write_number(w, r->seconds);
+  bl_json_key(w, "reason");
+  bl_json_write_string(w, r->reason);
+  bl_json_end_object(w);
+}
+
+void bl_place_proofs_json(const bl_place_proofs *proofs, bl_json_writer *w) {
+  bl_json_begin_object(w);
+  bl_json_key(w, "within");
+  bl_json_write_number(w, proofs->within);
+  bl_json_key(w, "homes");
+  bl_json_write_string(w, proofs->free_homes ? "free" : "fixed");
+  bl_json_key(w, "proved");
+  bl_json_write_int(w, proved(proofs));
+  bl_json_key(w, "layers");
+  bl_json_begin_array(w);
+  for (int32_t l = 0; l < proofs->layers; ++l) json_layer(w, l, &proofs->layer[l]);
+  bl_json_end_array(w);
+  bl_json_end_object(w);
+}
