@@ -56,19 +56,20 @@ static bl_status print_row(bl_table *table, int32_t l, const bl_prove_result *r)
   BL_TRY(bl_table_cell(table, "%s", bl_prove_status_name(r->status)));
   BL_TRY(bl_table_cell(table, "%s", r->proof));
   BL_TRY(bl_table_cell(table, "%s", bl_prove_solver_name(r->solver)));
-  BL_TRY(bl_table_cell(table, "%.3f", r->seconds));
-  return bl_table_cell(table, "%s", r->reason);
+  return bl_table_cell(table, "%.3f", r->seconds);
 }
 
 bl_status bl_place_proofs_print(const bl_place_proofs *proofs) {
   bl_table *table;
-  BL_TRY(bl_table_create("layer|copies|bound|imbalance|<status|<proof|<solver|seconds|<reason", &table));
+  BL_TRY(bl_table_create("layer|copies|bound|imbalance|<status|<proof|<solver|seconds", &table));
   bl_status status = BL_OK;
   for (int32_t l = 0; l < proofs->layers && status == BL_OK; ++l) status = print_row(table, l, &proofs->layer[l]);
   if (status == BL_OK) {
     printf("\nfewest copies with an imbalance of at most %g, homes %s:\n", proofs->within,
            proofs->free_homes ? "free" : "fixed");
     bl_table_print(table, stdout);
+    for (int32_t l = 0; l < proofs->layers; ++l)
+      if (proofs->layer[l].reason[0]) printf("layer %d: %s\n", l, proofs->layer[l].reason);
     printf("\n%d of %d layers proved\n", proved(proofs), proofs->layers);
   }
   bl_table_free(table);
