@@ -58,10 +58,11 @@ enum {
 extern const char *const bl_op_names[BL_OP_COUNT];
 
 struct bl_backend {
-  const char *name; /* "cpu", "cuda" */
-  size_t num_bytes; /* of the compute type */
-  bool host_memory; /* device pointers may be read by the host (CPU backend) */
-  bl_ops ops;       /* the first argument of every operation is a stream of this backend */
+  const char *name;   /* "cpu", "cuda" */
+  const char *kernel; /* what the matrix products run on; other kernels may round otherwise */
+  size_t num_bytes;   /* of the compute type */
+  bool host_memory;   /* device pointers may be read by the host (CPU backend) */
+  bl_ops ops;         /* the first argument of every operation is a stream of this backend */
 
   /* Memory: zeroed, 64-byte aligned; fails with BL_EMACHINE. Peak = most bytes held at once. */
   bl_status (*alloc)(bl_backend *be, size_t bytes, void *out_pointer);

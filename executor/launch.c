@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const double DEADLINE_S = 600; /* a step of a large model on a busy machine is slow, a lost rank is not */
@@ -93,7 +94,7 @@ static bl_status open_outputs(launch *l, bl_rank *r) {
                                    .transport = o->transport,
                                    .resume = o->resume,
                                    .first_step = r->step + 1};
-  return bl_runlog_begin(&out->log, r->run, &header);
+  return bl_runlog_begin(&out->log, r, &header);
 }
 
 static bl_status write_step(launch *l, const bl_rank *r, int64_t step_us) {
@@ -105,6 +106,12 @@ static bl_status write_step(launch *l, const bl_rank *r, int64_t step_us) {
   return BL_OK;
 }
 
+/* A device or pipe that was written to stays. */
+static void remove_file(const char *path) {
+  struct stat info;
+  if (lstat(path, &info) == 0 && S_ISREG(info.st_mode)) unlink(path);
+}
+
 /* Completes the outputs, or takes back what says nothing. */
 static bl_status close_outputs(launch *l, bool failed) {
   outputs *out = &l->out;
@@ -113,8 +120,8 @@ static bl_status close_outputs(launch *l, bool failed) {
   BL_KEEP_FIRST(status, bl_lines_close(&out->log));
   BL_KEEP_FIRST(status, bl_lines_close(&out->dump));
   if (failed && out->steps_written == 0) {
-    if (log_open && !out->log_continued) unlink(out->log.path);
-    if (dump_open && !out->dump_continued) unlink(out->dump.path);
+    if (log_open && !out->log_continued) remove_file(out->log.path);
+    if (dump_open && !out->dump_continued) remove_file(out->dump.path);
   }
   if (failed)
     bl_trace_discard(out->trace);
@@ -185,7 +192,9 @@ static void *run_thread(void *argument) {
   if (status == BL_OK) return NULL;
   if (status != BL_EINTERRUPTED) bl_comm_abort(thread->comm, bl_error_text());
   pthread_mutex_lock(&l->lock);
-  const bool clearer = l->status == BL_EINTERRUPTED && thread->rank == 0; /* rank 0 has the sentence */
+  /* Rank 0 has the sentence about a stop; a rank that failed knows more than those that lost it. */
+  const bool clearer = (l->status == BL_EINTERRUPTED && thread->rank == 0) ||
+                       (l->status == BL_ECOMM && status != BL_ECOMM && status != BL_EINTERRUPTED);
   if (l->status == BL_OK || clearer) {
     l->status = status;
     snprintf(l->text, sizeof l->text, "%s", bl_error_text());

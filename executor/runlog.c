@@ -6,9 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#if defined(BL_HAVE_OPENBLAS) && !defined(__FMA__)
-#include <cblas.h>
-#endif
 
 static const uint64_t MAX_LINES_BYTES = (uint64_t)4 << 30;
 
@@ -69,19 +66,6 @@ bl_status bl_lines_close(bl_lines *lines) {
   const bool failed = fclose(lines->stream) != 0;
   lines->stream = NULL;
   return failed ? bl_fail_errno(BL_EMACHINE, "cannot write %s", lines->path) : BL_OK;
-}
-
-/* What the matrix products run on: another kernel may round differently, so equality of runs holds within one. */
-static const char *kernel_name(void) {
-#if defined(BL_HAVE_OPENBLAS) && !defined(__FMA__)
-  return openblas_get_corename();
-#elif defined(__AVX512F__)
-  return "own, avx512";
-#elif defined(__FMA__)
-  return "own, avx2 and fma";
-#else
-  return "own, plain";
-#endif
 }
 
 static void write_text(bl_json_writer *w, const char *key, const char *value) {
@@ -160,7 +144,8 @@ static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_h
   bl_json_end_object(w);
 }
 
-bl_status bl_runlog_begin(bl_lines *log, const bl_run *run, const bl_runlog_header *h) {
+bl_status bl_runlog_begin(bl_lines *log, const bl_rank *r, const bl_runlog_header *h) {
+  const bl_run *run = r->run;
   bl_json_writer w;
   bl_json_writer_init(&w, log->stream, false);
   bl_json_begin_object(&w);
@@ -177,7 +162,7 @@ bl_status bl_runlog_begin(bl_lines *log, const bl_run *run, const bl_runlog_head
   BL_TRY(write_input(&w, "plan", h->plan_path));
   BL_TRY(write_input(&w, "trace", run->gate.trace_path));
   bl_json_end_array(&w);
-  write_text(&w, "kernel", kernel_name());
+  write_text(&w, "kernel", r->be->kernel);
   bl_json_end_object(&w);
   bl_json_newline(&w);
   return bl_lines_flush(log);

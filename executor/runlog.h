@@ -38,7 +38,7 @@ typedef struct bl_runlog_header {
 } bl_runlog_header;
 
 /*! bl_runlog_begin() : writes the header line. */
-bl_status bl_runlog_begin(bl_lines *log, const bl_run *run, const bl_runlog_header *header);
+bl_status bl_runlog_begin(bl_lines *log, const bl_rank *r, const bl_runlog_header *header);
 
 /*! bl_runlog_step() : writes the line of the step in r->result, which took step_us. */
 bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us);

@@ -124,6 +124,7 @@ bl_status bl_backend_cpu_create(bl_backend **out) {
   bl_gemm_init();
   cpu->base = (bl_backend){
       .name = "cpu",
+      .kernel = bl_gemm_kernel(),
       .num_bytes = sizeof(float),
       .host_memory = true,
       .ops =

@@ -15,6 +15,7 @@
 #include <cblas.h>
 
 void bl_gemm_init(void) { openblas_set_num_threads(1); }
+const char *bl_gemm_kernel(void) { return openblas_get_corename(); }
 
 void bl_gemm(float *c, int32_t c_stride, bl_matrix a, bl_matrix b, int32_t m, int32_t n, int32_t k, float scale,
              bool accumulate) {
@@ -49,6 +50,10 @@ typedef float vec_any __attribute__((vector_size(4 * WIDTH), aligned(4), may_ali
 typedef int32_t vec_index __attribute__((vector_size(4 * WIDTH)));
 
 void bl_gemm_init(void) {}
+
+const char *bl_gemm_kernel(void) {
+  return WIDTH == 16 ? "own, 16 wide" : WIDTH == 8 ? "own, 8 wide" : "own, 4 wide";
+}
 
 #ifdef __clang__
 /* clang shuffles only by constants. */

@@ -8,6 +8,9 @@
 /*! bl_gemm_init() : once per backend, before the first product. */
 void bl_gemm_init(void);
 
+/*! bl_gemm_kernel() : a name for what computes, static: "own, avx512", or OpenBLAS's name of the processor. */
+const char *bl_gemm_kernel(void);
+
 /* A row-major matrix operand: `stride` elements from row to row; `transposed` = use its transpose. */
 typedef struct bl_matrix {
   const float *data;

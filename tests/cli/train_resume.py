@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Stopping and going on: a resumed run is the uninterrupted one bit by bit, under every policy; on other ranks it agrees to
+rounding; Ctrl-C finishes the step, leaves log, trace and checkpoint, and exits 130."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from train_support.tools import BUILD, Check, folder, losses, must, read_log, run, text_file, train, write_model  # noqa: E402
+
+check = Check()
+
+
+def relative(a, b):
+    return max(abs(float(x) - float(y)) / float(y) for x, y in zip(a, b))
+
+
+def strip_times(path):
+    """The log without what a clock measured; the header without the command."""
+    header, steps = read_log(path)
+    for step in steps:
+        for key in ("step_us", "tokens_per_s", "phases"):
+            del step[key]
+    return steps
+
+
+def resumed_like_whole(tmp, base, policy):
+    name = " ".join(map(str, policy))
+    options = [*base, "--ranks", 4, "--slots", 4, "--policy", *policy, "--schedule-steps", 14]
+    outputs = {k: [f"--{k}", f"{tmp}/{k}"] for k in ("log", "record-trace", "dump")}
+    for k in outputs:
+        if os.path.exists(f"{tmp}/{k}"):
+            os.remove(f"{tmp}/{k}")
+    shutil.rmtree(f"{tmp}/ck", ignore_errors=True)
+    whole = [f"{tmp}/whole.log", f"{tmp}/whole.blt", f"{tmp}/whole.dump"]
+    must("ballast-train", *options, "--steps", 14, "--log", whole[0], "--record-trace", whole[1], "--dump", whole[2])
+    parts = [x for pair in outputs.values() for x in pair]
+    must("ballast-train", *options, "--steps", 9, *parts, "--checkpoint", f"{tmp}/ck", "--checkpoint-every", 4)
+    # Steps after the checkpoint's that an interrupted run may have left are dropped.
+    with open(f"{tmp}/log", "a", encoding="ascii") as file:
+        file.write('{"step":10,"loss":0}\n{"step":11,"lo')
+    must("ballast-train", *options, "--steps", 14, *parts, "--resume", f"{tmp}/ck")
+    check(strip_times(f"{tmp}/log") == strip_times(whole[0]), f"{name}: the resumed log differs")
+    check(losses(f"{tmp}/log") == losses(whole[0]), f"{name}: the resumed losses differ")
+    for mine, theirs in ((f"{tmp}/record-trace", whole[1]), (f"{tmp}/dump", whole[2])):
+        check(open(mine, "rb").read() == open(theirs, "rb").read(), f"{name}: {os.path.basename(mine)} differs when resumed")
+
+
+def other_ranks(tmp, base):
+    whole = train(f"{tmp}/whole", *base, "--steps", 12)
+    must("ballast-train", *base, "--steps", 6, "--schedule-steps", 12, "--ranks", 4, "--policy", "smartmoe:2", "--warmup", 1,
+         "--checkpoint", f"{tmp}/four")
+    for ranks in (1, 2, 3):
+        rest = train(f"{tmp}/rest{ranks}", *base, "--steps", 12, "--ranks", ranks, "--resume", f"{tmp}/four", "--policy", "static")
+        check(len(rest) == 6 and relative(rest, whole[6:]) < 1e-4, f"resumed on {ranks} ranks: {rest} against {whole[6:]}")
+
+
+def interrupted(tmp, base, number):
+    ck, log = f"{tmp}/int", f"{tmp}/int.log"
+    shutil.rmtree(ck, ignore_errors=True)
+    command = ["--ranks", "2", "--steps", "100000", "--policy", "ballast", "--log", log, "--record-trace", f"{tmp}/int.blt",
+               "--checkpoint", ck]
+    process = subprocess.Popen([str(BUILD / "ballast-train"), *map(str, base), *command], stderr=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True)
+    for _ in range(600):
+        time.sleep(0.05)
+        if os.path.exists(log) and open(log, "rb").read().count(b"\n") > 5:
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    check(process.returncode == 130, f"signal {number}: exit {process.returncode}, {err}")
+    check("stopped on request after step" in err, f"signal {number}: {err!r}")
+    steps = read_log(log)[1]
+    last = json.load(open(f"{ck}/manifest.json", encoding="utf-8"))["step"]
+    check(steps and steps[-1]["step"] == last, f"signal {number}: the log ends at {steps[-1]['step']}, the checkpoint at {last}")
+    info = must("ballast-trace", "info", f"{tmp}/int.blt")
+    check(str(last) in info, f"signal {number}: the trace lacks step {last}: {info}")
+    check(not [n for n in os.listdir(tmp) if ".tmp." in n], f"signal {number}: leaves {os.listdir(tmp)}")
+    more = train(log, *base, "--ranks", 2, "--steps", last + 2, "--resume", ck)
+    check(len(more) == last + 2, f"signal {number}: {len(more)} steps in the log after going on")
+
+
+def damaged(tmp, base):
+    must("ballast-train", *base, "--steps", 2, "--ranks", 2, "--checkpoint", f"{tmp}/good")
+    def refused(name, part, change):
+        shutil.rmtree(f"{tmp}/bad", ignore_errors=True)
+        shutil.copytree(f"{tmp}/good", f"{tmp}/bad")
+        change(f"{tmp}/bad")
+        code, _, err = run("ballast-train", *base, "--steps", 4, "--ranks", 2, "--resume", f"{tmp}/bad", "--log", f"{tmp}/bad.log")
+        check(code == 1 and part in err and err.count("\n") == 1, f"{name}: exit {code}, {err!r}")
+        check(not os.path.exists(f"{tmp}/bad.log"), f"{name}: leaves a log")
+
+    def flip(path, at):
+        with open(path, "r+b") as file:
+            file.seek(at, os.SEEK_SET if at >= 0 else os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 0x10]))
+
+    def rewrite(path, old, new):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text.replace(old, new))
+
+    refused("no folder", "manifest.json", shutil.rmtree)
+    refused("no manifest", "manifest.json", lambda d: os.remove(f"{d}/manifest.json"))
+    refused("a flipped number", "damaged", lambda d: flip(f"{d}/rank-1.safetensors", -1000))
+    refused("a flipped header", "damaged", lambda d: flip(f"{d}/rank-0.safetensors", 50))
+    refused("a file cut short", "damaged", lambda d: os.truncate(f"{d}/rank-0.safetensors", 1000))
+    refused("a lost file", "rank-1.safetensors", lambda d: os.remove(f"{d}/rank-1.safetensors"))
+    refused("a flipped policy", "damaged", lambda d: flip(f"{d}/policy.bin", 20))
+    refused("a way out of the folder", "plain file name", lambda d: rewrite(f"{d}/manifest.json", "policy.bin", "../good/policy.bin"))
+    refused("an unknown key", "manifest.json", lambda d: rewrite(f"{d}/manifest.json", '"seed"', '"sead"'))
+    other = write_model(f"{tmp}/other.json", moe__width=64)
+    code, _, err = run("ballast-train", "--model", other, *base[2:], "--steps", 4, "--ranks", 2, "--resume", f"{tmp}/good")
+    check(code == 1 and "expected shape" in err, f"another model: exit {code}, {err!r}")
+    os.makedirs(f"{tmp}/notes")
+    open(f"{tmp}/notes/mine.txt", "w", encoding="ascii").close()
+    code, _, err = run("ballast-train", *base, "--steps", 1, "--checkpoint", f"{tmp}/notes")
+    check(code == 1 and "not a checkpoint" in err and os.listdir(f"{tmp}/notes") == ["mine.txt"], f"a folder of others: {err!r}")
+
+
+with folder() as tmp:
+    base = ["--model", write_model(f"{tmp}/tiny.json"), "--data", text_file(tmp), "--batch", 24]
+    for policy in (["static"], ["smartmoe:3"], ["eplb:2"], ["ballast", "--late-repair", 1.02], ["ballast", "--homes", "free"]):
+        resumed_like_whole(tmp, base, policy)
+    other_ranks(tmp, base)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        interrupted(tmp, base, number)
+    damaged(tmp, base)
+sys.exit(check.end())
