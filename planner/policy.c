@@ -31,7 +31,6 @@ static bl_status create_layer(bl_policy *p, const bl_policy_shape *shape, int32_
   BL_TRY(bl_new(&layer->taken, (size_t)p->max_copies, sizeof *layer->taken, "a policy"));
   BL_TRY(bl_new(&layer->counts, (size_t)p->experts, sizeof *layer->counts, "a policy"));
   for (int32_t i = 0; i < 3; ++i) layer->recent[i] = 1;
-  layer->last_move = INT64_MIN;
   return BL_OK;
 }
 

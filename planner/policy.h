@@ -36,6 +36,7 @@ typedef struct bl_policy_options {
   double late_repair; /* imbalance above which hosts are chosen again; 0 = never */
   const char *homes;  /* "fixed" | "free" | "cost" (ballast alone); default fixed */
   const char *ties;   /* "stable" | "numpy" (smartmoe alone); default stable */
+  double copy_price; /* `homes` "cost": what one copy costs, as a fraction of the layer's balanced time; default 0.01 */
 } bl_policy_options;
 
 void bl_policy_options_init(bl_policy_options *options);

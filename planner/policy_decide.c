@@ -4,6 +4,7 @@
 #include "planner/baselines/fastermoe.h"
 #include "planner/baselines/smartmoe.h"
 #include "planner/place/homes.h"
+#include "planner/place/rehome.h"
 #include "planner/policy_state.h"
 #include <string.h>
 
@@ -118,6 +119,7 @@ static void search_copies(bl_policy *p, int32_t l, bl_hosts *hosts) {
   const double *scenarios = scenarios_of(p, l, &n);
   bl_copies_options options;
   bl_copies_options_init(&options);
+  if (p->config.homes == BL_HOMES_COST) options.copy_price = p->config.copy_price;
   bl_copies_search(p->copies, hosts, scenarios, n, p->speed, &options);
 }
 
@@ -189,10 +191,40 @@ static void freeze_shares(bl_policy *p, int32_t l) {
   }
 }
 
+/* Homes are looked at when the last steps were unbalanced though copies were chosen for them, and now and then in case
+ * an exchange makes copies unnecessary. Counted in records, so that replay and run look alike. */
+static bool time_to_look(const bl_policy *p, const bl_policy_layer *layer) {
+  static const double UNBALANCED = 1.02;
+  enum { LOOK_EVERY = 10, REST = 3 };
+  const double recent = (layer->recent[0] + layer->recent[1] + layer->recent[2]) / 3;
+  const int64_t since = p->history.known - layer->last_look;
+  if (p->config.copy_price > 0 && since >= LOOK_EVERY) return true;
+  return since >= REST && recent > UNBALANCED;
+}
+
+static bl_status decide_cost(bl_policy *p, int32_t l) {
+  bl_policy_layer *layer = &p->layer[l];
+  if (!time_to_look(p, layer)) {
+    if (p->max_copies > 0) search_copies(p, l, &layer->hosts);
+    return BL_OK;
+  }
+  int32_t n, exchanged;
+  const double *scenarios = scenarios_of(p, l, &n);
+  bl_rehome_options options;
+  bl_rehome_options_init(&options);
+  options.copies.copy_price = p->config.copy_price;
+  layer->last_look = p->history.known;
+  BL_TRY(bl_rehome(p->copies, p->shares, &layer->hosts, p->spare, scenarios, n, p->speed, &options, &exchanged));
+  if (p->max_copies > 0) search_copies(p, l, &layer->hosts);
+  return BL_OK;
+}
+
 static bl_status decide_ballast(bl_policy *p, int32_t l) {
   bl_hosts *hosts = &p->layer[l].hosts;
   if (p->config.homes == BL_HOMES_FREE) {
     BL_TRY(decide_free(p, l));
+  } else if (p->config.homes == BL_HOMES_COST) {
+    BL_TRY(decide_cost(p, l));
   } else if (p->max_copies > 0) {
     search_copies(p, l, hosts);
   }

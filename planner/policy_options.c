@@ -5,7 +5,8 @@
 enum { MAX_LAG = 4096 };
 
 void bl_policy_options_init(bl_policy_options *options) {
-  *options = (bl_policy_options){.policy = "ballast", .lag = 1, .shares = "fresh", .homes = "fixed", .ties = "stable"};
+  *options = (bl_policy_options){
+      .policy = "ballast", .lag = 1, .shares = "fresh", .homes = "fixed", .ties = "stable", .copy_price = 0.01};
 }
 
 void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION_ROWS]) {
@@ -40,6 +41,14 @@ void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION
        .target = &o->homes,
        .help = "homes under ballast: never moved, chosen freely each step, or moved where it saves more than it costs",
        .choices = "fixed|free|cost"},
+      {.name = "copy-price",
+       .type = BL_OPTION_NUMBER,
+       .target = &o->copy_price,
+       .metavar = "X",
+       .help = "under --homes cost, what a copy costs as a fraction of the layer's balanced time: copies and homes are "
+               "chosen to be worth it",
+       .min = 0,
+       .max = 1},
       {.name = "ties",
        .type = BL_OPTION_CHOICE,
        .target = &o->ties,
@@ -100,12 +109,14 @@ static bl_status read_modes(const bl_policy_options *o, bl_policy_config *out) {
 }
 
 bl_status bl_policy_config_read(const bl_policy_options *o, bl_policy_config *out) {
-  *out = (bl_policy_config){.late_repair = o->late_repair};
+  *out = (bl_policy_config){.late_repair = o->late_repair, .copy_price = o->copy_price};
   BL_TRY(read_policy(o->policy, out));
   BL_TRY(read_modes(o, out));
   if (o->lag < 0 || o->lag > MAX_LAG)
     return bl_fail(BL_EUSAGE, "--lag %lld: expected 0 to %d recorded steps", (long long)o->lag, MAX_LAG);
   out->lag = (int32_t)o->lag;
+  if (!(o->copy_price >= 0 && o->copy_price <= 1))
+    return bl_fail(BL_EUSAGE, "--copy-price %g: expected a fraction from 0 to 1", o->copy_price);
   if (o->late_repair != 0 && !(o->late_repair >= 1))
     return bl_fail(BL_EUSAGE, "--late-repair %g: expected an imbalance of 1 or more, or 0 for never", o->late_repair);
   if (out->kind != BL_POLICY_BALLAST) {

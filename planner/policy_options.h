@@ -7,9 +7,11 @@
 #include "planner/baselines/smartmoe.h"
 #include "planner/policy.h"
 
-enum { BL_POLICY_OPTION_ROWS = 7 };
+enum { BL_POLICY_OPTION_ROWS = 8 };
 
-/*! bl_policy_option_rows() : writes the rows (a heading and --policy, --lag, --shares, --late-repair, --homes, --ties)
+/*! bl_policy_option_rows() : writes the rows (a heading and --policy, --lag, --shares, --late-repair, --homes,
+ * --copy-price,
+ *  --ties)
  *  for a command's option table; parsing fills `options`, which must outlive it. Call bl_policy_options_init() first.
  */
 void bl_policy_option_rows(bl_policy_options *options, bl_option rows[BL_POLICY_OPTION_ROWS]);
@@ -23,6 +25,7 @@ typedef struct bl_policy_config {
   double late_repair;
   bl_homes_mode homes;
   bl_smartmoe_ties ties;
+  double copy_price;
 } bl_policy_config;
 
 /*! bl_policy_config_read() : BL_EUSAGE for a policy or value that does not exist and for contradictions. */

@@ -17,6 +17,7 @@ static uint64_t setting_of(const bl_policy *p) {
   const bl_policy_config *c = &p->config;
   uint64_t h = bl_hash_u64((uint64_t)c->kind, (uint64_t)c->every, (uint64_t)c->lag, (uint64_t)c->stale);
   h = bl_hash_u64(h, (uint64_t)c->homes, (uint64_t)c->ties, bl_hash_bytes(&c->late_repair, sizeof c->late_repair, 1));
+  h = bl_hash_bytes(&c->copy_price, sizeof c->copy_price, h);
   h = bl_hash_u64(h, (uint64_t)p->layers, (uint64_t)p->experts, (uint64_t)p->ranks);
   h = bl_hash_bytes(p->slots, (uint64_t)p->ranks * sizeof *p->slots, h);
   return p->speed ? bl_hash_bytes(p->speed, (uint64_t)p->ranks * sizeof *p->speed, h) : h;
@@ -52,7 +53,7 @@ static void visit_all(bl_policy *p, cursor *c) {
     VISIT(c, layer->hosts.copy_expert, p->max_copies);
     VISIT(c, layer->fraction, p->max_copies);
     VISIT(c, layer->recent, 3);
-    VISIT(c, &layer->last_move, 1);
+    VISIT(c, &layer->last_look, 1);
   }
 }
 

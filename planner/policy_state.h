@@ -50,7 +50,7 @@ typedef struct bl_policy_layer {
   double recent[3];  /* the same of the last steps, for the trigger */
   double sum;        /* of imbalances over the micro-batches */
   int32_t n;         /* micro-batches */
-  int64_t last_move; /* iteration of the last look for better homes */
+  int64_t last_look; /* records known when better homes were last looked for */
   bl_policy_layer_report report;
 } bl_policy_layer;
 

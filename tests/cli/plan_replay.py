@@ -186,6 +186,13 @@ def public_trace(tmp):
         recompute(f"public repaired {ranks}", result, rows, steps, loads, ranks, [32 // ranks + 1] * ranks, every=500)
         check(result["imbalance_mean"] <= repaired and result["imbalance_worst"] <= 1.021
               and result["late_percent"] <= late, f"public repaired {ranks}: {result}")
+    cost = ["--trace", path, "--steps", "121:2491", "--homes", "cost", "--copy-price"]
+    result, rows = replay(*cost, 0, "--ranks", 4, dump=dump)
+    recompute("public cost 4", result, rows, steps, loads, 4, [9] * 4, every=500)
+    check(result["imbalance_mean"] <= 1.0015 and result["moves_per_layer_per_1000"] <= 2, f"public cost 4: {result}")
+    result = replay(*cost, 0.04, "--ranks", 8)
+    check(result["imbalance_mean"] <= 1.05 and result["copies"] <= 4.5 and result["moves_per_layer_per_1000"] <= 40,
+          f"public cost 8: {result}")
     one = ["--trace", path, "--ranks", 8, "--lag", 0, "--layers", 6, "--source-rank", 0, "--micro-batch", 0]
     result, rows = replay(*one, "--policy", "smartmoe:10", "--ties", "numpy", dump=dump)
     check(result["changes"] == 77, f"the artifact's figure 13: {result['changes']} changes, expected 77")
