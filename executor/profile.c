@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MAX_SAMPLES = 101, SGEMM = 1024, TRIAD = 1 << 23, ARENA_FLOATS = 48 << 20, PATTERN = 1 << 20 };
 static const double least_sample_us = 100; /* shorter calls are repeated within a sample */
@@ -50,12 +51,20 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static bl_status timed(bl_bench *b, const bl_work *work, int64_t amount, int32_t repeat, double *us) {
+static double clock_us(clockid_t clock) {
+  struct timespec t;
+  clock_gettime(clock, &t);
+  return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
+}
+
+static bl_status timed(rank *r, const bl_work *work, int64_t amount, int32_t repeat, double *us) {
+  bl_bench *b = &r->bench;
+  const clockid_t clock = r->options->cpu_clock && !work->together ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
   BL_TRY(bl_comm_barrier(b->comm));
-  const int64_t start = bl_now_us();
+  const double start = clock_us(clock);
   for (int32_t i = 0; i < repeat; i++) BL_TRY(work->call(b, amount));
   BL_TRY(b->be->stream_sync(b->s));
-  *us = (double)(bl_now_us() - start) / repeat;
+  *us = (clock_us(clock) - start) / repeat;
   return BL_OK;
 }
 
@@ -72,11 +81,11 @@ static bl_status mean_over_ranks(bl_bench *b, double *value) {
 static bl_status measure_point(rank *r, const bl_work *work, int64_t amount, double *us) {
   double samples[MAX_SAMPLES], first;
   const int32_t n = r->options->samples < MAX_SAMPLES ? r->options->samples : MAX_SAMPLES;
-  BL_TRY(timed(&r->bench, work, amount, 1, &first));
-  BL_TRY(timed(&r->bench, work, amount, 1, &first));
+  BL_TRY(timed(r, work, amount, 1, &first));
+  BL_TRY(timed(r, work, amount, 1, &first));
   BL_TRY(mean_over_ranks(&r->bench, &first));
   const int32_t repeat = first < least_sample_us ? (int32_t)(least_sample_us / (first + 1)) + 1 : 1;
-  for (int32_t i = 0; i < n; i++) BL_TRY(timed(&r->bench, work, amount, repeat, &samples[i]));
+  for (int32_t i = 0; i < n; i++) BL_TRY(timed(r, work, amount, repeat, &samples[i]));
   qsort(samples, (size_t)n, sizeof *samples, compare);
   *us = samples[n / 2] / work->per_call;
   return mean_over_ranks(&r->bench, us);

@@ -13,6 +13,7 @@ typedef struct bl_profile_options {
   const bl_model *model;
   int32_t ranks;
   int32_t samples; /* timed calls a point; their median counts */
+  bool cpu_clock;  /* work of one rank by its thread's processor time instead of the wall clock */
 } bl_profile_options;
 
 /*! bl_profile_measure() : measures on the CPU backend and the threads transport with one thread a rank. Each point is
@@ -47,6 +48,7 @@ typedef struct bl_work {
   bl_curve_kind curve;
   bl_status (*call)(bl_bench *b, int64_t amount);
   int64_t amounts[BL_CURVE_MAX_POINTS + 1];
+  bool together;   /* all ranks take part in one call: always by the wall clock */
   double per_call; /* the call does its work so many times: EXPERT_* once an expert */
 } bl_work;
 

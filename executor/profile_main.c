@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 typedef struct arguments {
-  const char *backend, *model, *output;
+  const char *backend, *clock, *model, *output;
   int64_t ranks, samples;
 } arguments;
 
@@ -36,14 +36,15 @@ static bl_status run(void *context) {
   bl_profile profile;
   bl_model_default(&model);
   if (a->model) BL_TRY(bl_model_load(a->model, &model));
-  const bl_profile_options options = {.model = &model, .ranks = (int32_t)a->ranks, .samples = (int32_t)a->samples};
+  const bl_profile_options options = {
+      .model = &model, .ranks = (int32_t)a->ranks, .samples = (int32_t)a->samples, .cpu_clock = a->clock[0] == 'c'};
   BL_TRY(bl_profile_measure(&options, &profile));
   BL_TRY(bl_profile_save(a->output, &profile));
   return print_table(&profile);
 }
 
 int main(int argc, char **argv) {
-  arguments a = {.backend = "cpu", .ranks = 1, .samples = 11};
+  arguments a = {.backend = "cpu", .clock = "wall", .ranks = 1, .samples = 11};
   const bl_option options[] = {
       {.name = "backend",
        .type = BL_OPTION_CHOICE,
@@ -70,6 +71,12 @@ int main(int argc, char **argv) {
        .help = "timed calls a point, of which the median counts",
        .min = 1,
        .max = 101},
+      {.name = "clock",
+       .type = BL_OPTION_CHOICE,
+       .target = &a.clock,
+       .metavar = "NAME",
+       .help = "cpu: a rank's own work by its thread's processor time, where other programs disturb the wall clock",
+       .choices = "wall|cpu"},
       {.name = "output|o",
        .type = BL_OPTION_STRING,
        .target = &a.output,

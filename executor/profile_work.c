@@ -454,7 +454,10 @@ int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
     if (!list[i].wanted) continue;
     const bool by_expert = list[i].factors == rows;
-    works[n] = (bl_work){.curve = list[i].curve, .call = list[i].call, .per_call = by_expert ? b->n_groups : 1};
+    works[n] = (bl_work){.curve = list[i].curve,
+                         .call = list[i].call,
+                         .together = list[i].curve >= BL_CURVE_GATHER_HOST,
+                         .per_call = by_expert ? b->n_groups : 1};
     fill(works[n++].amounts, list[i].factors, list[i].unit);
   }
   return n;
