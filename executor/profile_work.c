@@ -2,6 +2,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "executor/profile.h"
+#include "executor/route.h"
 #include "planner/policy.h"
 #include <string.h>
 
@@ -246,29 +247,30 @@ static bl_status optimizer(bl_bench *b, int64_t n) {
 /* -- decisions
  * ---------------------------------------------------------------------------------------------------------- */
 
-/* A policy with copies, and the arrays of a quota. */
+/* A policy with copies on the counts of b->choice, and the routes that follow. */
 typedef struct decisions {
   bl_policy *policy;
+  bl_route route;
   int64_t iteration;
   double *loads;
-  uint32_t *counts, *quota;
-  int32_t *first, *host_rank, *dest_row;
+  uint32_t *counts;
 } decisions;
 
-static bl_status decisions_create(bl_bench *b) {
+static int64_t routed_tokens(const bl_bench *b) { return (int64_t)MAX_SEQUENCES / 2 * b->model->sequence; }
+
+static bl_status decisions_create(bl_bench *b, const int32_t *choice) {
   decisions *d = NULL;
   int32_t *slots = NULL;
   bl_policy_options options;
   const int32_t E = b->model->experts, R = b->comm->size, layers = bl_model_moe_layers(b->model);
-  const size_t entries = (size_t)E + 2 * (size_t)R;
   BL_TRY(bl_new(&d, 1, sizeof *d, "a profile"));
   b->decisions = d;
   BL_TRY(bl_new(&d->loads, (size_t)E, sizeof *d->loads, "a profile"));
   BL_TRY(bl_new(&d->counts, (size_t)R * (size_t)E, sizeof *d->counts, "a profile"));
-  BL_TRY(bl_new(&d->quota, (size_t)R * entries, sizeof *d->quota, "a profile"));
-  BL_TRY(bl_new(&d->first, (size_t)E + 1, sizeof *d->first, "a profile"));
-  BL_TRY(bl_new(&d->host_rank, entries, sizeof *d->host_rank, "a profile"));
-  BL_TRY(bl_new(&d->dest_row, entries, sizeof *d->dest_row, "a profile"));
+  BL_TRY(bl_route_create(R, E, b->comm->rank, &d->route));
+  for (int64_t i = 0; i < routed_tokens(b) * b->model->top_k; i++)
+    for (int32_t r = 0; r < R; r++) d->counts[r * E + choice[i]]++;
+  for (int32_t e = 0; e < E; e++) d->loads[e] = (double)d->counts[e] * R;
   BL_TRY(bl_new(&slots, (size_t)R, sizeof *slots, "a profile"));
   for (int32_t r = 0; r < R; r++) slots[r] = (E + R - 1) / R + 1;
   bl_policy_options_init(&options);
@@ -276,16 +278,7 @@ static bl_status decisions_create(bl_bench *b) {
   const bl_policy_shape shape = {.layers = layers, .experts = E, .ranks = R, .slots = slots};
   const bl_status status = bl_policy_create(&options, &shape, &d->policy);
   free(slots);
-  if (status != BL_OK) return status;
-  /* Skewed counts: an expert takes half of what the one before took. */
-  uint32_t left = (uint32_t)(b->model->sequence * b->model->top_k);
-  for (int32_t e = 0; e < E; e++) {
-    const uint32_t n = e < E - 1 ? left / 2 : left;
-    for (int32_t r = 0; r < R; r++) d->counts[r * E + e] = n;
-    d->loads[e] = (double)n * R;
-    left -= n;
-  }
-  return bl_policy_begin_step(d->policy, d->iteration++);
+  return status == BL_OK ? bl_policy_begin_step(d->policy, d->iteration++) : status;
 }
 
 /* A decision of the policy for all layers, on counts that it has been given. */
@@ -305,13 +298,13 @@ static bl_status choose_hosts(bl_bench *b, int64_t layers) {
 static bl_status solve_shares(bl_bench *b, int64_t calls) {
   decisions *d = b->decisions;
   const sizes z = sizes_of(b);
+  const int64_t n = routed_tokens(b) * z.K;
   bl_policy_outcome outcome;
   (void)calls;
   BL_TRY(bl_policy_micro_batch(d->policy, 0, d->loads, NULL, &outcome));
-  BL_TRY(bl_quota_build(bl_policy_hosts(d->policy, 0), outcome.shares, d->counts, b->comm->size, 0, d->first,
-                        d->host_rank, d->quota));
-  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, z.seq * z.K), b->choice, (int64_t)z.seq * z.K, z.E, d->first,
-                        d->quota, d->dest_row);
+  BL_TRY(bl_route_build(&d->route, bl_policy_hosts(d->policy, 0), outcome.shares, d->counts));
+  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, n), b->choice, n, z.E, d->route.first,
+                        d->route.quota + (int64_t)b->comm->rank * d->route.entries, d->route.dest_row);
   return BL_OK;
 }
 
@@ -319,12 +312,9 @@ void bl_bench_release(bl_bench *b) {
   decisions *d = b->decisions;
   if (!d) return;
   bl_policy_free(d->policy);
+  bl_route_free(&d->route);
   free(d->loads);
   free(d->counts);
-  free(d->quota);
-  free(d->first);
-  free(d->host_rank);
-  free(d->dest_row);
   free(d);
 }
 
@@ -393,14 +383,17 @@ bl_status bl_bench_prepare(bl_bench *b) {
   for (int64_t i = 0; i < n; i++) host[i] = (int32_t)bl_rng_below(&rng, (uint64_t)z.V);
   b->be->to_device(b->s, b->ids, host, (size_t)n * sizeof *host);
   bl_status status = b->be->stream_sync(b->s);
-  for (int64_t i = 0; i < n; i++) host[i] = (int32_t)((i / z.K + i % z.K) % z.E); /* a token's experts are distinct */
+  /* Skewed choices: the first of a token is expert e with probability 1/2, 1/4, ..., the others follow it. */
+  for (int64_t i = 0; i < n; i++)
+    host[i] = i % z.K ? (host[i - 1] + 1) % z.E : (int32_t)(__builtin_ctzll(bl_rng_u64(&rng) | 1ULL << 63) % z.E);
   b->be->to_device(b->s, b->choice, host, (size_t)n * sizeof *host);
   BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
+  if (status == BL_OK) status = decisions_create(b, host);
   for (int64_t i = 0; i < n; i++) host[i] = (int32_t)i;
   b->be->to_device(b->s, b->row, host, (size_t)n * sizeof *host);
   BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
   free(host);
-  return status == BL_OK ? decisions_create(b) : status;
+  return status;
 }
 
 static void fill(int64_t *amounts, const int64_t *factors, int64_t unit) {
