@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""ballast-profile and ballast-plan simulate end to end: files, timelines, predictions against a real run, bad input."""
+import json
+import os
+import resource
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from train_support.tools import Check, folder, must, read_log, run, write_model, write_text  # noqa: E402
+
+check = Check()
+WORK = "attention_fwd attention_bwd gate_fwd gate_bwd scatter gather head expert_fwd expert_dx expert_dw".split()
+
+
+def refused(code, part, program, *arguments):
+    found, out, err = run(program, *arguments, timeout=60)
+    check(found == code and part in err and err.startswith(program + ": ") and err.count("\n") == 1 and out == "",
+          f"{program} {' '.join(map(str, arguments))}: exit {found}, expected {code} with \"{part}\": {err!r} {out[:80]!r}")
+
+
+def load(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def simulate(*arguments):
+    return json.loads(must("ballast-plan", "simulate", *arguments, "--json"))
+
+
+def profile_file(tmp, model):
+    path = os.path.join(tmp, "profile.json")
+    table = must("ballast-profile", "--ranks", 2, "--model", model, "--samples", 5, "--clock", "cpu", "-o", path)
+    profile = load(path)
+    check("held-out error" in table and "GFLOP/s" in table, "the table says how far off the curves are")
+    check(profile["ranks"] == 2 and profile["backend"] == "cpu" and not profile["overlap"], "what was measured with what")
+    for name in WORK + ["exchange", "transfer", "accumulate", "all_reduce", "optimizer"]:
+        curve = profile["curves"][name]
+        x, us = curve["amounts"], curve["times_us"]
+        check(len(x) == len(us) >= 4 and x == sorted(x) and min(us) > 0, f"{name}: {curve}")
+        check(us[-1] > us[0], f"{name} grows: {us}")
+    check("ffn_fwd" not in profile["curves"], "a model without dense layers has no curve of them")
+    return path
+
+
+def real_run(tmp, model, data, *arguments):
+    log, trace = os.path.join(tmp, "run.jsonl"), os.path.join(tmp, "run.blt")
+
+    def used():
+        times = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return times.ru_utime + times.ru_stime
+
+    start = used()
+    must("ballast-train", "--model", model, "--data", data, "--steps", 4, *arguments)
+    middle = used()
+    must("ballast-train", "--model", model, "--data", data, "--steps", 24, *arguments, "--log", log, "--record-trace", trace)
+    return log, trace, ((used() - middle) - (middle - start)) * 1e6 / 20
+
+
+def against_a_run(tmp, profile, model, data):
+    """Predicted work of a rank against its processor time in a real run, whatever else the machine does."""
+    for policy in ("static", "ballast"):
+        shape = ("--ranks", 2, "--batch", 8, "--micro-batches", 2, "--policy", policy)
+        log, trace, cpu_us = real_run(tmp, model, data, *shape)
+        s = simulate(*shape, "--model", model, "--profile", profile, "--trace", trace, "--log", log, "--steps", "5:24")
+        ratio = s["compute_us"] / (cpu_us / 2)
+        print(f"{policy}: a rank computes {s['compute_us']:.0f} us a step on paper, {cpu_us / 2:.0f} us in the run ({ratio:.2f})")
+        check(0.5 < ratio < 1.5, f"{policy}: predicted {s['compute_us']}, measured {cpu_us / 2}")
+        check(s["steps"] == 20 and len(s["iterations"]) == 20, "one row a step")
+        check(all(r["measured_us"] > 0 for r in s["iterations"]), "each with its measurement")
+        measured = {name for row in read_log(log)[1] for name, us in row["phases"].items() if us > 0}
+        check(set(s["phases"]) <= measured | {"choose_hosts", "solve_shares", "copy_fill", "copy_reduce"},
+              f"phases are those of the run log: {set(s['phases']) - measured}")
+        check(("copy_fill" in s["phases"]) == (policy == "ballast"), f"{policy}: copies cost fills")
+        check(s["step_us_mean"] >= s["compute_us"] and s["exposed_us"] >= s["wait_us"] >= 0, "parts fit into the whole")
+    refused(1, "has no step", "ballast-plan", "simulate", *shape, "--model", model, "--profile", profile, "--trace", trace,
+            "--log", os.devnull)
+    return trace
+
+
+def timeline(tmp, profile, model):
+    """Slices of a track follow one another, a process a rank, and end when the step ends."""
+    path = os.path.join(tmp, "timeline.json")
+    s = simulate("--ranks", 2, "--policy", "static", "--model", model, "--profile", profile, "--perfetto", path)
+    slices = [e for e in load(path)["traceEvents"] if e["ph"] == "X"]
+    check({e["pid"] for e in slices} == {0, 1}, "a process a rank")
+    end = max(e["ts"] + e["dur"] for e in slices)
+    check(abs(end - s["step_us_mean"]) <= 1e-3 + 1e-6 * end, f"{end} is the step of {s['step_us_mean']}")
+    for rank in (0, 1):
+        row = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices if e["pid"] == rank)
+        check(all(a[1] <= b[0] + 0.01 for a, b in zip(row, row[1:])), f"rank {rank} does one thing at a time")
+
+
+def plans(tmp, profile, model):
+    """A placement with copies balances a skewed trace, which shows in the prediction."""
+    trace, plan = os.path.join(tmp, "skewed.blt"), os.path.join(tmp, "plan.json")
+    must("ballast-trace", "gen", "--layers", 2, "--experts", 4, "--ranks", 2, "--micro-batches", 1, "--steps", 1, "--tokens",
+         4096, "--top-share", 0.49, "-o", trace)
+    must("ballast-plan", "place", "--trace", trace, "--ranks", 2, "--slots", 3, "-o", plan)
+    common = ("--model", model, "--profile", profile, "--trace", trace, "--batch", 32)
+    placed, static = simulate("--plan", plan, *common), simulate("--ranks", 2, "--policy", "static", *common)
+    check(placed["wait_us"] < 0.2 * static["wait_us"], f"waiting {placed['wait_us']} against {static['wait_us']}")
+    even = ("--model", model, "--profile", profile)
+    with_copies, without = simulate("--plan", plan, *even), simulate("--ranks", 2, "--policy", "static", *even)
+    check(with_copies["memory_bytes"] > without["memory_bytes"], "copies take memory")
+    check(with_copies["step_us_mean"] > without["step_us_mean"], "copies that nobody needs cost fills")
+    refused(2, "--ranks 3", "ballast-plan", "simulate", "--plan", plan, "--ranks", 3, *common)
+
+
+def bad_input(tmp, profile, model, trace):
+    simulate_with = ("ballast-plan", "simulate", "--ranks", 2, "--policy", "static")
+    refused(2, "--profile", *simulate_with)
+    refused(2, "--ranks", "ballast-plan", "simulate", "--profile", profile)
+    refused(1, "nothing.json", *simulate_with, "--profile", os.path.join(tmp, "nothing.json"))
+    refused(1, "hidden", *simulate_with, "--profile", profile)
+    refused(2, "--batch 7", *simulate_with, "--profile", profile, "--model", model, "--batch", 7)
+    refused(2, "--log needs --trace", *simulate_with, "--profile", profile, "--model", model, "--log", profile)
+    refused(1, "in the chosen range", *simulate_with, "--profile", profile, "--model", model, "--trace", trace, "--steps", "900:")
+    other = os.path.join(tmp, "other.blt")
+    must("ballast-trace", "gen", "--layers", 2, "--experts", 6, "--ranks", 2, "--steps", 1, "-o", other)
+    refused(1, "6 experts", *simulate_with, "--profile", profile, "--model", model, "--trace", other)
+    for name, change in (("cut", lambda text: text[:len(text) // 2]), ("key", lambda text: text.replace('"ranks"', '"rank"')),
+                         ("order", lambda text: text.replace('"amounts": [', '"amounts": [1e9, ', 1)),
+                         ("negative", lambda text: text.replace('"times_us": [', '"times_us": [-', 1))):
+        path = os.path.join(tmp, f"{name}.json")
+        with open(profile, encoding="utf-8") as source, open(path, "w", encoding="utf-8") as target:
+            target.write(change(source.read()))
+        refused(1, f"{name}.json", *simulate_with, "--profile", path, "--model", model)
+    missing = load(profile)
+    del missing["curves"]["head"]
+    path = os.path.join(tmp, "missing.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(missing, file)
+    refused(1, "no curve head", *simulate_with, "--profile", path, "--model", model)
+    refused(2, "--ranks", "ballast-profile", "--ranks", 0, "-o", path)
+    refused(2, "--output", "ballast-profile")
+    refused(1, "nothing.json", "ballast-profile", "--model", os.path.join(tmp, "nothing.json"), "-o", path)
+
+
+def main():
+    with folder() as tmp:
+        model = write_model(os.path.join(tmp, "model.json"), hidden=128, sequence=64, attention__heads=4, attention__head_width=32,
+                            moe__experts=4, moe__width=256)
+        data = write_text(os.path.join(tmp, "words.txt"))
+        profile = profile_file(tmp, model)
+        trace = against_a_run(tmp, profile, model, data)
+        timeline(tmp, profile, model)
+        plans(tmp, profile, model)
+        bad_input(tmp, profile, model, trace)
+    return check.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
