@@ -13,9 +13,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Effort in units that cost about the same whatever the size, so that results do not depend on the machine's speed:
- * divided by experts times ranks. The long search takes up to about a second where the short one has left a gap. */
-static const double SHORT_SEARCH = 1e7, LONG_SEARCH = 2e8;
+/* How long to search, without reading a clock: tries are the effort divided by experts times ranks (what one costs),
+ * and no more than `thoroughness` times experts times ranks (what there is to try). The long search follows where the
+ * short one leaves a gap; it takes a part of the seconds given. */
+typedef struct effort {
+  double work, thoroughness;
+} effort;
+
+static const effort SHORT = {.work = 1e7, .thoroughness = 40};
+static const effort LONG_FOR_A_SECOND = {.work = 4e7, .thoroughness = 400};
+static const double LONG_SECONDS = 5;
+
 static const int64_t DEFAULT_MEMORY_BYTES = (int64_t)1 << 30;
 static const double LP_SECONDS = 2, KILL_GRACE_SECONDS = 0.25, CHILD_MARGIN_SECONDS = 0.05;
 
@@ -129,17 +137,24 @@ static bl_status offer_incumbent(proof *p) {
   return status;
 }
 
-static int64_t budget(const proof *p, double effort) {
-  return 1000 + (int64_t)(effort / ((double)p->problem.experts * p->problem.ranks));
+static int64_t tries(const proof *p, effort how) {
+  const double size = (double)p->problem.experts * p->problem.ranks;
+  return 1000 + (int64_t)fmin(how.work / size, how.thoroughness * size);
+}
+
+static effort long_effort(const proof *p) {
+  effort how = LONG_FOR_A_SECOND;
+  how.work *= fmin(p->given->seconds, LONG_SECONDS);
+  return how;
 }
 
 /* Copies for given homes, fewer than known so far. */
-static bl_status search(proof *p, const int32_t *group, double effort) {
+static bl_status search(proof *p, const int32_t *group, effort how) {
   const bl_prove_result *known = p->result;
   const bl_copy_search_options options = {.bound = known->bound,
                                           .below = known->copies < 0 ? INT32_MAX : known->copies,
                                           .group = group,
-                                          .budget = budget(p, effort)};
+                                          .budget = tries(p, how)};
   bl_hosts hosts = {.experts = 0};
   bool found = false, accepted;
   bl_status status = bl_copy_search(&p->problem, &options, &hosts, &found);
@@ -157,18 +172,18 @@ static bl_status with_given_homes(proof *p) {
   bl_status status = bl_rank_groups_solve(&p->problem, &result->bound, &infeasible, group);
   if (status == BL_OK && infeasible) result->status = BL_PROVE_INFEASIBLE;
   if (status == BL_OK && !infeasible) status = offer_incumbent(p);
-  if (status == BL_OK && !infeasible) status = search(p, group, SHORT_SEARCH);
-  if (status == BL_OK && !infeasible && result->copies > result->bound) status = search(p, group, LONG_SEARCH);
+  if (status == BL_OK && !infeasible) status = search(p, group, SHORT);
+  if (status == BL_OK && !infeasible && result->copies > result->bound) status = search(p, group, long_effort(p));
   free(group);
   return status;
 }
 
 /* A packing for free homes, with fewer copies than known so far. */
-static bl_status pack(proof *p, double effort) {
+static bl_status pack(proof *p, effort how) {
   bl_prove_result *known = p->result;
   const bl_expert_groups_options options = {.bound = known->bound,
                                             .below = known->copies < 0 ? INT32_MAX : known->copies,
-                                            .budget = 100 * p->problem.experts + budget(p, effort)};
+                                            .budget = 100 * p->problem.experts + tries(p, how)};
   bl_expert_groups groups;
   bl_hosts hosts = {.experts = 0};
   bool accepted;
@@ -186,9 +201,9 @@ static bl_status with_free_homes(proof *p) {
   bl_prove_result *result = p->result;
   result->proof = "groups-of-experts";
   BL_TRY(offer_incumbent(p));
-  BL_TRY(pack(p, SHORT_SEARCH));
+  BL_TRY(pack(p, SHORT));
   if (result->status == BL_PROVE_INFEASIBLE || result->copies == result->bound) return BL_OK;
-  return pack(p, LONG_SEARCH);
+  return pack(p, long_effort(p));
 }
 
 /* -- what the child says ------------------------------------------------------------------------------------------- */

@@ -50,6 +50,7 @@ static bl_status minimise(glp_prob *lp, double *level) {
   glp_smcp options;
   glp_init_smcp(&options);
   options.msg_lev = GLP_MSG_OFF;
+  options.tol_bnd = options.tol_dj = 1e-10; /* for comparing results, not for finding one */
   const int code = glp_simplex(lp, &options);
   if (code != 0 || glp_get_status(lp) != GLP_OPT)
     return bl_fail(BL_EMACHINE, "GLPK did not solve the linear program of shares (code %d, status %d)", code,
