@@ -5,16 +5,17 @@ import statistics
 
 from plotting import layout
 from plotting.errors import LogError
+from plotting.estimates import panel
 from plotting.figure import Figure
 from plotting.formats.iteration_log import read_megatron
 from plotting.formats.perf_model import read_perf_model
 from plotting.formats.profiler import read_profile
 from plotting.formats.replay import read_changes, read_replay
-from plotting.statistics import line_fit, mape, pearson, r2, ratio, steady
+from plotting.statistics import ratio, steady
 
 
 def build_fig11(logdir):
-    """Estimated against measured times; calibrated = a line fitted on the even points, judged on the odd ones."""
+    """Estimated against measured times."""
     figure, panels, honest = Figure("fig11"), [], []
     for nodes, micro_batch in layout.FIG11_PANELS:
         name = f"fig11/perf_model_{nodes}nodes_mbs{micro_batch}.log"
@@ -22,19 +23,9 @@ def build_fig11(logdir):
         data = _read(figure, f"the panel {title}", read_perf_model, os.path.join(logdir, name), name)
         if data is None:
             continue
-        slope, intercept = line_fit(data.est_ms[0::2], data.real_ms[0::2])
-        judged, truth = [slope * e + intercept for e in data.est_ms[1::2]], data.real_ms[1::2]
-        panels.append({
-            "title": title, "naive_ms": data.naive_ms, "estimated_ms": data.est_ms, "real_ms": data.real_ms,
-            "mape": mape(data.est_ms, data.real_ms), "r2": r2(data.est_ms, data.real_ms),
-            "mape_calibrated": mape(judged, truth), "r2_calibrated": r2(judged, truth)})
-        honest.append({
-            "title": title, "n_points": len(data.real_ms), "pearson": pearson(data.est_ms, data.real_ms),
-            "max_ape": max(abs(e - v) / v for e, v in zip(data.est_ms, data.real_ms)),
-            "naive_mape": mape([data.naive_ms] * len(data.real_ms), data.real_ms),
-            "slope": slope, "intercept_ms": intercept, "calibrated_ms": judged,
-            "est_min": min(data.est_ms), "est_max": max(data.est_ms),
-            "real_min": min(data.real_ms), "real_max": max(data.real_ms)})
+        shown, more = panel(title, data.naive_ms, data.est_ms, data.real_ms)
+        panels.append(shown)
+        honest.append(more)
     if panels:
         figure.numbers = {"figure": "fig11", "title": "Performance model: measured against estimated", "unit": "ms",
                           "panels": panels}

@@ -2,6 +2,7 @@
 
 import statistics
 
+from plotting import draw_honest, draw_paper
 from plotting.style import GREY, RED, clean, own_look, plt
 
 SMOOTH = 15  # steps under the running median that carries a curve
@@ -10,8 +11,8 @@ MAX_LAYERS_SHOWN = 8
 
 def pages(figure):
     """[(suffix, page)]: what the figure shows, then the reading beside it."""
-    draw = {"fig8": (speeds, speeds_by_median), "fig10": (speeds, speeds_by_median), "fig12": (layers, imbalances),
-            "fig13": (over_steps, moved), "loss": (losses, differences), "load": (heat,)}[figure.name]
+    draw = {"fig8": (speeds, speeds_by_median), "fig10": (speeds, speeds_by_median),
+            "fig11": (draw_paper.draw, draw_honest.draw), "fig12": (layers, imbalances), "fig13": (over_steps, moved), "loss": (losses, differences), "load": (heat,)}[figure.name]
     made = [(suffix, painter(figure)) for suffix, painter in zip(("", "_honest"), draw) if painter is not differences or
             figure.honest]
     return made

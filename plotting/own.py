@@ -1,15 +1,18 @@
 """The numbers of the figures from Ballast's own runs: one run log a policy, and a recorded trace for the heat map.
 
 Figures go by the paper's where they show the same thing: fig8 end to end, fig10 what share of forced-uniform
-routing's throughput is reached, fig12 by layer, fig13 over iterations; loss and load have no counterpart there."""
+routing's throughput is reached, fig11 predicted against measured, fig12 by layer, fig13 over iterations; loss and load
+have no counterpart there."""
 
 import os
 import statistics
 
 from plotting import own_load
 from plotting.errors import LogError
+from plotting.estimates import panel
 from plotting.figure import Figure
 from plotting.formats.runlog import read_run
+from plotting.formats.simulated import read_simulated
 from plotting.statistics import ratio, steady
 
 ORDER = ("static", "planned", "smartmoe", "eplb", "fastermoe", "ballast", "uniform")
@@ -17,7 +20,7 @@ ORDER = ("static", "planned", "smartmoe", "eplb", "fastermoe", "ballast", "unifo
 
 def build(logdir):
     """All figures that the folder's logs determine."""
-    figures = {name: Figure(name) for name in ("fig8", "fig10", "fig12", "fig13", "loss", "load")}
+    figures = {name: Figure(name) for name in ("fig8", "fig10", "fig12", "fig13", "loss", "fig11", "load")}
     families = _families(logdir, list(figures.values())[:5])
     _speedups(figures["fig8"], families)
     _shares(figures["fig10"], families)
@@ -26,6 +29,7 @@ def build(logdir):
         _layers(figures["fig12"], families[main], main)
         _curves(figures["fig13"], families[main], main)
         _losses(figures["loss"], families[main], main)
+    _predictions(figures["fig11"], logdir)
     own_load.build(figures["load"], logdir)
     return list(figures.values())
 
@@ -188,3 +192,41 @@ def _losses(figure, runs, label):
         figure.honest = {"figure": "loss", "title": "Loss minus that of the static run at the same step", "unit": "nats",
                          "differences": {name: [a - b for a, b in zip(run.losses, base)] for name, run in runs.items()
                                          if name != "static"}}
+
+
+PREDICTED = ".simulate.json"  # beside RUN.jsonl: what `ballast-plan simulate --log RUN.jsonl --json` said
+EVEN = "even" + PREDICTED  # the same without a trace: every expert takes equally much
+
+
+def _predictions(figure, logdir):
+    panels, honest, naive = [], [], None
+    names = [name for name in sorted(os.listdir(logdir)) if name.endswith(PREDICTED)]
+    if EVEN in names:
+        names.remove(EVEN)
+        even = _predicted(figure, logdir, EVEN)
+        naive = even and even.median_us / 1000.0
+    for name in sorted(names, key=lambda name: _rank((name.removesuffix(PREDICTED).replace("_", ":"), None))):
+        data = _predicted(figure, logdir, name)
+        if data is None:
+            continue
+        if not data.measured_us:
+            figure.lacks(f"fig11: {name}: no measured times beside the predicted ones")
+            continue
+        shown, more = panel(name.removesuffix(PREDICTED).replace("_", ":"), naive, [us / 1000.0 for us in data.predicted_us],
+                            [us / 1000.0 for us in data.measured_us])
+        panels.append(shown)
+        honest.append(more)
+    if panels:
+        figure.numbers = {"figure": "fig11", "title": "Step time: measured against predicted", "unit": "ms", "panels": panels}
+        figure.honest = {"figure": "fig11", "title": "Predictions calibrated on the even steps, judged on the odd ones",
+                         "panels": honest}
+    elif not figure.missing:
+        figure.lacks(f"fig11: no prediction beside the runs (*{PREDICTED}, as ballast-plan simulate --json writes it)")
+
+
+def _predicted(figure, logdir, name):
+    try:
+        return read_simulated(os.path.join(logdir, name))
+    except LogError as error:
+        figure.lacks(f"fig11: {error}")
+        return None

@@ -14,8 +14,9 @@ HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def build(figure, logdir):
-    """Fills figure from the first CSV, else the first .blt, of the folder."""
-    found = {end: [name for name in sorted(os.listdir(logdir)) if name.endswith(end)] for end in (".csv", ".blt")}
+    """Fills figure from a CSV, else a .blt, of the folder: that of the static run, else the first."""
+    names = sorted(os.listdir(logdir), key=lambda name: (not name.startswith("static"), name))
+    found = {end: [name for name in names if name.endswith(end)] for end in (".csv", ".blt")}
     try:
         if found[".csv"]:
             name = found[".csv"][0]

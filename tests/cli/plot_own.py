@@ -10,7 +10,7 @@ sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), p) for 
 from plotting_support import runs  # noqa: E402
 from plotting_support.check import Check, run_tests, runme  # noqa: E402
 
-NAMES = ("fig8", "fig10", "fig12", "fig13", "loss", "load")
+NAMES = ("fig8", "fig10", "fig11", "fig12", "fig13", "loss", "load")
 
 
 def load(out, name):
@@ -19,7 +19,7 @@ def load(out, name):
 
 
 def every_figure(check, folder):
-    """One run a policy: all six figures with the numbers that the logs determine."""
+    """One run a policy: all figures with the numbers that the logs determine."""
     code, stdout, stderr, out = runme(folder, runs.folder(os.path.join(folder, "logs")))
     check(code == 0 and stderr == "", f"exit {code}: {stderr}")
     for name in NAMES:
@@ -37,6 +37,10 @@ def every_figure(check, folder):
         check.near(group["values"][policy], total["static"] / total[policy], 1e-9, f"fig8 {policy}")
         check.near(honest[policy], late["static"] / late[policy], 1e-9, f"fig8 by the median {policy}")
         check.near(shares[policy], late["uniform"] / late[policy], 1e-9, f"fig10 {policy}")
+    panels = load(out, "fig11")["panels"]
+    check([panel["title"] for panel in panels] == ["static", "ballast"], "fig11: a panel a prediction")
+    check.near(panels[1]["mape"], 0.1, 1e-9, "fig11: a tenth too low")
+    check(panels[1]["mape_calibrated"] < 1e-9, "fig11: which a factor mends")
     layers = load(out, "fig12")
     check(layers["system"] == "ballast" and len(layers["layers"]) == 4, "fig12 shows ballast's four layers")
     check.near(layers["layers"][2], 1.8 / 1.02, 1e-6, "fig12: ratio of mean imbalances")

@@ -15,6 +15,7 @@ from plotting.formats.perf_model import read_perf_model  # noqa: E402
 from plotting.formats.profiler import read_profile  # noqa: E402
 from plotting.formats.replay import read_changes, read_replay  # noqa: E402
 from plotting.formats.runlog import read_run  # noqa: E402
+from plotting.formats.simulated import read_simulated  # noqa: E402
 from plotting.formats.swin import read_swin  # noqa: E402
 from plotting.main import main  # noqa: E402
 from plotting_support import artifact, runs  # noqa: E402
@@ -29,6 +30,7 @@ SAMPLES = {  # reader: a whole small file of its format
     read_replay: artifact.replay([71.0, 181.0, 192.0], [68.0, 146.0, 145.0]),
     read_changes: "1\n11\n21\n",
     read_run: runs.run_log("smartmoe:2", steps=4, layers=2),
+    read_simulated: runs.simulated("eplb", steps=6),
     read_loads: runs.loads_csv(steps=3, layers=2, experts=4),
 }
 MUTATIONS = 60 if os.environ.get("BL_TEST_QUICK") else 250  # of each format
@@ -126,6 +128,10 @@ def refuses_runs(check, folder):
     bad(check, folder, read_run, text.replace('"fill_bytes"', '"full_bytes"', 1), 2, "unknown key")
     bad(check, folder, read_run, "\n".join(text.split("\n")[1:]), 1, 'the key "command" is missing')
     bad(check, folder, read_run, "", 0, "is empty")
+    text = SAMPLES[read_simulated]
+    bad(check, folder, read_simulated, text.replace('"steps": 6', '"steps": 7'), 0, "7 steps were expected, found 6")
+    bad(check, folder, read_simulated, text.replace('"measured_us"', '"mesured_us"', 1), 0, "unknown key")
+    bad(check, folder, read_simulated, text.replace('"step_us": ', '"step_us": -', 1), 0, "at least")
     text = SAMPLES[read_loads]
     bad(check, folder, read_loads, text.replace("step,", "stop,", 1), 1, "step,layer,rank,micro_batch")
     bad(check, folder, read_loads, text.replace("\n1,0,0,0,", "\n1,0,0,0,-", 1), 2, "at least 0")

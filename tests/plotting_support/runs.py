@@ -49,12 +49,24 @@ def loads_csv(steps=60, layers=4, experts=8, ranks=2):
     return "\n".join(lines) + "\n"
 
 
+def simulated(policy, steps=60, layers=4, measured=True):
+    """A prediction a tenth below what the run's log says."""
+    rows = [{"iteration": at, "step_us": 0.9 * us, **({"measured_us": us} if measured else {})}
+            for at in range(1, steps + 1) for us in [step(policy, at, layers)["step_us"]]]
+    return json.dumps({"steps": steps, "step_us_median": rows[steps // 2]["step_us"], "phases": {}, "iterations": rows})
+
+
 def folder(root, steps=60):
-    """A folder of one run a policy and an exported trace; returns root."""
+    """A folder of one run a policy, predictions of two and an exported trace; returns root."""
     os.makedirs(root, exist_ok=True)
     for policy in POLICIES:
         with open(os.path.join(root, policy.replace(":", "_") + ".jsonl"), "w", encoding="utf-8") as file:
             file.write(run_log(policy, steps))
+    for policy in ("static", "ballast"):
+        with open(os.path.join(root, f"{policy}.simulate.json"), "w", encoding="utf-8") as file:
+            file.write(simulated(policy, steps))
+    with open(os.path.join(root, "even.simulate.json"), "w", encoding="utf-8") as file:
+        file.write(simulated("uniform", steps, measured=False))
     with open(os.path.join(root, "load.csv"), "w", encoding="utf-8") as file:
         file.write(loads_csv(steps))
     return root
