@@ -2,8 +2,8 @@
 # The whole way, live: ./RUNME-b.sh [--quick]
 #
 # Makes the machine ready, builds, measures a profile, plans from a recorded trace, trains the same model from the same
-# seed under static, smartmoe:10, eplb:10, ballast and forced-uniform routing, and draws the figures of those runs. Logs,
-# plan, profile and figures go into outputs_from_exec_<time>/ in the current folder. About 15 minutes on two cores;
+# seed under static, smartmoe:10, eplb:10, ballast and forced-uniform routing, predicts those runs, and draws. Logs, plan,
+# profile and figures go into outputs_from_exec_<time>/ in the current folder. About 15 minutes on two cores;
 # --quick: 3 minutes, with shorter runs. Run again, it starts a new folder and repeats nothing that is already in place.
 #
 #   MOE_TRACE=DIR   plan from this folder of table_iter*_rank*.log files (the SmartMoE artifact's moe_trace/) instead of
@@ -56,7 +56,7 @@ stage_number=0 stage_started=$SECONDS
 stage() {
   [ "$stage_number" = 0 ] || echo "        took $((SECONDS - stage_started)) s"
   stage_number=$((stage_number + 1)) stage_started=$SECONDS
-  echo "[$stage_number/6] $1 (about $2 s)"
+  echo "[$stage_number/7] $1 (about $2 s)"
 }
 
 # Runs a command; a failure ends the script with the command's own exit code, after its own sentence.
@@ -147,16 +147,26 @@ PY
   rm -f "$out/logs/probe"
 fi
 for policy in static smartmoe:10 eplb:10 ballast uniform; do
-  log=$out/logs/${policy/:/_}.jsonl
+  name=$out/logs/${policy/:/_}
   before=$SECONDS
   case $policy in
-    static) train static naive "$log" "$steps" --record-trace "$out/logs/static.blt" >/dev/null ;;
-    ballast) train ballast naive "$log" "$steps" --late-repair 1.02 >/dev/null ;;
-    uniform) train static uniform "$log" "$steps" >/dev/null ;;
-    *) train "$policy" naive "$log" "$steps" >/dev/null ;;
+    ballast) train ballast naive "$name.jsonl" "$steps" --late-repair 1.02 --record-trace "$name.blt" >/dev/null ;;
+    uniform) train static uniform "$name.jsonl" "$steps" >/dev/null ;;
+    *) train "$policy" naive "$name.jsonl" "$steps" --record-trace "$name.blt" >/dev/null ;;
   esac
   echo "        $policy: $steps steps in $((SECONDS - before)) s"
 done
+
+stage "predict those runs from the profile and their routing" 5
+simulate=(ballast-plan simulate --profile "$out/profile.json" --ranks "$ranks" --slots "$slots" --json)
+run "${simulate[@]}" --policy static >"$out/logs/even.simulate.json"
+for policy in static smartmoe:10 eplb:10 "ballast --late-repair 1.02"; do
+  name=${policy%% *}
+  name=$out/logs/${name/:/_}
+  # shellcheck disable=SC2086 # the policy's words are several
+  run "${simulate[@]}" --policy $policy --trace "$name.blt" --log "$name.jsonl" >"$name.simulate.json"
+done
+find "$out/logs" -name '*.blt' ! -name static.blt -delete # one trace is enough to keep
 
 stage "draw" 10
 export PYTHONPATH=$home PYTHONDONTWRITEBYTECODE=1

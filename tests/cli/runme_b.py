@@ -80,7 +80,7 @@ def whole(check, folder):
     if not check(code == 0, f"exit {code}: {err}\n{out}"):
         return None
     made = os.path.join(folder, next(name for name in os.listdir(folder) if name.startswith("outputs_from_exec_")))
-    for name in ("fig8", "fig10", "fig12", "fig13", "loss", "load"):
+    for name in ("fig8", "fig10", "fig11", "fig12", "fig13", "loss", "load"):
         check(os.path.getsize(os.path.join(made, f"{name}.pdf")) > 1000, f"{name}.pdf")
         check(os.path.getsize(os.path.join(made, f"{name}.png")) > 1000, f"{name}.png")
     for policy in POLICIES:
