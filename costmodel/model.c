@@ -303,7 +303,7 @@ bl_status bl_model_runs_on_executor(const bl_model *model) {
 }
 
 bool bl_model_layer_is_moe(const bl_model *model, int32_t layer) {
-  return model->experts > 0 && layer >= model->moe_first_layer &&
+  return model->experts > 0 && layer >= model->moe_first_layer && layer < model->layers &&
          (layer - model->moe_first_layer + 1) % model->moe_every == 0;
 }
 

@@ -72,8 +72,8 @@ bl_status bl_model_check(const bl_model *model, const char *where);
 /*! bl_model_runs_on_executor() : BL_ENOTSUP, naming the first key that the executor does not run, or BL_OK. */
 bl_status bl_model_runs_on_executor(const bl_model *model);
 
-bool bl_model_layer_is_moe(const bl_model *model, int32_t layer);
-int32_t bl_model_moe_layers(const bl_model *model); /* how many, without multi-token modules */
+bool bl_model_layer_is_moe(const bl_model *model, int32_t layer); /* false beyond the last layer */
+int32_t bl_model_moe_layers(const bl_model *model);               /* how many, without multi-token modules */
 
 /* -- tensors: the one list from which names, initial values and all counts follow ---------------------------------- */
 
