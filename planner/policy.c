@@ -41,7 +41,7 @@ static bl_status create_workspaces(bl_policy *p) {
   BL_TRY(bl_shares_create(p->experts, p->ranks, p->max_copies, &p->shares));
   for (int i = 0; i < 2; ++i) BL_TRY(bl_hosts_create(&p->spare[i], p->experts, p->ranks, p->slots));
   if (!ballast) return BL_OK;
-  BL_TRY(bl_new(&p->scenarios, (size_t)p->experts * BL_POLICY_ERRORS, sizeof *p->scenarios, "a policy"));
+  BL_TRY(bl_new(&p->scenarios, (size_t)p->experts * BL_POLICY_SCENARIOS, sizeof *p->scenarios, "a policy"));
   BL_TRY(bl_copies_create(p->experts, p->ranks, p->max_copies, &p->copies));
   if (p->config.homes == BL_HOMES_FREE) BL_TRY(bl_window_create(p->experts, p->ranks, &p->window));
   return BL_OK;

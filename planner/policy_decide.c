@@ -106,19 +106,20 @@ static bl_status decide_fastermoe(bl_policy *p, int32_t l) {
   return status;
 }
 
-/* The loads that a search for copy hosts looks at: with lag 0 the step's own. */
-static const double *scenarios_of(bl_policy *p, int32_t l, int32_t *n) {
+/* The loads that a search for copy hosts looks at, with their weights in `options`: with lag 0 the step's own. */
+static const double *scenarios_of(bl_policy *p, int32_t l, int32_t *n, bl_copies_options *options) {
   *n = 1;
   if (p->config.lag == 0) return newest(p, l);
-  *n = bl_history_scenarios(&p->history, l, p->scenarios);
+  *n = bl_history_scenarios(&p->history, l, p->scenarios, p->weights);
+  options->weight = p->weights;
   return p->scenarios;
 }
 
 static void search_copies(bl_policy *p, int32_t l, bl_hosts *hosts) {
   int32_t n;
-  const double *scenarios = scenarios_of(p, l, &n);
   bl_copies_options options;
   bl_copies_options_init(&options);
+  const double *scenarios = scenarios_of(p, l, &n, &options);
   if (p->config.homes == BL_HOMES_COST) options.copy_price = p->config.copy_price;
   bl_copies_search(p->copies, hosts, scenarios, n, p->speed, &options);
 }
@@ -209,9 +210,9 @@ static bl_status decide_cost(bl_policy *p, int32_t l) {
     return BL_OK;
   }
   int32_t n, exchanged;
-  const double *scenarios = scenarios_of(p, l, &n);
   bl_rehome_options options;
   bl_rehome_options_init(&options);
+  const double *scenarios = scenarios_of(p, l, &n, &options.copies);
   options.copies.copy_price = p->config.copy_price;
   layer->last_look = p->history.known;
   BL_TRY(bl_rehome(p->copies, p->shares, &layer->hosts, p->spare, scenarios, n, p->speed, &options, &exchanged));

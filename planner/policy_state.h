@@ -7,7 +7,9 @@
 #include "planner/policy.h"
 #include "planner/policy_options.h"
 
-enum { BL_POLICY_ERRORS = 8 }; /* forecast errors replayed on today's forecast */
+/* Forecast errors replayed on today's forecast, and how many of the last ones are replayed with the other sign too:
+ * what has just come often goes again. */
+enum { BL_POLICY_ERRORS = 8, BL_POLICY_MIRRORED = 3, BL_POLICY_SCENARIOS = BL_POLICY_ERRORS + BL_POLICY_MIRRORED };
 
 /* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where
  * by_source, then [ranks][experts] by source. All arrays lie in one block, so that saving it is one copy. */
@@ -35,9 +37,9 @@ void bl_history_push(bl_history *history, const double *record);
 /*! bl_history_forecast() : the expected load of a layer, [experts]; mean rank load 1. Needs known > 0 and forecasts. */
 const double *bl_history_forecast(const bl_history *history, int32_t layer);
 
-/*! bl_history_scenarios() : writes up to BL_POLICY_ERRORS (at least one) forecasts [n][experts]: the forecast plus each
- *  of the last errors, cut at 0.  @return : n. */
-int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios);
+/*! bl_history_scenarios() : writes up to BL_POLICY_SCENARIOS (at least one) forecasts [n][experts] with their weights
+ * [n]: the forecast plus each of the last errors, and less the newest of them, cut at 0.  @return : n. */
+int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios, double *weights);
 
 /* One layer. */
 typedef struct bl_policy_layer {
@@ -63,8 +65,9 @@ struct bl_policy {
   int32_t *layer_id;  /* [layers] */
   bl_policy_layer *layer;
   bl_history history;
-  double *record; /* [layers][width]: the step so far, as history will take it */
-  double *scenarios;
+  double *record;    /* [layers][width]: the step so far, as history will take it */
+  double *scenarios; /* [BL_POLICY_SCENARIOS][experts] */
+  double weights[BL_POLICY_SCENARIOS];
   bl_shares *shares;
   bl_copies *copies;
   bl_window *window; /* NULL where not needed */

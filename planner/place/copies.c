@@ -23,10 +23,10 @@ struct bl_copies {
   bl_flow_scratch scratch;
   int32_t experts, ranks, max_slots;
   int64_t state_size;
-  double *load;        /* [scenarios][experts], mean rank load 1 */
-  double *now, *trial; /* [scenarios][state_size] */
-  double level[BL_COPIES_MAX_SCENARIOS], trial_level[BL_COPIES_MAX_SCENARIOS];
-  int32_t order[BL_COPIES_MAX_SCENARIOS]; /* scenarios, worst first */
+  double *load;                                                           /* [scenarios][experts], mean rank load 1 */
+  double *now, *trial;                                                    /* [scenarios][state_size] */
+  double level[BL_COPIES_MAX_SCENARIOS], weight[BL_COPIES_MAX_SCENARIOS]; /* weights sum to 1 */
+  int32_t order[BL_COPIES_MAX_SCENARIOS];                                 /* scenarios, worst first */
   int32_t n;
   const double *speed;
   uint32_t *closed;  /* [ranks]: bit i = in the closed set of unbalanced scenario i */
@@ -89,8 +89,9 @@ static bl_flow_state state_of(const bl_copies *c, double *blocks, int32_t scenar
 }
 
 /* Scenarios to mean rank load 1; those without load are dropped. */
-static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, const double *speed) {
-  double speeds = c->ranks;
+static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, const double *weight,
+                           const double *speed) {
+  double weights = 0, speeds = c->ranks;
   if (speed) {
     speeds = 0;
     for (int32_t r = 0; r < c->ranks; ++r) speeds += speed[r];
@@ -102,9 +103,12 @@ static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, con
     double sum = 0;
     for (int32_t e = 0; e < c->experts; ++e) sum += from[e];
     if (!(sum > 0)) continue;
-    double *to = c->load + (int64_t)c->n++ * c->experts;
+    double *to = c->load + (int64_t)c->n * c->experts;
     for (int32_t e = 0; e < c->experts; ++e) to[e] = from[e] * (speeds / sum);
+    c->weight[c->n++] = weight ? weight[i] : 1;
+    weights += c->weight[c->n - 1];
   }
+  for (int32_t i = 0; i < c->n; ++i) c->weight[i] /= weights;
 }
 
 /* Solves one scenario from scratch on the graph as it is, into `now`; keeps its closed set. */
@@ -127,8 +131,8 @@ static void solve_now(bl_copies *c, int32_t i, bool fresh) {
 
 static double score_of(const bl_copies *c) {
   double sum = 0;
-  for (int32_t i = 0; i < c->n; ++i) sum += c->level[i];
-  return sum / c->n + c->price * c->copies;
+  for (int32_t i = 0; i < c->n; ++i) sum += c->weight[i] * c->level[i];
+  return sum + c->price * c->copies;
 }
 
 /* Worst scenario first: it decides soonest that a move is no good. */
@@ -186,7 +190,8 @@ static bool improves(bl_copies *c, move m, double *best) {
   const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
   apply(c, m);
   ++c->tried;
-  double limit = (*best - SMALL - c->price * c->copies) * c->n, sum = 0;
+  const double limit = *best - SMALL - c->price * c->copies;
+  double sum = 0, rest = 1; /* scenarios not yet solved are at least balanced */
   bool good = true;
   for (int32_t k = 0; k < c->n && good; ++k) {
     const int32_t i = c->order[k];
@@ -194,10 +199,10 @@ static bool improves(bl_copies *c, move m, double *best) {
     memcpy(state.tokens, state_of(c, c->now, i).tokens, (size_t)c->state_size * sizeof(double));
     give_back(c, state, m.a, old_a);
     if (m.b >= 0) give_back(c, state, m.b, old_b);
-    const double rest = c->n - k - 1;
-    const double level =
-        bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, limit - sum - rest, BL_SHARES_TINY);
-    sum += level;
+    const double weight = c->weight[i];
+    rest -= weight;
+    sum += weight *
+           bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, (limit - sum - rest) / weight, BL_SHARES_TINY);
     good = sum + rest <= limit;
   }
   if (!good) {
@@ -275,7 +280,7 @@ static bool step(bl_copies *c, double *best, const bl_copies_options *options) {
 
 double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, int32_t n, const double *speed,
                         const bl_copies_options *options) {
-  take_scenarios(c, scenarios, n, speed);
+  take_scenarios(c, scenarios, n, options->weight, speed);
   if (c->n == 0) return 1.0;
   bl_flow_graph_load(&c->graph, hosts);
   c->price = options->copy_price;
@@ -294,7 +299,7 @@ double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, 
 
 void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const double *speed) {
   for (int32_t s = 0; s < hosts->n_copy_slots; ++s) hosts->copy_expert[s] = -1;
-  take_scenarios(c, load, 1, speed);
+  take_scenarios(c, load, 1, NULL, speed);
   if (c->n == 0) return;
   bl_flow_graph *g = &c->graph;
   bl_flow_graph_load(g, hosts);

@@ -12,6 +12,7 @@
 enum { BL_COPIES_MAX_SCENARIOS = 32 };
 
 typedef struct bl_copies_options {
+  const double *weight;  /* of each scenario, > 0; NULL = equal; borrowed */
   double copy_price;     /* added to the score for each copy placed; 0 = slots are free */
   double candidate_load; /* experts below this load (1 = mean rank load) in every scenario are not copied */
   int32_t budget;        /* tried moves at most; counts, so that results never depend on a clock */

@@ -177,14 +177,14 @@ def public_trace(tmp):
         recompute(f"public eplb {ranks}", result, rows, steps, loads, ranks, [32 // ranks + 1] * ranks, fresh=False)
         random.seed(ranks)
         check_eplb(f"public eplb {ranks}", rows[:24 * 3], steps, loads, ranks, [32 // ranks + 1] * ranks)
-    for ranks, mean, repaired, late in ((8, 1.005, 1.0003, 2.0), (16, 1.0075, 1.0006, 5.5)):
+    for ranks, mean, repaired, late in ((4, 1.004, 1.004, 1.5), (8, 1.0015, 1.0002, 1.6), (16, 1.0055, 1.0004, 4.5)):
         common = ["--trace", path, "--ranks", ranks, "--slots", 32 // ranks + 1, "--steps", "121:2491", "--homes", "fixed"]
         result, rows = replay(*common, dump=dump)
         recompute(f"public ballast {ranks}", result, rows, steps, loads, ranks, [32 // ranks + 1] * ranks, every=500)
         check(result["imbalance_mean"] <= mean and result["moves"] == 0, f"public ballast {ranks}: {result}")
         result, rows = replay(*common, "--late-repair", 1.02, dump=dump)
         recompute(f"public repaired {ranks}", result, rows, steps, loads, ranks, [32 // ranks + 1] * ranks, every=500)
-        check(result["imbalance_mean"] <= repaired and result["imbalance_worst"] <= 1.021
+        check(result["imbalance_mean"] <= repaired and (ranks == 4 or result["imbalance_worst"] <= 1.021)
               and result["late_percent"] <= late, f"public repaired {ranks}: {result}")
     cost = ["--trace", path, "--steps", "121:2491", "--homes", "cost", "--copy-price"]
     result, rows = replay(*cost, 0, "--ranks", 4, dump=dump)
