@@ -42,6 +42,20 @@ bool bl_prove_has_solver(void) {
 #endif
 }
 
+/* Given homes name ranks and fit into their slots. */
+static bl_status check_homes(const bl_prove_problem *p) {
+  for (int32_t e = 0; e < p->experts; ++e)
+    if (p->home[e] < 0 || p->home[e] >= p->ranks)
+      return bl_fail(BL_EINPUT, "expert %d: home rank %d is not in 0..%d", e, p->home[e], p->ranks - 1);
+  for (int32_t r = 0; r < p->ranks; ++r) {
+    int32_t homes = 0;
+    for (int32_t e = 0; e < p->experts; ++e) homes += p->home[e] == r;
+    if (homes > p->slots[r])
+      return bl_fail(BL_EINPUT, "rank %d is the home of %d experts but has %d slots", r, homes, p->slots[r]);
+  }
+  return BL_OK;
+}
+
 static bl_status check(const bl_prove_problem *p) {
   if (p->ranks < 1 || p->experts < 1)
     return bl_fail(BL_EINPUT, "%d experts on %d ranks: expected at least one of each", p->experts, p->ranks);
@@ -62,10 +76,7 @@ static bl_status check(const bl_prove_problem *p) {
     if (p->slots[r] < 0 || p->slots[r] > p->experts)
       return bl_fail(BL_EINPUT, "rank %d has %d slots: expected 0 to %d, the number of experts", r, p->slots[r],
                      p->experts);
-  for (int32_t e = 0; p->home && e < p->experts; ++e)
-    if (p->home[e] < 0 || p->home[e] >= p->ranks)
-      return bl_fail(BL_EINPUT, "expert %d: home rank %d is not in 0..%d", e, p->home[e], p->ranks - 1);
-  return BL_OK;
+  return p->home ? check_homes(p) : BL_OK;
 }
 
 /* Everything one call works on. */

@@ -173,7 +173,95 @@ static void test_glpk_alone(void) {
   }
 }
 
+static bl_prove_result prove(const double *load, int32_t experts, int32_t ranks, const int32_t *slots,
+                             const int32_t *home) {
+  const bl_prove_problem question = {
+      .experts = experts, .ranks = ranks, .load = load, .slots = slots, .home = home, .seconds = 5};
+  bl_prove_result result;
+  CHECK_OK(bl_prove_fewest_copies(&question, &result));
+  return result;
+}
+
+/* Bins equally full but with different places left are not the same bin. */
+static void test_idle_experts(void) {
+  const double load[] = {2, 1, 1, 0, 0, 0};
+  const int32_t slots[] = {3, 3};
+  bl_prove_result result = prove(load, 6, 2, slots, NULL);
+  CHECK_INT(result.status, BL_PROVE_OPTIMAL);
+  CHECK_INT(result.copies, 0);
+  bl_prove_result_free(&result);
+}
+
+/* More ranks than the bound by partition takes: one rank has half of all load, every other must take a copy. */
+static void test_many_ranks(void) {
+  enum { N = 20 };
+  double load[N];
+  int32_t slots[N], home[N];
+  for (int32_t e = 0; e < N; ++e) {
+    load[e] = e == 7 ? N - 1 : 1;
+    slots[e] = 2;
+    home[e] = e;
+  }
+  bl_prove_result result = prove(load, N, N, slots, home);
+  CHECK_INT(result.status, BL_PROVE_OPTIMAL);
+  CHECK_INT(result.copies, N - 1);
+  CHECK_STRING(result.proof, "groups-of-ranks");
+  bl_prove_result_free(&result);
+  for (int32_t r = 0; r < N; ++r) slots[r] = 1;
+  result = prove(load, N, N, slots, home);
+  CHECK_INT(result.status, BL_PROVE_INFEASIBLE);
+  CHECK_INT(result.copies, -1);
+  bl_prove_result_free(&result);
+}
+
+static void test_refused(void) {
+  const double load[] = {1, 2}, negative[] = {1, -2}, nan[] = {1, NAN}, zero[] = {0, 0};
+  const int32_t slots[] = {2, 2}, few[] = {-1, 2}, many[] = {3, 2}, outside[] = {0, 2};
+  const bl_prove_problem good = {.experts = 2, .ranks = 2, .load = load, .slots = slots, .seconds = 1};
+  bl_prove_result result;
+  bl_prove_problem bad = good;
+  bad.load = negative;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "expert 1");
+  bad.load = nan;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "expert 1");
+  bad.load = zero;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "more than 0");
+  bad = good;
+  bad.slots = few;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "rank 0");
+  bad.slots = many;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "rank 0");
+  bad = good;
+  bad.home = outside;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "expert 1");
+  bad = good;
+  bad.eps = -0.1;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "excess");
+  bad = good;
+  bad.seconds = 0;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "seconds");
+  bad = good;
+  bad.ranks = 0;
+  CHECK_FAILS(bl_prove_fewest_copies(&bad, &result), BL_EINPUT, "ranks");
+  bl_prove_result_free(&result);
+}
+
+/* Homes given that do not fit into the slots are the caller's error. */
+static void test_homes_beyond_slots(void) {
+  const double load[] = {1, 1, 1, 1};
+  const int32_t slots[] = {1, 4}, home[] = {0, 0, 1, 1};
+  const bl_prove_problem question = {
+      .experts = 4, .ranks = 2, .load = load, .slots = slots, .home = home, .seconds = 5};
+  bl_prove_result result;
+  CHECK_FAILS(bl_prove_fewest_copies(&question, &result), BL_EINPUT, "rank 0");
+  bl_prove_result_free(&result);
+}
+
 int main(void) {
+  RUN(test_idle_experts);
+  RUN(test_many_ranks);
+  RUN(test_refused);
+  RUN(test_homes_beyond_slots);
   RUN(test_given_homes);
   RUN(test_free_homes);
   RUN(test_bounds_alone);
