@@ -21,8 +21,10 @@ if [ $# -gt 1 ]; then
 fi
 logs=${1:-$home/logs}
 
-if ! "$python" -c 'import matplotlib' 2>/dev/null; then
-  "$home/setup.sh" >&2 || { echo "RUNME-a.sh: $python has no matplotlib and setup.sh could not install it" >&2; exit 3; }
+can_draw() { "$python" -c 'import matplotlib' >/dev/null 2>&1; }
+if ! can_draw; then
+  "$home/setup.sh" >&2 || true
+  can_draw || { echo "RUNME-a.sh: $python has no matplotlib and setup.sh did not bring it" >&2; exit 3; }
 fi
 
 out=outputs_from_log_$(date +%Y-%m-%d_%H-%M-%S)

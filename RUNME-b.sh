@@ -130,6 +130,11 @@ train() {
     --steps "$steps" --seed "$seed" --policy "$policy" --gate "$gate" --log "$log" "$@"
 }
 
+load=$(cut -d' ' -f1 /proc/loadavg 2>/dev/null || echo 0)
+if awk "BEGIN { exit !($load > $cores + 0.5) }"; then
+  echo "        other programs are at work here (load $load on $cores cores): step times will be as noisy as that"
+fi
+
 # Five runs of equally many steps in the time there is: a short run tells what a step takes.
 budget=$((quick ? 75 : 660))
 stage "train under five policies, one seed" $budget

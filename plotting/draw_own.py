@@ -2,7 +2,6 @@
 
 import statistics
 
-from plotting import draw_honest, draw_paper
 from plotting.style import GREY, RED, clean, own_look, plt
 
 SMOOTH = 15  # steps under the running median that carries a curve
@@ -12,7 +11,7 @@ MAX_LAYERS_SHOWN = 8
 def pages(figure):
     """[(suffix, page)]: what the figure shows, then the reading beside it."""
     draw = {"fig8": (speeds, speeds_by_median), "fig10": (speeds, speeds_by_median),
-            "fig11": (draw_paper.draw, draw_honest.draw), "fig12": (layers, imbalances), "fig13": (over_steps, moved), "loss": (losses, differences), "load": (heat,)}[figure.name]
+            "fig11": (predicted, calibrated), "fig12": (layers, imbalances), "fig13": (over_steps, moved), "loss": (losses, differences), "load": (heat,)}[figure.name]
     made = [(suffix, painter(figure)) for suffix, painter in zip(("", "_honest"), draw) if painter is not differences or
             figure.honest]
     return made
@@ -57,6 +56,48 @@ def _bars(figure, numbers, reading):
 
 def _two_lines(name):
     return name.replace(", ", ",\n").replace("uniform routing", "uniform\nrouting").replace("planned once", "planned\nonce")
+
+
+def predicted(figure):
+    """Measured against predicted step times, a panel a policy, all on the same axes."""
+    return _estimates(figure, [(p["estimated_ms"], p["real_ms"], p["mape"], p["r2"]) for p in figure.numbers["panels"]],
+                      [""] * len(figure.numbers["panels"]))
+
+
+def calibrated(figure):
+    """The odd steps after a line fitted on the even ones."""
+    more = figure.honest["panels"]
+    rows = [(m["calibrated_ms"], p["real_ms"][1::2], p["mape_calibrated"], p["r2_calibrated"])
+            for p, m in zip(figure.numbers["panels"], more)]
+    return _estimates(figure, rows, [f"{m['slope']:.2f} x prediction {m['intercept_ms']:+.0f} ms" for m in more])
+
+
+def _estimates(figure, rows, lines):
+    panels = figure.numbers["panels"]
+    page, axes = plt.subplots(1, len(rows), figsize=(1.2 + 1.75 * len(rows), 2.4), squeeze=False, sharex=True, sharey=True)
+    times = sorted(ms for row in rows for ms in row[0] + row[1])
+    low, high = 0.9 * times[0], 1.1 * times[int(0.99 * (len(times) - 1))]
+    beyond = sum(not (low <= e <= high and low <= v <= high) for row in rows for e, v in zip(row[0], row[1]))
+    for i, (axis, panel, (est, real, error, share), line) in enumerate(zip(axes[0], panels, rows, lines)):
+        name, colour, _ = own_look(panel["title"], i)
+        axis.plot([low, high], [low, high], color=GREY, linewidth=0.8, linestyle="--", zorder=0)
+        if panel["naive_ms"] is not None and not line:
+            axis.axvline(panel["naive_ms"], color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+        axis.scatter(est, real, s=7, color=colour, alpha=0.6, linewidths=0)
+        axis.set_title(name + (f"\n{line}" if line else ""), fontsize=8)
+        words = f"MAPE {100 * error:.1f} %" + ("" if share is None else f"\nR² {share:.2f}")
+        axis.text(0.98, 0.03, words, transform=axis.transAxes, ha="right", va="bottom", fontsize=7.5)
+        axis.set_xlabel("Predicted / ms")
+        axis.set_xlim(low, high)
+        axis.set_ylim(low, high)
+        axis.set_aspect("equal")
+        clean(axis)
+    axes[0][0].set_ylabel("Measured step / ms")
+    page.tight_layout()
+    notes = [] if lines[0] else ["Dotted: the prediction when every expert takes equally much."]
+    notes += [f"{beyond} steps lie beyond the axes."] if beyond else []
+    page.text(0.01, 0.0, "  ".join(notes), ha="left", va="top", fontsize=7, color=GREY)
+    return page
 
 
 def layers(figure):

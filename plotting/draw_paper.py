@@ -109,11 +109,10 @@ def limits(values):
 
 def fig11(figure):
     panels = figure.numbers["panels"]
-    page, axes = plt.subplots(1, len(panels), figsize=(max(6, 2 * len(panels)), 1.5), squeeze=False)
+    page, axes = plt.subplots(1, len(panels), figsize=(6, 1.5), squeeze=False)
     for axis, panel in zip(axes[0], panels):
         scatter(axis, panel["estimated_ms"], panel["real_ms"])
-        if panel["naive_ms"] is not None:
-            axis.axvline(panel["naive_ms"], color=GREEN, linewidth=1.2)
+        axis.axvline(panel["naive_ms"], color=GREEN, linewidth=1.2)
         axis.set_title(panel["title"])
         axis.set_xlabel("Estimation / ms")
     axes[0][0].set_ylabel("Real / ms")

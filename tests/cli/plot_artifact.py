@@ -138,6 +138,8 @@ def refusals(check, folder):
         check(len(stderr.strip().split("\n")) == 1 and argument in stderr, f"{argument}: one sentence: {stderr}")
     check(runme(folder, "a", "b")[0] == 2 and runme(folder, "--fast")[0] == 2, "usage is exit 2")
     check(runme(folder, "--help")[0] == 0, "--help is exit 0")
+    code, _, stderr, out = runme(folder, "empty", PYTHON="/bin/false")
+    check(code == 3 and out is None and "has no matplotlib" in stderr, f"without matplotlib: exit {code}: {stderr}")
     os.makedirs(os.path.join(folder, "hollow", "fig8"))
     code, _, stderr, out = runme(folder, "hollow")
     check(code == 1 and out is None and "no figure can be drawn" in stderr, "a layout without any log is exit 1")

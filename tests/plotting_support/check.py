@@ -57,10 +57,10 @@ def run_tests(check, tests):
     return check.finish()
 
 
-def runme(folder, *arguments):
+def runme(folder, *arguments, **settings):
     """RUNME-a.sh run in `folder`: (exit code, stdout, stderr, the new output folder or None)."""
     before = set(os.listdir(folder))
     done = subprocess.run([os.path.join(ROOT, "RUNME-a.sh"), *arguments], cwd=folder, capture_output=True, text=True,
-                          timeout=120, check=False)
+                          timeout=300, check=False, env={**os.environ, **settings})
     made = [name for name in sorted(set(os.listdir(folder)) - before) if name.startswith("outputs_from_log_")]
     return done.returncode, done.stdout, done.stderr, os.path.join(folder, made[0]) if made else None
