@@ -54,11 +54,9 @@ bool bl_option_in_range(const bl_option *option, double value) {
 static bl_status bad_number(const bl_option *option, const char *what, const char *text) {
   const char *kind = option->type == BL_OPTION_INT ? "an integer" : "a number";
   if (!has_range(option)) return bl_fail(BL_EUSAGE, "%s: expected %s, found \"%s\"", what, kind, text);
-  if (option->max >= 9e15) {
-    return bl_fail(BL_EUSAGE, "%s: expected %s of at least %.9g, found \"%s\"", what, kind, option->min, text);
-  }
-  return bl_fail(BL_EUSAGE, "%s: expected %s from %.9g to %.9g, found \"%s\"", what, kind, option->min, option->max,
-                 text);
+  const int digits = option->type == BL_OPTION_INT ? 17 : 9;
+  return bl_fail(BL_EUSAGE, "%s: expected %s from %.*g to %.*g, found \"%s\"", what, kind, digits, option->min, digits,
+                 option->max, text);
 }
 
 static bl_status set_number(const bl_option *option, const char *what, const char *text) {
@@ -100,8 +98,10 @@ static bl_status set_value(const bl_option *option, const char *what, const char
       return bl_fail(BL_EUSAGE, "%s: expected one of %s, found \"%s\"", what, option->choices, text);
     }
     break;
-  case BL_OPTION_FLAG:
   case BL_OPTION_STRING:
+    if (!*text) return bl_fail(BL_EUSAGE, "%s: expected %s, found nothing", what, bl_option_metavar(option));
+    break;
+  case BL_OPTION_FLAG:
   case BL_OPTION_HEADING:
     break;
   }

@@ -115,13 +115,12 @@ static void test_values(void) {
   CHECK(!set.json);
   CHECK_OK(parse("--trace x -"));
   CHECK_STRING(set.folder, "-");
-  CHECK_OK(parse("--trace="));
-  CHECK_STRING(set.trace, "");
 }
 
 static void test_usage_errors(void) {
   CHECK_FAILS(parse(""), BL_EUSAGE, "--trace is required");
   CHECK_FAILS(parse("--trace"), BL_EUSAGE, "--trace: expected FILE behind it");
+  CHECK_FAILS(parse("--trace="), BL_EUSAGE, "--trace: expected FILE, found nothing");
   CHECK_FAILS(parse("--trcae x"), BL_EUSAGE, "--trcae: unknown option; did you mean --trace?");
   CHECK_FAILS(parse("--rank=3"), BL_EUSAGE, "--rank: unknown option; did you mean --ranks?");
   CHECK_FAILS(parse("--elephant"), BL_EUSAGE, "--elephant: unknown option");
