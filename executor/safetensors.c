@@ -75,10 +75,11 @@ static bl_status entry_of(const bl_safetensors_file *file, bl_json entry, int64_
   item = bl_json_first(list);
   for (int i = 0; i < 2; i++, item = bl_json_next(item))
     BL_TRY(bl_json_as_int(item, 0, (int64_t)file->data_bytes, &offsets[i]));
-  if (offsets[1] - offsets[0] != shape[0] * shape[1] * (int64_t)sizeof(float))
-    return bl_json_fail(entry, "expected %lld bytes of numbers, found %lld",
-                        (long long)(shape[0] * shape[1] * (int64_t)sizeof(float)),
-                        (long long)(offsets[1] - offsets[0]));
+  const uint64_t numbers = (uint64_t)shape[0] * (uint64_t)shape[1]; /* each at most INT32_MAX */
+  if (offsets[1] < offsets[0] || numbers > file->data_bytes / sizeof(float) ||
+      (uint64_t)(offsets[1] - offsets[0]) != numbers * sizeof(float))
+    return bl_json_fail(entry, "expected data_offsets that hold %llu numbers of 4 bytes, found %lld bytes",
+                        (unsigned long long)numbers, (long long)(offsets[1] - offsets[0]));
   return BL_OK;
 }
 
