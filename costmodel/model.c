@@ -302,6 +302,17 @@ bl_status bl_model_runs_on_executor(const bl_model *model) {
   return BL_OK;
 }
 
+bl_status bl_model_expect_same(const bl_model *model, const char *where, const bl_model *wanted, const char *origin) {
+  for (int i = 0; i < N_FIELDS; i++) {
+    const field *f = &fields[i];
+    const size_t size = f->type == BOOL ? sizeof(bool) : sizeof(int32_t);
+    if (memcmp((const char *)model + f->offset, (const char *)wanted + f->offset, size) != 0)
+      return bl_fail(BL_EINPUT, "%s: %s%s%s: expected the same as in %s, found another", where, section_names[f->in],
+                     f->in == ROOT ? "" : ".", f->key, origin);
+  }
+  return BL_OK;
+}
+
 bool bl_model_layer_is_moe(const bl_model *model, int32_t layer) {
   return model->experts > 0 && layer >= model->moe_first_layer && layer < model->layers &&
          (layer - model->moe_first_layer + 1) % model->moe_every == 0;

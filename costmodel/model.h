@@ -72,6 +72,10 @@ bl_status bl_model_check(const bl_model *model, const char *where);
 /*! bl_model_runs_on_executor() : BL_ENOTSUP, naming the first key that the executor does not run, or BL_OK. */
 bl_status bl_model_runs_on_executor(const bl_model *model);
 
+/*! bl_model_expect_same() : BL_EINPUT, naming the first key in which the model of file `where` is not as `wanted` of
+ *  file `origin`; names do not count. */
+bl_status bl_model_expect_same(const bl_model *model, const char *where, const bl_model *wanted, const char *origin);
+
 bool bl_model_layer_is_moe(const bl_model *model, int32_t layer); /* false beyond the last layer */
 int32_t bl_model_moe_layers(const bl_model *model);               /* how many, without multi-token modules */
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -203,13 +204,20 @@ static bl_status save_rest(const bl_rank *r, const char *dir) {
   return status;
 }
 
-/* Removes a checkpoint's folder: only files, no folders inside. */
+static bool starts_with(const char *text, const char *start) { return strncmp(text, start, strlen(start)) == 0; }
+
+/* Removes a checkpoint's folder, unless somebody put other files there. */
 static void remove_folder(const char *dir) {
   DIR *listing = opendir(dir);
   if (!listing) return;
-  for (struct dirent *entry; (entry = readdir(listing)) != NULL;) unlinkat(dirfd(listing), entry->d_name, 0);
+  for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+    const char *name = entry->d_name;
+    if (starts_with(name, "manifest.json") || starts_with(name, "model.json") || starts_with(name, "policy.bin") ||
+        starts_with(name, "rank-"))
+      unlinkat(dirfd(listing), name, 0);
+  }
   closedir(listing);
-  rmdir(dir);
+  if (rmdir(dir) != 0) bl_warn("%s: stays, as it holds files that no checkpoint has", dir);
 }
 
 static void sync_folder(const char *dir) {
@@ -219,16 +227,26 @@ static void sync_folder(const char *dir) {
   close(fd);
 }
 
+/* What stands at `dir` may only be nothing, an empty folder or a checkpoint. */
+static bl_status expect_replaceable(const char *dir) {
+  uint64_t seed;
+  if (!bl_path_exists(dir)) return BL_OK;
+  DIR *listing = opendir(dir);
+  if (!listing) return bl_fail_errno(BL_EINPUT, "%s: cannot hold a checkpoint", dir);
+  int entries = -2; /* . and .. */
+  while (readdir(listing)) entries++;
+  closedir(listing);
+  if (entries == 0 || bl_checkpoint_seed(dir, &seed) == BL_OK) return BL_OK;
+  return bl_fail(BL_EINPUT, "%s: expected a checkpoint to replace or an empty folder, found other files", dir);
+}
+
 /* `fresh` becomes `dir`; what was there before is gone afterwards. In between one of the two is always whole. */
 static bl_status put_in_place(const char *fresh, const char *dir) {
   sync_folder(fresh);
   if (rename(fresh, dir) == 0) return BL_OK;
   if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR)
     return bl_fail_errno(BL_EMACHINE, "cannot put the checkpoint at %s", dir);
-  char manifest[PATH_MAX];
-  BL_TRY(join(manifest, dir, "manifest.json"));
-  if (!bl_path_exists(manifest))
-    return bl_fail(BL_EINPUT, "%s: not a checkpoint (no manifest.json), so it is not replaced", dir);
+  BL_TRY(expect_replaceable(dir));
   if (renameat2(AT_FDCWD, fresh, AT_FDCWD, dir, RENAME_EXCHANGE) != 0)
     return bl_fail_errno(BL_EMACHINE, "cannot replace the checkpoint at %s", dir);
   remove_folder(fresh);
@@ -252,21 +270,68 @@ static bl_status agree(bl_rank *r, bl_status status, const char *what) {
   return failed < 0 ? BL_OK : bl_fail(BL_ECOMM, "rank %d failed to %s", failed, what);
 }
 
+/* The folder that is being written, for a signal handler: of that many ranks, 0 when there is none. */
+static struct {
+  char path[PATH_MAX];
+  atomic_int ranks;
+} writing;
+
+/* "rank-P.safetensors", without functions that a signal handler may not call. */
+static void name_rank_file(char name[64], int32_t rank) {
+  char digits[16];
+  int n = 0;
+  do digits[n++] = (char)('0' + rank % 10);
+  while (rank /= 10);
+  strcpy(name, "rank-");
+  for (char *at = name + strlen(name); n > 0; at[1] = '\0', at++) *at = digits[--n];
+  strcat(name, ".safetensors");
+}
+
+void bl_checkpoint_discard(void) {
+  const int ranks = writing.ranks;
+  const int folder = ranks > 0 ? open(writing.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+  if (folder < 0) return;
+  for (int p = 0; p < ranks; p++) {
+    char name[64];
+    name_rank_file(name, p);
+    unlinkat(folder, name, 0);
+  }
+  unlinkat(folder, "model.json", 0);
+  unlinkat(folder, "policy.bin", 0);
+  unlinkat(folder, "manifest.json", 0);
+  rmdir(writing.path);
+}
+
+/* The folder beside `dir` in which a checkpoint is written. */
+static bl_status path_of_fresh(const char *dir, char fresh[PATH_MAX]) {
+  size_t end = strlen(dir);
+  while (end > 1 && dir[end - 1] == '/') end--;
+  if (snprintf(fresh, PATH_MAX, "%.*s.tmp.%ld", (int)end, dir, (long)getpid()) < PATH_MAX) return BL_OK;
+  return bl_fail(BL_EINPUT, "%s: the path is too long", dir);
+}
+
+bl_status bl_checkpoint_prepare(const char *dir) {
+  char fresh[PATH_MAX];
+  BL_TRY(path_of_fresh(dir, fresh));
+  BL_TRY(expect_replaceable(dir));
+  BL_TRY(bl_folder_create(fresh));
+  rmdir(fresh);
+  return BL_OK;
+}
+
 bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   char fresh[PATH_MAX], path[PATH_MAX], name[64];
-  const size_t length = strlen(dir);
-  size_t end = length;
-  while (end > 1 && dir[end - 1] == '/') end--;
-  if (snprintf(fresh, sizeof fresh, "%.*s.tmp.%ld", (int)end, dir, (long)getpid()) >= PATH_MAX)
-    return bl_fail(BL_EINPUT, "%s: the path is too long", dir);
+  BL_TRY(path_of_fresh(dir, fresh));
   bl_status status = BL_OK;
   if (r->rank == 0) {
     remove_folder(fresh);
+    strcpy(writing.path, fresh);
+    writing.ranks = r->run->ranks;
     status = bl_folder_create(fresh);
   }
   status = agree(r, status, "create the checkpoint's folder");
   if (status != BL_OK) return status;
-  snprintf(name, sizeof name, "rank-%d.safetensors", r->rank);
+  name_rank_file(name, r->rank);
   status = join(path, fresh, name);
   if (status == BL_OK) status = save_tensors(r, path);
   status = agree(r, status, "save its tensors");
@@ -274,6 +339,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
     if (status == BL_OK) status = save_rest(r, fresh);
     if (status == BL_OK) status = put_in_place(fresh, dir);
     if (status != BL_OK) remove_folder(fresh);
+    writing.ranks = 0;
   }
   return agree(r, status, "complete the checkpoint");
 }
@@ -395,9 +461,13 @@ static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
   uint64_t size = 0;
   BL_TRY(join(path, dir, "policy.bin"));
   BL_TRY(bl_file_read(path, (uint64_t)1 << 34, &bytes, &size));
-  bl_status status = bl_policy_load(r->policy, bytes, size);
+  const bl_status status = bl_policy_load(r->policy, bytes, size);
   free(bytes);
-  BL_TRY(status);
+  if (status != BL_OK) {
+    char text[256];
+    snprintf(text, sizeof text, "%s", bl_error_text());
+    return bl_fail(status, "%s: %s", path, text);
+  }
   r->plan_version = m->plan_version;
   r->placement_hash = strtoull(m->hash, NULL, 16);
   return bl_rank_adopt_policy_homes(r);

@@ -18,6 +18,14 @@
  *  @return : BL_OK; the failing rank's status on it and BL_ECOMM on the others; then DIR is as it was before. */
 bl_status bl_checkpoint_save(bl_rank *r, const char *dir);
 
+/*! bl_checkpoint_prepare() : before training: can a checkpoint be put at DIR? Also creates the folders above it.
+ *  @return : BL_OK, BL_EINPUT (not writable, or other files there), BL_EMACHINE. */
+bl_status bl_checkpoint_prepare(const char *dir);
+
+/*! bl_checkpoint_discard() : removes what bl_checkpoint_save() has written so far; async-signal-safe, for a process
+ * that ends at once, after bl_output_discard_all(). */
+void bl_checkpoint_discard(void);
+
 /*! bl_checkpoint_load() : called by all ranks instead of bl_weights_initialise(): weights, moments, step, and where
  * ranks and policy are the same also homes and the policy's memory.
  *  @return : BL_OK, BL_EINPUT (damaged, or of another model), BL_EMACHINE. */

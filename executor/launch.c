@@ -47,16 +47,22 @@ static volatile int stop_request; /* written by the handler, read by all ranks *
 static void request_stop(int number) {
   if (stop_request) {
     bl_output_discard_all();
+    bl_checkpoint_discard();
     _exit(128 + number);
   }
   stop_request = 1;
 }
 
-static void catch_signals(struct sigaction old[2], bool restore) {
-  static const int numbers[2] = {SIGINT, SIGTERM};
+enum { STOP_SIGNALS = 3 };
+
+static void catch_signals(struct sigaction old[STOP_SIGNALS], bool restore) {
+  static const int numbers[STOP_SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
   struct sigaction action = {.sa_handler = request_stop, .sa_flags = SA_RESTART};
   sigemptyset(&action.sa_mask);
-  for (int i = 0; i < 2; i++) sigaction(numbers[i], restore ? &old[i] : &action, restore ? NULL : &old[i]);
+  for (int i = 0; i < STOP_SIGNALS; i++) {
+    sigaction(numbers[i], restore ? &old[i] : NULL, restore ? NULL : &old[i]);
+    if (!restore && old[i].sa_handler != SIG_IGN) sigaction(numbers[i], &action, NULL); /* nohup stays in force */
+  }
 }
 
 /* -- outputs ------------------------------------------------------------------------------------------------------ */
@@ -69,7 +75,10 @@ static bl_status open_trace(const launch *l, const bl_rank *r, bl_trace_writer *
                                 .micro_batches = run->micro_batches,
                                 .experts = run->model->experts,
                                 .live = true};
-  if (l->options->resume && bl_path_exists(path)) return bl_trace_continue(path, &shape, r->step, out);
+  if (l->options->resume) {
+    const bl_status status = bl_trace_continue(path, &shape, r->step, out);
+    if (status == BL_OK || bl_path_exists(path)) return status;
+  }
   return bl_trace_create(path, &shape, out);
 }
 
@@ -173,11 +182,17 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
   BL_TRY_GOTO(status,
               o->resume ? bl_checkpoint_load(&r, o->resume) : bl_weights_initialise(&r.weights, r.s, r.run->seed),
               done);
+  const int64_t first = r.step;
+  if (first > r.run->steps) {
+    status = bl_fail(BL_EUSAGE, "--steps %lld: the checkpoint %s is at step %lld already", (long long)r.run->steps,
+                     o->resume, (long long)first);
+    goto done;
+  }
   BL_TRY_GOTO(status, bl_comm_barrier(thread->comm), done); /* no output before every rank can start */
   if (r.rank == 0) BL_TRY_GOTO(status, open_outputs(l, &r), done);
   status = train(l, &r);
   if (r.rank == 0 && (status == BL_OK || status == BL_EINTERRUPTED)) {
-    if (r.step > 0) printf("step %lld, loss %.9g\n", (long long)r.step, r.result.loss);
+    if (r.step > first) printf("step %lld, loss %.9g\n", (long long)r.step, r.result.loss);
     if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
   }
 done:
@@ -245,7 +260,7 @@ done:
 
 bl_status bl_launch(const bl_train_options *options) {
   launch l = {.options = options};
-  struct sigaction old[2];
+  struct sigaction old[STOP_SIGNALS];
   bl_status status = bl_setup_create(options, &l.setup);
   if (status == BL_OK) {
     pthread_mutex_init(&l.lock, NULL);

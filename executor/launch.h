@@ -6,7 +6,7 @@
 #include "executor/setup.h"
 
 /*! bl_launch() : trains as the options say, one thread a rank. The first rank that fails stops all others; its status
- *  and sentence are the result. SIGINT and SIGTERM finish the step under way, write log and checkpoint and give
+ *  and sentence are the result. SIGINT, SIGTERM and SIGHUP finish the step under way, write log and checkpoint and give
  *  BL_EINTERRUPTED; a second one ends the process at once. */
 bl_status bl_launch(const bl_train_options *options);
 

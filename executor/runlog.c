@@ -3,8 +3,11 @@
 #include "base/file.h"
 #include "base/version.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const uint64_t MAX_LINES_BYTES = (uint64_t)4 << 30;
@@ -32,20 +35,40 @@ static bl_status whole_lines(const char *path, const char *text, uint64_t size, 
   return BL_OK;
 }
 
+static bl_status count_kept(const char *path, int64_t keep_step, uint64_t *kept) {
+  char *text;
+  uint64_t size;
+  BL_TRY(bl_file_read(path, MAX_LINES_BYTES, &text, &size));
+  const bl_status status = whole_lines(path, text, size, keep_step, kept);
+  free(text);
+  return status;
+}
+
+/* Opens a file for this run alone and cuts it to what is kept; a device or a pipe is taken as it is. */
+static bl_status open_alone(const char *path, int64_t keep_step, bool continued, int *fd) {
+  struct stat info;
+  uint64_t kept = 0;
+  *fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  if (*fd < 0 || fstat(*fd, &info) != 0) return bl_fail_errno(BL_EINPUT, "%s: cannot write", path);
+  if (!S_ISREG(info.st_mode)) return BL_OK;
+  if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    return bl_fail(BL_EINPUT, "%s: is being written already; expected a file for each output and run", path);
+  if (continued) BL_TRY(count_kept(path, keep_step, &kept));
+  if (ftruncate(*fd, (off_t)kept) != 0 || lseek(*fd, 0, SEEK_END) < 0)
+    return bl_fail_errno(BL_EINPUT, "%s: cannot write", path);
+  return BL_OK;
+}
+
 bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool *continued) {
+  int fd = -1;
   *out = (bl_lines){.path = path};
   *continued = keep_step >= 0 && bl_path_exists(path);
-  if (*continued) {
-    char *text;
-    uint64_t size, kept = 0;
-    BL_TRY(bl_file_read(path, MAX_LINES_BYTES, &text, &size));
-    const bl_status status = whole_lines(path, text, size, keep_step, &kept);
-    free(text);
-    BL_TRY(status);
-    if (truncate(path, (off_t)kept)) return bl_fail_errno(BL_EINPUT, "cannot continue %s", path);
+  bl_status status = open_alone(path, keep_step, *continued, &fd);
+  if (status == BL_OK && !(out->stream = fdopen(fd, "w"))) status = bl_fail(BL_EMACHINE, "out of memory: a stream");
+  if (status != BL_OK) {
+    if (fd >= 0) close(fd);
+    return status;
   }
-  out->stream = fopen(path, *continued ? "ae" : "we");
-  if (!out->stream) return bl_fail_errno(BL_EINPUT, "cannot write %s", path);
   out->whole = ftell(out->stream);
   return BL_OK;
 }
@@ -55,7 +78,7 @@ bl_status bl_lines_flush(bl_lines *lines) {
     lines->whole = ftell(lines->stream);
     return BL_OK;
   }
-  const bl_status status = bl_fail_errno(BL_EMACHINE, "cannot write %s", lines->path);
+  const bl_status status = bl_fail_errno(BL_EMACHINE, "%s: writing failed", lines->path);
   const int fd = fileno(lines->stream);
   if (lines->whole >= 0 && ftruncate(fd, (off_t)lines->whole) != 0) errno = 0; /* a device or a pipe: nothing to cut */
   return status;
@@ -65,7 +88,7 @@ bl_status bl_lines_close(bl_lines *lines) {
   if (!lines->stream) return BL_OK;
   const bool failed = fclose(lines->stream) != 0;
   lines->stream = NULL;
-  return failed ? bl_fail_errno(BL_EMACHINE, "cannot write %s", lines->path) : BL_OK;
+  return failed ? bl_fail_errno(BL_EMACHINE, "%s: writing failed", lines->path) : BL_OK;
 }
 
 static void write_text(bl_json_writer *w, const char *key, const char *value) {

@@ -20,8 +20,9 @@ typedef struct bl_lines {
 } bl_lines;
 
 /*! bl_lines_open() : a new file, or (keep_step >= 0) an existing one whose lines up to that "step" stay and the rest is
- *  dropped; lines without "step" stay. `*continued` tells whether an old file was continued.
- *  @return : BL_OK, BL_EINPUT (cannot be created, or not JSON lines), BL_EMACHINE. */
+ *  dropped; lines without "step" stay. The file is locked against a second writer. `*continued` tells whether an old
+ * file was continued.
+ *  @return : BL_OK, BL_EINPUT (cannot be created, is being written already, or not JSON lines), BL_EMACHINE. */
 bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool *continued);
 
 /*! bl_lines_flush() : after each line or group of lines: they are in the file now. On failure the file is cut back to

@@ -5,6 +5,7 @@
 #include "planner/policy_options.h"
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 void bl_train_options_init(bl_train_options *options) {
   *options = (bl_train_options){.ranks = 1,
@@ -33,16 +34,32 @@ static bl_status check_backend(const bl_train_options *o) {
   return BL_OK;
 }
 
+static bl_status path_of_saved_model(const char *checkpoint, char **path) {
+  const size_t room = strlen(checkpoint) + sizeof "/model.json";
+  BL_TRY(bl_new(path, room, 1, "path"));
+  snprintf(*path, room, "%s/model.json", checkpoint);
+  return BL_OK;
+}
+
+static bl_status expect_model_of_checkpoint(const bl_train_options *o, const bl_model *model) {
+  bl_model saved;
+  char *path;
+  BL_TRY(path_of_saved_model(o->resume, &path));
+  bl_status status = bl_model_load(path, &saved);
+  if (status == BL_OK) status = bl_model_expect_same(model, o->model, &saved, path);
+  free(path);
+  return status;
+}
+
 static bl_status load_model(const bl_train_options *o, bl_setup *s) {
   bl_model_default(&s->model);
   const char *path = o->model;
   if (!path && o->resume) {
-    const size_t room = strlen(o->resume) + sizeof "/model.json";
-    BL_TRY(bl_new(&s->resume_model, room, 1, "path"));
-    snprintf(s->resume_model, room, "%s/model.json", o->resume);
+    BL_TRY(path_of_saved_model(o->resume, &s->resume_model));
     path = s->resume_model;
   }
   if (path) BL_TRY(bl_model_load(path, &s->model));
+  if (o->model && o->resume) BL_TRY(expect_model_of_checkpoint(o, &s->model));
   BL_TRY(bl_model_runs_on_executor(&s->model));
   if (s->model.vocabulary < 256)
     return bl_fail(BL_EINPUT, "model %s: expected a vocabulary of at least 256 (one token a byte), found %d",
@@ -51,13 +68,18 @@ static bl_status load_model(const bl_train_options *o, bl_setup *s) {
 }
 
 static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *layout, bl_setup *s) {
-  if (layout->tp * layout->cp * layout->pp * layout->etp * layout->edp * layout->vp != 1 || layout->zero != 0)
+  if (layout->tp != 1 || layout->cp != 1 || layout->pp != 1 || layout->vp != 1 || layout->etp != 1 ||
+      layout->edp != 1 || layout->zero != 0)
     return bl_fail(BL_ENOTSUP,
                    "%s: layout: the executor runs dp = ep alone; tp, cp, pp, vp, etp, edp must be 1 and zero 0",
                    o->plan);
   s->run.ranks = layout->ep;
   if (!o->micro_batches_given) s->run.micro_batches = layout->micro_batches;
-  if (!o->batch_given) s->run.batch = layout->micro_batch * s->run.micro_batches * layout->ep;
+  const int64_t batch = (int64_t)layout->micro_batch * s->run.micro_batches * layout->ep;
+  if (!o->batch_given && batch > BL_TRAIN_MAX_BATCH)
+    return bl_fail(BL_EINPUT, "%s: layout: expected at most %d sequences a step, found %lld", o->plan,
+                   BL_TRAIN_MAX_BATCH, (long long)batch);
+  if (!o->batch_given) s->run.batch = (int32_t)batch;
   return BL_OK;
 }
 
@@ -89,6 +111,8 @@ static bl_status load_plan(const bl_train_options *o, bl_setup *s) {
       return bl_fail(BL_EUSAGE, "--ranks %lld: the plan %s is for %d ranks", (long long)o->ranks, o->plan,
                      s->run.ranks);
   }
+  if (s->run.ranks > BL_TRAIN_MAX_RANKS)
+    return bl_fail(BL_EINPUT, "%s: expected at most %d ranks, found %d", o->plan, BL_TRAIN_MAX_RANKS, s->run.ranks);
   if (s->run.ranks > s->model.experts)
     return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", s->model.name, s->model.experts,
                    s->run.ranks);
@@ -104,7 +128,7 @@ static bl_status check_batch(bl_run *run) {
     return bl_fail(BL_EUSAGE, "--batch %d: expected a multiple of %d (%d ranks x %d micro-batches)", run->batch, parts,
                    run->ranks, run->micro_batches);
   run->sequences = run->batch / parts;
-  if ((int64_t)run->sequences * run->model->sequence * run->top_k * run->ranks > INT32_MAX / 4)
+  if ((double)run->sequences * run->model->sequence * run->top_k * run->ranks > INT32_MAX / 4)
     return bl_fail(BL_EUSAGE, "--batch %d: more than %d token copies in a micro-batch; use more --micro-batches",
                    run->batch, INT32_MAX / 4);
   return BL_OK;
@@ -128,6 +152,28 @@ static bl_status build_program(bl_setup *s) {
   return bl_step_build(&s->model, &s->layout, &options, 0, &s->program);
 }
 
+static bool same_file(const char *a, const char *b) {
+  struct stat x, y;
+  if (stat(a, &x) != 0 || stat(b, &y) != 0) return strcmp(a, b) == 0;
+  return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* No output may take the place of what the run reads, or of another output. */
+static bl_status check_outputs(const bl_train_options *o, const char *trace) {
+  const struct {
+    const char *name, *path;
+  } files[] = {{"--log", o->log},   {"--dump", o->dump},   {"--record-trace", o->record_trace},
+               {"--data", o->data}, {"--model", o->model}, {"--plan", o->plan},
+               {"--gate", trace}};
+  enum { OUTPUTS = 3, FILES = sizeof files / sizeof *files };
+  for (int i = 0; i < OUTPUTS; i++)
+    for (int k = i + 1; k < FILES; k++)
+      if (files[i].path && files[k].path && same_file(files[i].path, files[k].path))
+        return bl_fail(BL_EUSAGE, "%s %s: expected another file than that of %s", files[i].name, files[i].path,
+                       files[k].name);
+  return o->checkpoint ? bl_checkpoint_prepare(o->checkpoint) : BL_OK;
+}
+
 bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
   *out = (bl_setup){0};
   bl_setup *s = out;
@@ -145,16 +191,22 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
   run->warmup = o->warmup >= 0 ? o->warmup : run->schedule_steps / 10 < 100 ? run->schedule_steps / 10 : 100;
   run->gate.capacity_factor = o->capacity_factor;
   run->gate.balance = o->balance;
+  if (o->checkpoint_every > 0 && !o->checkpoint) return bl_fail(BL_EUSAGE, "--checkpoint-every needs --checkpoint DIR");
   BL_TRY(bl_gate_parse(o->gate, &run->gate));
   BL_TRY(check_backend(o));
+  if (o->resume) {
+    uint64_t seed;
+    BL_TRY(bl_checkpoint_seed(o->resume, &seed));
+    if (!o->seed_given) run->seed = seed;
+  }
   BL_TRY(load_model(o, s));
-  if (o->resume && !o->seed_given) BL_TRY(bl_checkpoint_seed(o->resume, &run->seed));
   run->top_k = run->gate.kind == BL_GATE_SWITCH ? 1 : s->model.top_k;
   if (run->gate.kind == BL_GATE_GSHARD && run->top_k != 2)
     return bl_fail(BL_EUSAGE, "--gate gshard: expected a model with top_k 2, model %s has %d", s->model.name,
                    run->top_k);
   BL_TRY(load_plan(o, s));
   BL_TRY(check_batch(run));
+  BL_TRY(check_outputs(o, run->gate.trace_path));
   BL_TRY(build_program(s));
   return bl_corpus_load(o->data, s->model.sequence, &s->corpus);
 }

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { BL_TRAIN_MAX_RANKS = 1024, BL_TRAIN_MAX_BATCH = 1000000 };
+
 /* The command line of ballast-train; texts are borrowed, NULL where not given. */
 typedef struct bl_train_options {
   int argc;

@@ -99,7 +99,10 @@ bl_status bl_policy_load(bl_policy *p, const void *bytes, uint64_t size) {
   const char *body = (const char *)bytes + sizeof h;
   if (h.magic != MAGIC) return bl_fail(BL_EINPUT, "this is not the saved state of a policy");
   if (h.setting != setting_of(p))
-    return bl_fail(BL_EINPUT, "the saved state is of a policy with other options, ranks, experts or slots");
+    return bl_fail(
+        BL_EINPUT,
+        "expected the state of a policy with the same --policy, --lag, --shares, --late-repair, --homes, --ties, "
+        "--slots, ranks and experts, found another");
   if (h.size != c.size || size != c.size + sizeof h || h.hash != bl_hash_bytes(body, c.size, MAGIC))
     return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
   c = (cursor){.read = body};
