@@ -77,6 +77,22 @@ static void test_serial(void) {
   done(&s);
 }
 
+/* The slower rank may be either one. */
+static void test_first_rank_slower(void) {
+  set_up s;
+  bl_simulation out, mirrored;
+  REQUIRE(prepare(&s, false, 100, 300));
+  REQUIRE_OK(bl_simulate(&s.step, &s.costs, &out));
+  done(&s);
+  REQUIRE(prepare(&s, false, 300, 100));
+  REQUIRE_OK(bl_simulate(&s.step, &s.costs, &mirrored));
+  CHECK_NEAR(mirrored.step_us, out.step_us, 1e-9);
+  CHECK_NEAR(mirrored.wait_us, out.wait_us, 1e-9);
+  bl_simulation_free(&out);
+  bl_simulation_free(&mirrored);
+  done(&s);
+}
+
 static void test_overlap(void) {
   set_up s;
   bl_simulation serial, beside;
@@ -212,6 +228,7 @@ int main(void) {
   RUN(test_fit);
   RUN(test_profile_file);
   RUN(test_serial);
+  RUN(test_first_rank_slower);
   RUN(test_overlap);
   RUN(test_copies_cost);
   RUN(test_memory);
