@@ -119,7 +119,7 @@ static double moved_bytes(const bl_costs *costs, const int32_t *out, const int32
 static double amount_of(const bl_costs *costs, const bl_action *action, int32_t rank) {
   const bl_traffic *t = costs->traffic;
   const int32_t fp32 = 4, moments = 8, l = action->layer;
-  const int32_t state = moments + fp32 + (costs->num_bytes == fp32 ? 0 : costs->num_bytes);
+  const int32_t state = moments + fp32 + (costs->profile->num_bytes == fp32 ? 0 : costs->profile->num_bytes);
   switch (bl_action_amounts[action->kind]) {
   case BL_AMOUNT_TOKENS:
     return (double)bl_costs_tokens(costs);
@@ -127,11 +127,11 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
     return (double)(bl_costs_tokens(costs) * costs->model->top_k);
   case BL_AMOUNT_EXCHANGE_ROWS:
     return (double)exchanged_rows(costs, action, bl_costs_ep_position(costs, rank)) * costs->model->hidden *
-           costs->num_bytes;
+           costs->profile->num_bytes;
   case BL_AMOUNT_COUNTS:
     return costs->model->experts * 4.0;
   case BL_AMOUNT_COPY_WEIGHTS:
-    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, costs->num_bytes);
+    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, costs->profile->num_bytes);
   case BL_AMOUNT_COPY_GRADS:
     return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, fp32);
   case BL_AMOUNT_MOVED_STATE:

@@ -12,7 +12,6 @@ typedef struct bl_costs {
   const bl_layout *layout;
   const bl_profile *profile;
   const bl_traffic *traffic;
-  int32_t num_bytes; /* of the compute type */
   const int32_t *slots; /* [ep]: experts a rank has room for, or NULL: homes and copies of the traffic */
 } bl_costs;
 

@@ -34,7 +34,7 @@ static double hidden_saved(double width, bool gated) { return width * (gated ? 3
 
 double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) {
   const bl_model *m = costs->model;
-  const double num = costs->num_bytes, fp32 = 4, moments = 8, master = costs->num_bytes == 4 ? 0 : 4;
+  const double num = costs->profile->num_bytes, fp32 = 4, moments = 8, master = costs->profile->num_bytes == 4 ? 0 : 4;
   const double tokens = (double)bl_costs_tokens(costs), choices = tokens * m->top_k, rows = rows_of(costs, b, rank);
   const double H = m->hidden, F = m->expert_width, shared = (double)m->shared_experts * m->shared_width;
   const double dense = (double)bl_costs_dense_parameters(costs, b->layer);
@@ -115,7 +115,8 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
 
 double bl_action_workspace_bytes(const bl_costs *costs, const bl_action *action) {
   if (action->kind != BL_ACTION_HEAD) return 0;
-  return (double)bl_costs_tokens(costs) * costs->num_bytes * ((double)costs->model->vocabulary + costs->model->hidden);
+  return (double)bl_costs_tokens(costs) * costs->profile->num_bytes *
+         ((double)costs->model->vocabulary + costs->model->hidden);
 }
 
 bl_status bl_memory_peak(const bl_costs *costs, const bl_step *step, int32_t rank, double *bytes) {

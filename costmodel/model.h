@@ -126,6 +126,9 @@ void bl_tensor_name(bl_model_part part, const bl_tensor *tensor, int32_t layer, 
 /*! bl_model_part_parameters() : parameters of one instance of a part (one layer, one expert). */
 int64_t bl_model_part_parameters(const bl_model *model, bl_model_part part);
 
+/*! bl_model_part_macs() : multiply-adds of one token with all matrices of one instance of a part. */
+int64_t bl_model_part_macs(const bl_model *model, bl_model_part part);
+
 /* -- counts of the whole model ---------------------------------------------------------------------------------------
  * Weight multiply-adds per token: one for each weight that a token meets (norms, biases and embedding look-ups cost
  * none; the output matrix does, tied or not). Training needs 6 floating point operations for each. */

@@ -94,7 +94,8 @@ static bl_status read_curve(bl_json object, bl_curve_kind kind, bl_curve *curve)
 static bl_status read_profile(bl_json root, bl_profile *p) {
   int64_t value;
   bl_json part, curve;
-  BL_TRY(bl_json_keys(root, "version backend transport device ranks overlap sgemm_gflops triad_gbps model curves"));
+  BL_TRY(bl_json_keys(root,
+                      "version backend transport device ranks overlap num_bytes sgemm_gflops triad_gbps model curves"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &value));
   BL_TRY(read_text(root, "backend", p->backend, sizeof p->backend));
   BL_TRY(read_text(root, "transport", p->transport, sizeof p->transport));
@@ -102,6 +103,8 @@ static bl_status read_profile(bl_json root, bl_profile *p) {
   BL_TRY(bl_json_int(root, "ranks", 1, 1 << 20, &value));
   p->ranks = (int32_t)value;
   BL_TRY(bl_json_bool(root, "overlap", &p->overlap));
+  BL_TRY(bl_json_int(root, "num_bytes", 1, 4, &value));
+  p->num_bytes = (int32_t)value;
   BL_TRY(bl_json_number(root, "sgemm_gflops", 1e-9, 1e12, &p->sgemm_gflops));
   BL_TRY(bl_json_number(root, "triad_gbps", 1e-9, 1e12, &p->triad_gbps));
   BL_TRY(bl_json_object(root, "model", &part));
@@ -177,6 +180,7 @@ bl_status bl_profile_save(const char *path, const bl_profile *p) {
   write_number(&w, "ranks", p->ranks);
   bl_json_key(&w, "overlap");
   bl_json_write_bool(&w, p->overlap);
+  write_number(&w, "num_bytes", p->num_bytes);
   write_number(&w, "sgemm_gflops", p->sgemm_gflops);
   write_number(&w, "triad_gbps", p->triad_gbps);
   bl_json_key(&w, "model");

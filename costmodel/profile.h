@@ -3,12 +3,11 @@
  *
  * The file, strict JSON: what was measured with what, the two machine rates, and a curve for each kind of work:
  *   { "version": 1, "backend": "cpu", "transport": "threads", "device": "...", "ranks": 2, "overlap": false,
- *     "sgemm_gflops": 90.1, "triad_gbps": 11.0,
- *     "model": { "hidden": 256, "vocabulary": 256, "sequence": 128, "heads": 4, "experts": 8, "top_k": 2,
- *                "expert_width": 1024, "ffn_width": 1024 },
- *     "curves": { "attention_fwd": { "per": "tokens", "amounts": [128, 256], "times_us": [410.5, 822.0] }, ... } }
- * Rates are of one rank while all ranks run. A curve that is left out is unknown, which differs from free: pricing an
- * action that needs it fails and names it. */
+ * "num_bytes": 4, "sgemm_gflops": 90.1, "triad_gbps": 11.0, "model": { "hidden": 256, "vocabulary": 256, "sequence":
+ * 128, "heads": 4, "experts": 8, "top_k": 2, "expert_width": 1024, "ffn_width": 1024 }, "curves": { "attention_fwd": {
+ * "per": "tokens", "amounts": [128, 256], "times_us": [410.5, 822.0] }, ... } } Rates are of one rank while all ranks
+ * run. A curve that is left out is unknown, which differs from free: pricing an action that needs it fails and names
+ * it. */
 #ifndef BL_COSTMODEL_PROFILE_H
 #define BL_COSTMODEL_PROFILE_H
 
@@ -69,7 +68,8 @@ typedef struct bl_profile_shape {
 typedef struct bl_profile {
   char backend[16], transport[16], device[96];
   int32_t ranks;
-  bool overlap; /* streams and links run beside the compute stream; false: a rank does one thing at a time */
+  bool overlap;      /* streams and links run beside the compute stream; false: a rank does one thing at a time */
+  int32_t num_bytes; /* of the compute type */
   double sgemm_gflops, triad_gbps;
   bl_profile_shape shape;
   bl_curve curves[BL_CURVE_COUNT];

@@ -128,8 +128,7 @@ int64_t bl_model_part_parameters(const bl_model *model, bl_model_part part) {
   return sum;
 }
 
-/* Multiply-adds of one token with all matrices of a part. */
-static int64_t part_macs(const bl_model *model, bl_model_part part) {
+int64_t bl_model_part_macs(const bl_model *model, bl_model_part part) {
   bl_tensor tensors[BL_PART_MAX_TENSORS];
   const int32_t n = bl_model_tensors(model, part, tensors);
   int64_t sum = 0;
@@ -153,12 +152,13 @@ void bl_model_count(const bl_model *m, bl_model_counts *out) {
                     layers * attention + dense * ffn + moe * (gate + shared) + out->expert_parameters +
                     m->multi_token * bl_model_part_parameters(m, BL_PART_MULTI_TOKEN);
   out->used_parameters = out->parameters - moe * (m->experts - m->top_k) * expert;
-  out->layer_macs_dense = part_macs(m, BL_PART_ATTENTION) +
-                          (m->experts > 0 ? part_macs(m, BL_PART_GATE) + part_macs(m, BL_PART_SHARED) : 0);
-  out->layer_macs_expert = m->experts > 0 ? part_macs(m, BL_PART_EXPERT) : 0;
+  out->layer_macs_dense =
+      bl_model_part_macs(m, BL_PART_ATTENTION) +
+      (m->experts > 0 ? bl_model_part_macs(m, BL_PART_GATE) + bl_model_part_macs(m, BL_PART_SHARED) : 0);
+  out->layer_macs_expert = m->experts > 0 ? bl_model_part_macs(m, BL_PART_EXPERT) : 0;
   out->macs_dense = moe * out->layer_macs_dense +
-                    dense * (part_macs(m, BL_PART_ATTENTION) + part_macs(m, BL_PART_FFN)) +
-                    m->multi_token * part_macs(m, BL_PART_MULTI_TOKEN) + (1 + m->multi_token) * logits;
+                    dense * (bl_model_part_macs(m, BL_PART_ATTENTION) + bl_model_part_macs(m, BL_PART_FFN)) +
+                    m->multi_token * bl_model_part_macs(m, BL_PART_MULTI_TOKEN) + (1 + m->multi_token) * logits;
   out->macs_used = out->macs_dense + moe * m->top_k * out->layer_macs_expert;
   out->macs_attention = layers * m->heads * widths * m->sequence / (m->causal ? 2 : 1);
 }

@@ -226,6 +226,7 @@ bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out)
   read_device_name(out->device, sizeof out->device);
   out->ranks = n;
   out->overlap = false;
+  out->num_bytes = sizeof(float);
   bl_profile_shape_of(options->model, &out->shape);
 done:
   for (int32_t i = 0; ranks && i < n; i++) tear_down(&ranks[i].bench);

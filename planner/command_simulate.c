@@ -4,6 +4,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "costmodel/calibrate.h"
+#include "costmodel/cluster.h"
 #include "planner/commands.h"
 #include "planner/forecast.h"
 #include "planner/policy_options.h"
@@ -13,7 +14,7 @@
 
 static struct {
   bl_policy_options policy;
-  const char *plan, *profile, *model, *trace, *slots, *steps, *perfetto, *log;
+  const char *plan, *profile, *cluster, *model, *trace, *slots, *steps, *perfetto, *log;
   int64_t ranks, batch, micro_batches;
   bool json, ranks_given;
 } arg = {.ranks = 1, .batch = 8, .micro_batches = 1};
@@ -244,22 +245,35 @@ static bl_status make_layout(inputs *in) {
                            (int32_t)arg.micro_batches);
 }
 
+/* The profile, measured or derived from a cluster. */
+static bl_status load_costs(inputs *in, int32_t *ranks_per_node) {
+  bl_cluster cluster;
+  if (!arg.profile == !arg.cluster) return bl_fail(BL_EUSAGE, "expected one of --profile and --cluster");
+  if (arg.cluster) {
+    BL_TRY(bl_cluster_load(arg.cluster, &cluster));
+    *ranks_per_node = cluster.ranks_per_node;
+    return bl_cluster_profile(&cluster, &in->model, bl_layout_world(&in->layout), &in->profile);
+  }
+  BL_TRY(bl_profile_load(arg.profile, &in->profile));
+  return bl_profile_fits(&in->profile, &in->model, arg.profile);
+}
+
 static bl_status open_inputs(inputs *in, bl_forecast_options *o) {
-  if (!arg.plan && !arg.ranks_given)
-    return bl_fail(BL_EUSAGE, "expected --plan, or --ranks with a policy");
+  int32_t ranks_per_node = 0;
+  if (!arg.plan && !arg.ranks_given) return bl_fail(BL_EUSAGE, "expected --plan, or --ranks with a policy");
   if (arg.log && !arg.trace) return bl_fail(BL_EUSAGE, "--log needs --trace: the routing of the same run");
   bl_model_default(&in->model);
   if (arg.model) BL_TRY(bl_model_load(arg.model, &in->model));
-  BL_TRY(bl_profile_load(arg.profile, &in->profile));
-  BL_TRY(bl_profile_fits(&in->profile, &in->model, arg.profile));
   if (arg.plan) BL_TRY(bl_plan_load(arg.plan, &in->plan));
   BL_TRY(make_layout(in));
+  BL_TRY(load_costs(in, &ranks_per_node));
   if (arg.trace) BL_TRY(bl_trace_open(arg.trace, &in->trace));
   BL_TRY(bl_new(&in->slots, (size_t)in->layout.ep, sizeof *in->slots, "--slots"));
   BL_TRY(bl_parse_slots(arg.slots, in->model.experts, in->layout.ep, in->slots));
   *o = (bl_forecast_options){.model = &in->model,
                              .layout = &in->layout,
                              .profile = &in->profile,
+                             .ranks_per_node = ranks_per_node,
                              .policy = arg.policy,
                              .slots = in->slots,
                              .placement = in->plan.has_placement ? &in->plan.placement : NULL,
@@ -306,8 +320,12 @@ bl_command bl_command_simulate(void) {
        .type = BL_OPTION_STRING,
        .target = &arg.profile,
        .metavar = "FILE",
-       .help = "what each kind of work takes (ballast-profile)",
-       .required = true},
+       .help = "what each kind of work takes (ballast-profile)"},
+      {.name = "cluster",
+       .type = BL_OPTION_STRING,
+       .target = &arg.cluster,
+       .metavar = "FILE",
+       .help = "devices and links of a cluster (JSON), for an estimate from data sheets"},
       {.name = "model",
        .type = BL_OPTION_STRING,
        .target = &arg.model,

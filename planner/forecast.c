@@ -107,8 +107,8 @@ static bl_status run_step(forecast *f, int64_t iteration, bool first) {
         BL_TRY(bl_policy_micro_batch(f->policy, moe, f->load, f->sources, &outcome));
       else
         bl_shares_solve(f->shares, hosts_of(f, moe), f->load, NULL);
-      BL_TRY(
-          bl_quota_build(hosts_of(f, moe), outcome.shares, f->counts, f->ranks, 0, f->first, f->host_rank, f->quota));
+      BL_TRY(bl_quota_build(hosts_of(f, moe), outcome.shares, f->counts, f->ranks, f->o->ranks_per_node, f->first,
+                            f->host_rank, f->quota));
       bl_traffic_set_quota(&f->traffic, f->moe_layer[moe], m, f->first, f->host_rank, f->quota);
     }
   return f->policy ? bl_policy_end_step(f->policy) : BL_OK;
@@ -153,7 +153,7 @@ static bl_status fixed_hosts(forecast *f) {
 }
 
 static bl_status build_program(forecast *f, const int32_t *slots) {
-  bl_step_options options = {.moves = false, .copies = false};
+  bl_step_options options = {.moves = false, .copies = false, .ranks_per_node = f->o->ranks_per_node};
   int32_t room = 0;
   for (int32_t r = 0; r < f->ranks; r++) room += slots[r];
   if (f->policy) {
@@ -209,12 +209,8 @@ static void tear_down(forecast *f) {
 static bl_status run_all(forecast *f, bl_forecast_step on_step, void *context) {
   const bl_forecast_options *o = f->o;
   const int32_t *slots = o->placement ? o->placement->slots : o->slots;
-  const bl_costs costs = {.model = o->model,
-                          .layout = o->layout,
-                          .profile = o->profile,
-                          .traffic = &f->traffic,
-                          .num_bytes = 4,
-                          .slots = slots};
+  const bl_costs costs = {
+      .model = o->model, .layout = o->layout, .profile = o->profile, .traffic = &f->traffic, .slots = slots};
   const int32_t n = o->trace ? bl_trace_steps(o->trace) : 1;
   int32_t reported = 0;
   for (int32_t i = 0; i < n; i++) {

@@ -15,6 +15,7 @@ typedef struct bl_forecast_options {
   const bl_model *model;
   const bl_layout *layout; /* dp = ep = ranks */
   const bl_profile *profile;
+  int32_t ranks_per_node; /* 0: one node */
   bl_policy_options policy;
   const int32_t *slots;          /* [ranks] */
   const bl_placement *placement; /* fixed homes and copies instead of a policy, or NULL */

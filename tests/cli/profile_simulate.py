@@ -106,9 +106,58 @@ def plans(tmp, profile, model):
     refused(2, "--ranks 3", "ballast-plan", "simulate", "--plan", plan, "--ranks", 3, *common)
 
 
+CLUSTER = {"version": 1, "name": "8 x 8", "nodes": 8, "ranks_per_node": 8,
+           "device": {"name": "H100", "tflops": 989, "num_bytes": 2, "memory_bytes": 80e9, "memory_gbps": 3350, "efficiency": 0.5,
+                      "call_us": 8, "source": "data sheet"},
+           "links": {"intra": {"gbps": 450, "latency_us": 6, "source": "data sheet"},
+                     "inter": {"gbps": 50, "latency_us": 15, "source": "data sheet"}}}
+
+
+def clusters(tmp):
+    """64 ranks of a data sheet: sums that can be done by hand, links between nodes, copies against skew."""
+    path, model, trace = (os.path.join(tmp, name) for name in ("cluster.json", "large.json", "large.blt"))
+    with open(path, "w", encoding="ascii") as file:
+        json.dump(CLUSTER, file)
+    H, F, S, V = 2048, 4096, 2048, 32000
+    write_model(model, hidden=H, sequence=S, vocabulary=V, attention__heads=16, attention__head_width=128, moe__experts=128,
+                moe__width=F, moe__top_k=2)
+    must("ballast-trace", "gen", "--layers", 2, "--experts", 128, "--ranks", 64, "--micro-batches", 1, "--steps", 1, "--tokens",
+         S, "--zipf", 1.0, "-o", trace)
+    common = ("--model", model, "--cluster", path, "--batch", 64, "--ranks", 64)
+    even, skewed = simulate(*common, "--policy", "static"), simulate(*common, "--policy", "static", "--trace", trace)
+    fast = 989e6 * 0.5  # operations in a microsecond
+    head = 8 + S * 6 * V * H / fast
+    check(abs(even["phases"]["head"] / head - 1) < 1e-6, f"head {even['phases']['head']}, by hand {head}")
+    experts = 2 * 2 * (S * 2 // 2) * 4 * H * F / fast  # 2 layers, 2 experts a rank, 2 flop for 2 H F weights
+    check(abs(even["phases"]["expert_fwd"] / experts - 1) < 1e-6, f"experts {even['phases']['expert_fwd']}, by hand {experts}")
+    sent = S * 2 * H * 2
+    exchange = 2 * (15 + sent * (56 / 64) / 50e3)
+    check(abs(even["phases"]["dispatch"] / exchange - 1) < 1e-3, f"dispatch {even['phases']['dispatch']}, by hand {exchange}")
+    check(skewed["step_us_mean"] > 1.2 * even["step_us_mean"], "skew costs")
+    plan = os.path.join(tmp, "large_plan.json")
+    must("ballast-plan", "place", "--trace", trace, "--ranks", 64, "--slots", 3, "-o", plan)
+    placed, gain = None, []
+    for micro_batches in (1, 32):
+        shape = ("--model", model, "--cluster", path, "--batch", 64 * micro_batches, "--micro-batches", micro_batches,
+                 "--trace", trace)
+        placed = simulate(*shape, "--plan", plan)
+        gain.append(simulate(*shape, "--ranks", 64, "--policy", "static")["step_us_mean"] / placed["step_us_mean"])
+    print(f"copies on 64 ranks: a step {gain[0]:.2f} x as fast with one micro-batch, {gain[1]:.2f} x with 32")
+    check(gain[1] > 1.5 and gain[1] > gain[0], f"copies pay when fills are spread over micro-batches: {gain}")
+    check(placed["exposed_us"] < sum(us for name, us in placed["phases"].items() if name in (
+        "dispatch", "combine", "combine_bwd", "dispatch_bwd", "copy_fill", "copy_reduce", "dense_reduce", "grad_norm",
+        "exchange_counts")), "some of the communication is hidden")
+    refused(1, "fewer than 128", "ballast-plan", "simulate", "--model", model, "--cluster", path, "--ranks", 128, "--batch", 128)
+    refused(2, "one of --profile and --cluster", "ballast-plan", "simulate", "--ranks", 2)
+    for key in ("device", "links", "nodes"):
+        with open(path, "w", encoding="ascii") as file:
+            json.dump({k: v for k, v in CLUSTER.items() if k != key}, file)
+        refused(1, key, "ballast-plan", "simulate", "--model", model, "--cluster", path, "--ranks", 64, "--batch", 64)
+
+
 def bad_input(tmp, profile, model, trace):
     simulate_with = ("ballast-plan", "simulate", "--ranks", 2, "--policy", "static")
-    refused(2, "--profile", *simulate_with)
+    refused(2, "--profile and --cluster", *simulate_with)
     refused(2, "--ranks", "ballast-plan", "simulate", "--profile", profile)
     refused(1, "nothing.json", *simulate_with, "--profile", os.path.join(tmp, "nothing.json"))
     refused(1, "hidden", *simulate_with, "--profile", profile)
@@ -145,6 +194,7 @@ def main():
         trace = against_a_run(tmp, profile, model, data)
         timeline(tmp, profile, model)
         plans(tmp, profile, model)
+        clusters(tmp)
         bad_input(tmp, profile, model, trace)
     return check.end()
 

@@ -11,6 +11,7 @@ static void fill_profile(bl_profile *p, const bl_model *model) {
   memset(p, 0, sizeof *p);
   bl_profile_shape_of(model, &p->shape);
   p->ranks = 2;
+  p->num_bytes = 4;
   p->sgemm_gflops = p->triad_gbps = 1;
   snprintf(p->backend, sizeof p->backend, "cpu");
   snprintf(p->transport, sizeof p->transport, "threads");
@@ -46,7 +47,7 @@ static bool prepare(set_up *s, bool copies, uint32_t rows0, uint32_t rows1) {
     bl_traffic_set_quota(&s->traffic, l, 0, first, home, quota);
   }
   fill_profile(&s->profile, &s->model);
-  s->costs = (bl_costs){&s->model, &s->layout, &s->profile, &s->traffic, 4, NULL};
+  s->costs = (bl_costs){&s->model, &s->layout, &s->profile, &s->traffic, NULL};
   return true;
 }
 

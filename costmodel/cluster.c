@@ -1,0 +1,177 @@
+/* cluster.c - cluster files, and curves from data sheets. */
+#include "costmodel/cluster.h"
+#include "base/json.h"
+#include <stdio.h>
+#include <string.h>
+
+/* What a decision on the host takes, its counts brought to the host included. */
+static const double host_decision_us = 20;
+
+static bl_status read_text(bl_json object, const char *key, char *out, size_t size) {
+  const char *text;
+  BL_TRY(bl_json_string(object, key, &text));
+  if (strlen(text) >= size) return bl_json_fail(object, "%s: expected at most %zu bytes", key, size - 1);
+  memcpy(out, text, strlen(text) + 1);
+  return BL_OK;
+}
+
+static bl_status read_link(bl_json links, const char *key, bl_link *out) {
+  bl_json object;
+  const char *source;
+  BL_TRY(bl_json_object(links, key, &object));
+  BL_TRY(bl_json_keys(object, "gbps latency_us source"));
+  BL_TRY(bl_json_number(object, "gbps", 1e-6, 1e9, &out->gbps));
+  BL_TRY(bl_json_number(object, "latency_us", 0, 1e9, &out->latency_us));
+  return bl_json_string(object, "source", &source);
+}
+
+static bl_status read_device(bl_json object, bl_cluster *c) {
+  const char *source;
+  int64_t num_bytes;
+  BL_TRY(bl_json_keys(object, "name tflops num_bytes memory_bytes memory_gbps efficiency call_us source"));
+  BL_TRY(read_text(object, "name", c->device, sizeof c->device));
+  BL_TRY(bl_json_number(object, "tflops", 1e-6, 1e9, &c->tflops));
+  BL_TRY(bl_json_int(object, "num_bytes", 1, 4, &num_bytes));
+  BL_TRY(bl_json_number(object, "memory_bytes", 1, 1e18, &c->memory_bytes));
+  BL_TRY(bl_json_number(object, "memory_gbps", 1e-6, 1e9, &c->memory_gbps));
+  BL_TRY(bl_json_number(object, "efficiency", 1e-6, 1, &c->efficiency));
+  BL_TRY(bl_json_number(object, "call_us", 0, 1e6, &c->call_us));
+  c->num_bytes = (int32_t)num_bytes;
+  return bl_json_string(object, "source", &source);
+}
+
+static bl_status read_cluster(bl_json root, bl_cluster *c) {
+  int64_t value;
+  bl_json part;
+  BL_TRY(bl_json_keys(root, "version name nodes ranks_per_node device links"));
+  BL_TRY(bl_json_int(root, "version", 1, 1, &value));
+  BL_TRY(read_text(root, "name", c->name, sizeof c->name));
+  BL_TRY(bl_json_int(root, "nodes", 1, 1 << 20, &value));
+  c->nodes = (int32_t)value;
+  BL_TRY(bl_json_int(root, "ranks_per_node", 1, 1024, &value));
+  c->ranks_per_node = (int32_t)value;
+  BL_TRY(bl_json_object(root, "device", &part));
+  BL_TRY(read_device(part, c));
+  BL_TRY(bl_json_object(root, "links", &part));
+  BL_TRY(bl_json_keys(part, "intra inter"));
+  BL_TRY(read_link(part, "intra", &c->intra));
+  return read_link(part, "inter", &c->inter);
+}
+
+bl_status bl_cluster_load(const char *path, bl_cluster *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_load(path, &doc, &root));
+  memset(out, 0, sizeof *out);
+  const bl_status status = read_cluster(root, out);
+  bl_json_free(doc);
+  return status;
+}
+
+/* -- curves -------------------------------------------------------------------------------------------------------- */
+
+typedef struct maker {
+  const bl_cluster *c;
+  bl_profile *out;
+  bl_status status;
+} maker;
+
+static void point(maker *m, bl_curve_kind kind, double x, double us) {
+  if (m->status == BL_OK) m->status = bl_curve_add(&m->out->curves[kind], x, us);
+}
+
+static double bytes_us(const maker *m, double bytes) { return bytes / m->c->memory_gbps * 1e-3; }
+
+/* call_us plus, a unit, the longer of arithmetic and memory traffic. */
+static void per_unit(maker *m, bl_curve_kind kind, double flop, double bytes) {
+  const double far = 1e6, arithmetic = flop / (m->c->tflops * m->c->efficiency) * 1e-6, memory = bytes_us(m, bytes);
+  const double us = arithmetic > memory ? arithmetic : memory;
+  point(m, kind, 1, m->c->call_us + us);
+  point(m, kind, far, m->c->call_us + far * us);
+}
+
+/* Rows of one expert: reading its weights takes what it takes, however few rows. */
+static void expert(maker *m, bl_curve_kind kind, double flop, double weight_bytes) {
+  const double row_us = flop / (m->c->tflops * m->c->efficiency) * 1e-6, least_us = bytes_us(m, weight_bytes);
+  const double bend = least_us / row_us;
+  point(m, kind, 1, least_us > row_us ? least_us : row_us);
+  if (bend > 1) point(m, kind, bend, least_us);
+  point(m, kind, bend + 1e6, least_us + 1e6 * row_us);
+}
+
+static void message(maker *m, bl_curve_kind kind, double latency_us, double bytes_factor, double gbps) {
+  const double far = 1e9, us = bytes_factor / gbps * 1e-3;
+  point(m, kind, 1, latency_us + us);
+  point(m, kind, far, latency_us + far * us);
+}
+
+static void dense_curves(maker *m, const bl_model *model) {
+  bl_model_counts counts;
+  bl_model_count(model, &counts);
+  const double num = m->c->num_bytes, H = model->hidden;
+  const double core = (double)counts.macs_attention / (model->layers + model->multi_token);
+  const double attention = 2 * ((double)bl_model_part_macs(model, BL_PART_ATTENTION) + core);
+  const double ffn = 2 * (double)bl_model_part_macs(model, BL_PART_FFN);
+  const double gate = 2.0 * model->experts * H, shared = 2 * (double)bl_model_part_macs(model, BL_PART_SHARED);
+  const double logits = 2.0 * model->vocabulary * H, rows = num * H;
+  per_unit(m, BL_CURVE_EMBED_FWD, 0, 2 * rows);
+  per_unit(m, BL_CURVE_EMBED_BWD, 0, 3 * rows);
+  per_unit(m, BL_CURVE_ATTENTION_FWD, attention, 12 * rows);
+  per_unit(m, BL_CURVE_ATTENTION_BWD, 2 * attention, 24 * rows);
+  per_unit(m, BL_CURVE_FFN_FWD, ffn, 6 * rows);
+  per_unit(m, BL_CURVE_FFN_BWD, 2 * ffn, 12 * rows);
+  per_unit(m, BL_CURVE_GATE_FWD, gate, 3 * rows);
+  per_unit(m, BL_CURVE_GATE_BWD, 2 * gate, 6 * rows);
+  per_unit(m, BL_CURVE_SHARED_FWD, shared, 4 * rows);
+  per_unit(m, BL_CURVE_SHARED_BWD, 2 * shared, 8 * rows);
+  per_unit(m, BL_CURVE_SCATTER, 0, 2 * rows);
+  per_unit(m, BL_CURVE_GATHER, 0, 3 * rows);
+  per_unit(m, BL_CURVE_GATHER_BWD, 0, 4 * rows);
+  per_unit(m, BL_CURVE_SCATTER_BWD, 0, 3 * rows);
+  per_unit(m, BL_CURVE_HEAD, 3 * logits, 8 * rows + 3 * num * model->vocabulary);
+}
+
+static void message_curves(maker *m, int32_t ranks) {
+  const bl_cluster *c = m->c;
+  const bool spans = ranks > c->ranks_per_node;
+  const bl_link *link = spans ? &c->inter : &c->intra;
+  const double P = ranks, off_node = spans ? (P - c->ranks_per_node) / P : 0;
+  /* An exchange sends an equal part to each rank: over both kinds of link at once, the slower one counts. */
+  const double inside = ((P - 1) / P - off_node) / c->intra.gbps, outside = off_node / c->inter.gbps;
+  message(m, BL_CURVE_EXCHANGE, link->latency_us, inside > outside ? inside : outside, 1);
+  message(m, BL_CURVE_GATHER_HOST, 2 * link->latency_us, 1, link->gbps);
+  message(m, BL_CURVE_TRANSFER, link->latency_us, 1, link->gbps);
+  message(m, BL_CURVE_ACCUMULATE, link->latency_us, 1, link->gbps);
+  message(m, BL_CURVE_ALL_REDUCE, 2 * link->latency_us, 2 * (P - 1) / P, link->gbps); /* a ring */
+}
+
+bl_status bl_cluster_profile(const bl_cluster *c, const bl_model *model, int32_t ranks, bl_profile *out) {
+  maker m = {c, out, BL_OK};
+  if ((int64_t)c->nodes * c->ranks_per_node < ranks)
+    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d", c->name,
+                   (long long)c->nodes * c->ranks_per_node, ranks);
+  memset(out, 0, sizeof *out);
+  snprintf(out->backend, sizeof out->backend, "data sheet");
+  snprintf(out->transport, sizeof out->transport, "data sheet");
+  snprintf(out->device, sizeof out->device, "%s", c->device);
+  out->ranks = ranks;
+  out->overlap = true;
+  out->num_bytes = c->num_bytes;
+  out->sgemm_gflops = c->tflops * c->efficiency * 1e3;
+  out->triad_gbps = c->memory_gbps;
+  bl_profile_shape_of(model, &out->shape);
+  dense_curves(&m, model);
+  if (model->experts > 0) {
+    const double macs = (double)bl_model_part_macs(model, BL_PART_EXPERT), weights = macs * c->num_bytes;
+    expert(&m, BL_CURVE_EXPERT_FWD, 2 * macs, weights);
+    expert(&m, BL_CURVE_EXPERT_DX, 2 * macs, weights);
+    expert(&m, BL_CURVE_EXPERT_DW, 2 * macs, 8 * macs); /* fp32 gradients are read and written */
+  }
+  per_unit(&m, BL_CURVE_ZERO_GRADS, 0, 4);
+  per_unit(&m, BL_CURVE_SQUARE_GRADS, 0, 4);
+  per_unit(&m, BL_CURVE_OPTIMIZER, 0, 28 + c->num_bytes);
+  point(&m, BL_CURVE_CHOOSE_HOSTS, 1, host_decision_us);
+  point(&m, BL_CURVE_SOLVE_SHARES, 1, host_decision_us);
+  message_curves(&m, ranks);
+  return m.status;
+}
