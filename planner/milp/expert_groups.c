@@ -85,6 +85,18 @@ static answer try_bin(packing *p, int32_t position, int32_t b, double load) {
   return verdict;
 }
 
+/* An expert needs ceil(load / cap) hosts. */
+static int32_t hosts_of(const bl_fewest *problem, int32_t expert) {
+  return (int32_t)ceil(problem->load[expert] / problem->cap);
+}
+
+static int32_t hosts_needed(const bl_fewest *problem) {
+  int32_t copies = 0;
+  for (int32_t e = 0; e < problem->experts; ++e)
+    if (hosts_of(problem, e) > 1) copies += hosts_of(problem, e) - 1;
+  return copies;
+}
+
 /* Bins in a fixed order by room; ties by number. */
 static bool tried_before(const packing *p, int32_t a, int32_t b) {
   const double x = p->bins[a].room, y = p->bins[b].room;
@@ -111,16 +123,96 @@ static answer pack(packing *p, int32_t position) {
   }
 }
 
-/* Both orders, as each finds quickly what the other does not: the emptiest bin first spreads even loads, the tightest
- * keeps what is large for what needs it. */
+static void open_bins(packing *p) {
+  for (int32_t b = 0; b < p->n_bins; ++b) {
+    rank_bin *bin = &p->bins[b];
+    bin->places = bin->ranks * (p->slots - 1) + 1;
+    bin->room = bin->ranks * p->problem->cap;
+  }
+}
+
+static double load_at(const packing *p, int32_t position) { return p->problem->load[p->order[position]]; }
+
+static void put(packing *p, int32_t position, int32_t b) {
+  p->in_bin[position] = b;
+  p->bins[b].room -= load_at(p, position);
+  --p->bins[b].places;
+}
+
+static void take(packing *p, int32_t position) {
+  p->bins[p->in_bin[position]].room += load_at(p, position);
+  ++p->bins[p->in_bin[position]].places;
+}
+
+/* Every expert into the emptiest bin that has a place, whether it fits or not. */
+static bool spread(packing *p) {
+  open_bins(p);
+  p->visited += p->problem->experts;
+  for (int32_t i = 0; i < p->problem->experts; ++i) {
+    int32_t best = -1;
+    for (int32_t b = 0; b < p->n_bins; ++b)
+      if (p->bins[b].places > 0 && (best < 0 || p->bins[b].room > p->bins[best].room)) best = b;
+    if (best < 0) return false;
+    put(p, i, best);
+  }
+  return true;
+}
+
+static double squared_excess(double room) { return room < 0 ? room * room : 0; }
+
+/* What the excess of bins falls by when `amount` goes from bin a to bin b. */
+static double gain_of(const packing *p, int32_t a, int32_t b, double amount) {
+  const double from = p->bins[a].room, to = p->bins[b].room;
+  return squared_excess(from) + squared_excess(to) - squared_excess(from + amount) - squared_excess(to - amount);
+}
+
+/* The best expert of bin `full` to move to a free place (*other = -1), or to exchange for one elsewhere. */
+static void best_exchange(const packing *p, int32_t full, int32_t *position, int32_t *other, int32_t *bin) {
+  double best = 1e-12;
+  for (int32_t i = 0; i < p->problem->experts; ++i) {
+    if (p->in_bin[i] != full) continue;
+    for (int32_t b = 0; b < p->n_bins; ++b) {
+      if (b == full || p->bins[b].places == 0 || gain_of(p, full, b, load_at(p, i)) <= best) continue;
+      best = gain_of(p, full, b, load_at(p, i));
+      *position = i, *other = -1, *bin = b;
+    }
+    for (int32_t j = i + 1; j < p->problem->experts; ++j) { /* only smaller ones help */
+      const int32_t b = p->in_bin[j];
+      if (b == full || gain_of(p, full, b, load_at(p, i) - load_at(p, j)) <= best) continue;
+      best = gain_of(p, full, b, load_at(p, i) - load_at(p, j));
+      *position = i, *other = j, *bin = b;
+    }
+  }
+}
+
+/* A spread repaired by exchanges: decides nothing, but finds most packings of many even experts. */
+static bool pack_by_exchange(packing *p) {
+  if (!spread(p)) return false;
+  for (;;) {
+    int32_t full = 0, position = -1, other = -1, bin = -1;
+    for (int32_t b = 1; b < p->n_bins; ++b)
+      if (p->bins[b].room < p->bins[full].room) full = b;
+    if (p->bins[full].room >= 0) return true;
+    best_exchange(p, full, &position, &other, &bin);
+    p->visited += p->problem->experts / p->n_bins + 1;
+    if (position < 0 || p->visited >= p->last) return false;
+    take(p, position);
+    if (other >= 0) {
+      take(p, other);
+      put(p, other, full);
+    }
+    put(p, position, bin);
+  }
+}
+
+/* Exchanges first, then the search in both orders, as each finds quickly what the other does not: the emptiest bin
+ * first spreads even loads, the tightest keeps what is large for what needs it. */
 static answer pack_split(packing *p) {
+  if (p->visited >= p->last) return OUT_OF_BUDGET;
+  if (pack_by_exchange(p)) return FITS;
   answer verdict = OUT_OF_BUDGET;
   for (int32_t way = 0; way < 2 && verdict == OUT_OF_BUDGET && p->visited < p->last; ++way) {
-    for (int32_t b = 0; b < p->n_bins; ++b) {
-      rank_bin *bin = &p->bins[b];
-      bin->places = bin->ranks * (p->slots - 1) + 1;
-      bin->room = bin->ranks * p->problem->cap;
-    }
+    open_bins(p);
     p->emptiest_first = way == 0;
     p->limit = p->visited + p->split_nodes < p->last ? p->visited + p->split_nodes : p->last;
     verdict = pack(p, 0);
@@ -245,25 +337,26 @@ done:
   return status;
 }
 
-/* Every expert needs ceil(load / cap) hosts. */
-static int32_t hosts_needed(const bl_fewest *problem) {
-  int32_t copies = 0;
-  for (int32_t e = 0; e < problem->experts; ++e) {
-    const int32_t hosts = (int32_t)ceil(problem->load[e] / problem->cap);
-    if (hosts > 1) copies += hosts - 1;
+/* A bin for each expert that needs several ranks, copies to spare one a bin: what most placements look like. */
+static answer natural_split(packing *p, int32_t copies) {
+  int32_t b = 0;
+  for (; b < p->n_bins && b < p->problem->experts; ++b) {
+    const int32_t needed = hosts_of(p->problem, p->order[b]);
+    if (needed < 2) break;
+    p->bins[b].ranks = needed;
+    copies -= needed - 1;
   }
-  return copies;
+  if (copies < 0) return OUT_OF_BUDGET;
+  for (int32_t i = b; i < p->n_bins; ++i) p->bins[i].ranks = 1;
+  for (int32_t i = b < p->n_bins ? b : 0; copies > 0; --copies, i = (i + 1) % p->n_bins) ++p->bins[i].ranks;
+  return pack_split(p);
 }
 
-/* Decides one number of copies; where slots differ, a placement with the smallest is looked for too. */
-static answer decide(packing *p, int32_t copies, int32_t least, int32_t largest, bool *refuted) {
+static answer fits(packing *p, int32_t copies, int32_t slots, bool all_splits) {
   p->n_bins = p->problem->ranks - copies;
-  p->slots = largest;
-  answer verdict = split(p, 0, copies, p->problem->ranks);
-  *refuted = verdict == FITS_NOT;
-  if (verdict != FITS || least == largest) return verdict;
-  p->slots = least;
-  return least > 0 ? split(p, 0, copies, p->problem->ranks) : FITS_NOT;
+  p->slots = slots;
+  if (natural_split(p, copies) == FITS) return FITS;
+  return all_splits ? split(p, 0, copies, p->problem->ranks) : OUT_OF_BUDGET;
 }
 
 /* The nodes for the next number of copies, 0 where the budget is spent. */
@@ -288,16 +381,12 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_group
   bool proved = true; /* so far every smaller number of copies was refuted */
   out->bound = needed > options->bound ? needed : options->bound;
   for (int32_t copies = out->bound; status == BL_OK && copies < end && !out->found; ++copies) {
-    int64_t share = next_share(&p, options->budget);
-    if (share == 0) {
-      copies = end - 1;
-      share = 4 * (int64_t)problem->experts;
-      proved = false;
-    }
-    p.last = p.visited + share;
-    bool refuted;
-    out->found = decide(&p, copies, least, largest, &refuted) == FITS;
-    proved = proved && refuted;
+    const int64_t share = next_share(&p, options->budget);
+    p.last = p.visited + (share ? share : 8 * (int64_t)problem->experts);
+    answer verdict = fits(&p, copies, largest, share > 0);
+    proved = proved && verdict == FITS_NOT;
+    if (verdict == FITS && least < largest) verdict = least > 0 ? fits(&p, copies, least, share > 0) : FITS_NOT;
+    out->found = verdict == FITS;
     if (proved) out->bound = copies + 1;
     if (out->found) status = realise_all(&p, hosts);
   }

@@ -26,7 +26,7 @@ typedef struct bl_expert_groups_options {
 
 /*! bl_expert_groups_solve() : bound and placement for free homes. Where slots differ by rank, the bound takes the
  *  largest for all of them and the placement the smallest, so they may not meet. When the budget is spent, only the
- *  largest number of copies is still tried, which the window rule makes easy. hosts as for bl_fewest_hosts(). */
+ *  most natural split of the ranks is still tried for each number of copies. hosts as for bl_fewest_hosts(). */
 bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
                                  bl_expert_groups *out, bl_hosts *hosts);
 
