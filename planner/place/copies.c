@@ -18,6 +18,8 @@ typedef struct candidate {
   int32_t number;
 } candidate;
 
+enum { KEPT = 256 };
+
 struct bl_copies {
   bl_flow_graph graph;
   bl_flow_scratch scratch;
@@ -31,15 +33,17 @@ struct bl_copies {
   const double *speed;
   uint32_t *closed;  /* [ranks]: bit i = in the closed set of unbalanced scenario i */
   uint32_t *outside; /* [ranks]: bit i = outside of it */
-  uint32_t *captive; /* [experts]: bit i = all hosts inside it, and worth a copy there */
-  candidate *candidate;
-  int32_t n_candidates, max_candidates;
+  uint32_t *captive; /* [experts]: bit i = all hosts inside it */
+  uint32_t *worth;   /* [experts]: bit i = captive, and with enough load to be worth a copy */
+  double closed_speed[BL_COPIES_MAX_SCENARIOS]; /* of the closed set, summed */
+  candidate candidate[KEPT];                    /* moves to try */
+  int32_t n_candidates, n_considered;
   double price;
   int32_t copies, tried, budget;
 };
 
 void bl_copies_options_init(bl_copies_options *options) {
-  *options = (bl_copies_options){.copy_price = 0, .candidate_load = 0.02, .budget = 400};
+  *options = (bl_copies_options){.copy_price = 0, .candidate_load = 0.02, .budget = 200};
 }
 
 bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slots, bl_copies **out) {
@@ -61,8 +65,7 @@ bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slot
   BL_TRY_GOTO(status, bl_new(&c->closed, (size_t)ranks, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->outside, (size_t)ranks, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->captive, (size_t)experts, sizeof(uint32_t), what), fail);
-  c->max_candidates = max_copy_slots * (experts + max_copy_slots);
-  BL_TRY_GOTO(status, bl_new(&c->candidate, (size_t)c->max_candidates, sizeof *c->candidate, what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->worth, (size_t)experts, sizeof(uint32_t), what), fail);
   *out = c;
   return BL_OK;
 fail:
@@ -80,7 +83,7 @@ void bl_copies_free(bl_copies *c) {
   free(c->closed);
   free(c->outside);
   free(c->captive);
-  free(c->candidate);
+  free(c->worth);
   free(c);
 }
 
@@ -123,9 +126,12 @@ static void solve_now(bl_copies *c, int32_t i, bool fresh) {
   }
   if (!(c->level[i] > 1 + SMALL)) return;
   for (int32_t r = 0; r < c->ranks; ++r) c->outside[r] |= bit;
+  c->closed_speed[i] = 0;
   for (int32_t k = 0; k < c->scratch.n_closed; ++k) {
-    c->closed[c->scratch.closed[k]] |= bit;
-    c->outside[c->scratch.closed[k]] &= ~bit;
+    const int32_t r = c->scratch.closed[k];
+    c->closed[r] |= bit;
+    c->outside[r] &= ~bit;
+    c->closed_speed[i] += c->speed ? c->speed[r] : 1;
   }
 }
 
@@ -149,9 +155,10 @@ static void find_captives(bl_copies *c, double candidate_load) {
     uint32_t bits = c->closed[c->graph.home[e]];
     for (int32_t s = c->graph.slot_first[e]; s >= 0; s = c->graph.slot_next[s])
       bits &= c->closed[c->graph.slot_rank[s]];
+    c->captive[e] = bits;
     for (int32_t i = 0; bits >> i; ++i)
       if (c->load[(int64_t)i * c->experts + e] < candidate_load) bits &= ~((uint32_t)1 << i);
-    c->captive[e] = bits;
+    c->worth[e] = bits;
   }
 }
 
@@ -185,14 +192,27 @@ static void give_back(const bl_copies *c, bl_flow_state state, int32_t slot, int
   state.rank_load[c->graph.home[expert]] += amount;
 }
 
+/* What level a move can reach at best in scenario i: nothing but the experts it takes out of the closed set leave it.
+ */
+static double least_level(const bl_copies *c, move m, int32_t old_a, int32_t i) {
+  double level = c->level[i];
+  if (m.new_a >= 0 && (c->captive[m.new_a] & c->outside[c->graph.slot_rank[m.a]]) >> i & 1)
+    level -= c->load[(int64_t)i * c->experts + m.new_a] / c->closed_speed[i];
+  if (m.b >= 0 && old_a >= 0 && (c->captive[old_a] & c->outside[c->graph.slot_rank[m.b]]) >> i & 1)
+    level -= c->load[(int64_t)i * c->experts + old_a] / c->closed_speed[i];
+  return level > 1 ? level : 1;
+}
+
 /* Tries a move. Accepted when the score falls below `best`; otherwise all is as before. */
 static bool improves(bl_copies *c, move m, double *best) {
   const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
+  double least[BL_COPIES_MAX_SCENARIOS], rest = 0; /* of scenarios not yet solved */
+  for (int32_t i = 0; i < c->n; ++i) rest += c->weight[i] * (least[i] = least_level(c, m, old_a, i));
   apply(c, m);
-  ++c->tried;
   const double limit = *best - SMALL - c->price * c->copies;
-  double sum = 0, rest = 1; /* scenarios not yet solved are at least balanced */
-  bool good = true;
+  double sum = 0;
+  bool good = rest <= limit;
+  c->tried += good;
   for (int32_t k = 0; k < c->n && good; ++k) {
     const int32_t i = c->order[k];
     const bl_flow_state state = state_of(c, c->trial, i);
@@ -200,9 +220,9 @@ static bool improves(bl_copies *c, move m, double *best) {
     give_back(c, state, m.a, old_a);
     if (m.b >= 0) give_back(c, state, m.b, old_b);
     const double weight = c->weight[i];
-    rest -= weight;
-    sum += weight *
-           bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, (limit - sum - rest) / weight, BL_SHARES_TINY);
+    rest -= weight * least[i];
+    sum += weight * bl_flow_solve(&c->graph, &c->scratch, state, c->speed, least[i], (limit - sum - rest) / weight,
+                                  BL_SHARES_TINY);
     good = sum + rest <= limit;
   }
   if (!good) {
@@ -223,7 +243,7 @@ static bool improves(bl_copies *c, move m, double *best) {
 static double promise(const bl_copies *c, int32_t slot, int32_t expert) {
   const int32_t rank = c->graph.slot_rank[slot];
   const double speed = c->speed ? c->speed[rank] : 1;
-  uint32_t helped = c->captive[expert] & c->outside[rank];
+  const uint32_t helped = c->worth[expert] & c->outside[rank];
   double sum = 0;
   for (int32_t i = 0; i < c->n; ++i) {
     const bl_flow_state state = state_of(c, c->now, i);
@@ -244,21 +264,40 @@ static int by_promise(const void *a, const void *b) {
   return x->number - y->number;
 }
 
+/* The candidates are a heap with the least promising on top, so that only the best KEPT are ever sorted. */
+static void sift_down(candidate *heap, int32_t n) {
+  for (int32_t i = 0, child; (child = 2 * i + 1) < n; i = child) {
+    if (child + 1 < n && by_promise(&heap[child + 1], &heap[child]) > 0) ++child;
+    if (by_promise(&heap[i], &heap[child]) >= 0) return;
+    const candidate kept = heap[i];
+    heap[i] = heap[child];
+    heap[child] = kept;
+  }
+}
+
 static void consider(bl_copies *c, move m, double value) {
-  if (c->n_candidates == c->max_candidates) return;
-  c->candidate[c->n_candidates] = (candidate){m, value, c->n_candidates};
-  ++c->n_candidates;
+  const candidate one = {m, value, c->n_considered++};
+  candidate *heap = c->candidate;
+  if (c->n_candidates == KEPT) {
+    if (by_promise(&one, &heap[0]) >= 0) return;
+    heap[0] = one;
+    sift_down(heap, KEPT);
+    return;
+  }
+  int32_t i = c->n_candidates++;
+  for (; i > 0 && by_promise(&one, &heap[(i - 1) / 2]) > 0; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
+  heap[i] = one;
 }
 
 /* All moves that can help, best promise first. */
 static void list_candidates(bl_copies *c) {
   const bl_flow_graph *g = &c->graph;
-  c->n_candidates = 0;
+  c->n_candidates = c->n_considered = 0;
   for (int32_t s = 0; s < g->slots; ++s) {
     const int32_t rank = g->slot_rank[s], old = g->slot_expert[s];
     if (c->outside[rank])
       for (int32_t e = 0; e < c->experts; ++e)
-        if (c->captive[e] & c->outside[rank]) {
+        if (c->worth[e] & c->outside[rank]) {
           const double value = promise(c, s, e);
           consider(c, (move){s, e, -1, -1}, value);
           for (int32_t t = g->slot_first[e]; t >= 0; t = g->slot_next[t])
