@@ -272,7 +272,7 @@ static bl_status decisions_create(bl_bench *b, const int32_t *choice) {
     for (int32_t r = 0; r < R; r++) d->counts[r * E + choice[i]]++;
   for (int32_t e = 0; e < E; e++) d->loads[e] = (double)d->counts[e] * R;
   BL_TRY(bl_new(&slots, (size_t)R, sizeof *slots, "a profile"));
-  for (int32_t r = 0; r < R; r++) slots[r] = (E + R - 1) / R + 1;
+  for (int32_t r = 0; r < R; r++) slots[r] = R > 1 ? (E + R - 1) / R + 1 : E;
   bl_policy_options_init(&options);
   options.policy = "ballast";
   const bl_policy_shape shape = {.layers = layers, .experts = E, .ranks = R, .slots = slots};

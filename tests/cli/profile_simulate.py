@@ -39,6 +39,10 @@ def profile_file(tmp, model):
         check(len(x) == len(us) >= 4 and x == sorted(x) and min(us) > 0, f"{name}: {curve}")
         check(us[-1] > us[0], f"{name} grows: {us}")
     check("ffn_fwd" not in profile["curves"], "a model without dense layers has no curve of them")
+    alone = os.path.join(tmp, "alone.json")
+    must("ballast-profile", "--model", model, "--samples", 1, "-o", alone)
+    s = simulate("--ranks", 1, "--policy", "static", "--model", model, "--profile", alone)
+    check(s["wait_us"] == 0 and "all_reduce" not in load(alone)["curves"], "one rank waits for nobody")
     return path
 
 
