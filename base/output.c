@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -55,7 +56,10 @@ static bl_status open_direct(bl_output *output) {
   return bl_fail(BL_EMACHINE, "out of memory: a stream");
 }
 
-static bl_status open_temporary(bl_output *output, mode_t mode, bool keep_mode) {
+/* One thread at a time: paths are compared with those of the other slots. */
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+
+static bl_status open_temporary_alone(bl_output *output, mode_t mode, bool keep_mode) {
   const int slot = reserve_slot();
   if (slot < 0) return bl_fail(BL_EMACHINE, "%s: more than %d output files are open", output->path, MAX_OUTPUTS);
   char *path = pending[slot].path;
@@ -82,6 +86,13 @@ static bl_status open_temporary(bl_output *output, mode_t mode, bool keep_mode) 
   if (output->stream) return BL_OK;
   close(fd);
   return bl_fail(BL_EMACHINE, "out of memory: a stream");
+}
+
+static bl_status open_temporary(bl_output *output, mode_t mode, bool keep_mode) {
+  pthread_mutex_lock(&opening);
+  const bl_status status = open_temporary_alone(output, mode, keep_mode);
+  pthread_mutex_unlock(&opening);
+  return status;
 }
 
 static bl_status open_at_path(bl_output *output) {
