@@ -233,8 +233,15 @@ bl_command bl_command_replay(void) {
   return (bl_command){
       .name = "replay",
       .summary = "says how a policy would have done on a recorded trace",
-      .description = "Drives the trace through the policy step by step: hosts from past counts, shares on each step's "
-                     "own, and reports the imbalance (largest rank load over mean) of every layer and step.",
+      .description =
+          "Drives the trace through the policy step by step: hosts from past counts, shares on each step's own, and "
+          "reports the imbalance (largest rank load over mean) of every layer and step. Fields of --json: "
+          "imbalance_mean, imbalance_p99 and imbalance_worst over all layers and steps, worst_iteration and "
+          "worst_layer; "
+          "copies and copies_used, filled copy slots a layer and those that took tokens; moves, homes moved in all, "
+          "changes, layer-steps in which any moved, moves_per_layer_per_1000 iterations; late_percent of layer-steps "
+          "repaired late, late_copies filled in each; decide_mean_us, decide_median_us and decide_p99_us, time of one "
+          "layer's decision with its late repair.",
       .example = "ballast-plan replay --trace smartmoe.blt --ranks 8 --slots 5 --policy ballast --late-repair 1.02",
       .options = rows,
       .n_options = OWN + BL_POLICY_OPTION_ROWS,
