@@ -76,6 +76,7 @@ int64_t bl_costs_dense_parameters(const bl_costs *costs, int32_t layer) {
          bl_model_part_parameters(m, BL_PART_SHARED);
 }
 
+/* Of counts [layer][rank], that of the rank. */
 static int64_t held(const bl_costs *costs, const int32_t *counts, int32_t layer, int32_t rank) {
   if (layer < 0 || !bl_model_layer_is_moe(costs->model, layer)) return 0;
   return counts[layer * costs->traffic->ranks + bl_costs_ep_position(costs, rank)];
@@ -107,12 +108,16 @@ static int64_t exchanged_rows(const bl_costs *costs, const bl_action *action, in
   return out > in ? out : in;
 }
 
-/* The larger of what leaves and what reaches a rank, in bytes: experts counted in out[] and in[]. */
-static double moved_bytes(const bl_costs *costs, const int32_t *out, const int32_t *in, int32_t layer, int32_t rank,
-                          int32_t bytes) {
-  const int64_t leaving = held(costs, out, layer, rank), coming = held(costs, in, layer, rank);
-  return (double)((leaving > coming ? leaving : coming) * bl_model_part_parameters(costs->model, BL_PART_EXPERT) *
-                  bytes);
+/* The larger of the experts that leave and that reach a rank, in bytes. */
+static double moved_bytes(const bl_costs *costs, int64_t leaving, int64_t coming, int32_t bytes) {
+  const int64_t experts = leaving > coming ? leaving : coming;
+  return (double)(experts * bl_model_part_parameters(costs->model, BL_PART_EXPERT) * bytes);
+}
+
+static double late_bytes(const bl_costs *costs, const bl_action *action, int32_t position) {
+  const bl_traffic *t = costs->traffic;
+  const int32_t at = (action->layer * t->micro_batches + action->micro_batch) * t->ranks + position;
+  return moved_bytes(costs, t->late_out[at], t->late_in[at], costs->profile->num_bytes);
 }
 
 /* What the curve is looked up at. 0: nothing to do, which costs nothing. */
@@ -131,11 +136,14 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
   case BL_AMOUNT_COUNTS:
     return costs->model->experts * 4.0;
   case BL_AMOUNT_COPY_WEIGHTS:
-    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, costs->profile->num_bytes);
+    return moved_bytes(costs, held(costs, t->copies_out, l, rank), held(costs, t->copies_in, l, rank),
+                       costs->profile->num_bytes);
   case BL_AMOUNT_COPY_GRADS:
-    return moved_bytes(costs, t->copies_out, t->copies_in, l, rank, fp32);
+    return moved_bytes(costs, held(costs, t->copies_out, l, rank), held(costs, t->copies_in, l, rank), fp32);
+  case BL_AMOUNT_LATE_COPIES:
+    return late_bytes(costs, action, bl_costs_ep_position(costs, rank));
   case BL_AMOUNT_MOVED_STATE:
-    return moved_bytes(costs, t->moves_out, t->moves_in, l, rank, state);
+    return moved_bytes(costs, held(costs, t->moves_out, l, rank), held(costs, t->moves_in, l, rank), state);
   case BL_AMOUNT_HOME_GRADS:
     return (double)bl_costs_home_parameters(costs, l, rank) * fp32;
   case BL_AMOUNT_DENSE_GRADS:
@@ -147,7 +155,6 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
     if (action->kind == BL_ACTION_CHOOSE_HOSTS) return bl_model_moe_layers(costs->model);
     return 1;
   case BL_AMOUNT_EXPERT_ROWS:
-  case BL_AMOUNT_LATE_COPIES:
   case BL_AMOUNT_ACTIVATIONS:
   case BL_AMOUNT_EXPERT_WEIGHTS:
   case BL_AMOUNT_COUNT:

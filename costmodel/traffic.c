@@ -14,6 +14,8 @@ bl_status bl_traffic_create(int32_t ranks, int32_t experts, int32_t layers, int3
   BL_TRY_GOTO(status, bl_new(&out->copies_out, held, sizeof(int32_t), "traffic"), failed);
   BL_TRY_GOTO(status, bl_new(&out->moves_in, held, sizeof(int32_t), "traffic"), failed);
   BL_TRY_GOTO(status, bl_new(&out->moves_out, held, sizeof(int32_t), "traffic"), failed);
+  BL_TRY_GOTO(status, bl_new(&out->late_in, calls * p, sizeof(int32_t), "traffic"), failed);
+  BL_TRY_GOTO(status, bl_new(&out->late_out, calls * p, sizeof(int32_t), "traffic"), failed);
   return BL_OK;
 failed:
   bl_traffic_free(out);
@@ -28,6 +30,8 @@ void bl_traffic_free(bl_traffic *traffic) {
   free(traffic->copies_out);
   free(traffic->moves_in);
   free(traffic->moves_out);
+  free(traffic->late_in);
+  free(traffic->late_out);
   memset(traffic, 0, sizeof *traffic);
 }
 
@@ -56,6 +60,18 @@ void bl_traffic_set_moves(bl_traffic *t, int32_t layer, const int32_t *old_home,
 
 static size_t call_of(const bl_traffic *t, int32_t layer, int32_t micro_batch) {
   return (size_t)layer * (size_t)t->micro_batches + (size_t)micro_batch;
+}
+
+void bl_traffic_clear_late(bl_traffic *t, int32_t layer, int32_t micro_batch) {
+  const size_t row = call_of(t, layer, micro_batch) * (size_t)t->ranks;
+  memset(t->late_in + row, 0, (size_t)t->ranks * sizeof *t->late_in);
+  memset(t->late_out + row, 0, (size_t)t->ranks * sizeof *t->late_out);
+}
+
+void bl_traffic_add_late(bl_traffic *t, int32_t layer, int32_t micro_batch, int32_t home, int32_t rank) {
+  const size_t row = call_of(t, layer, micro_batch) * (size_t)t->ranks;
+  t->late_in[row + (size_t)rank]++;
+  t->late_out[row + (size_t)home]++;
 }
 
 static uint32_t *expert_rows(const bl_traffic *t, int32_t layer, int32_t micro_batch) {

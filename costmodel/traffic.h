@@ -19,6 +19,8 @@ typedef struct bl_traffic {
   int32_t *copies_out;     /* [layer][rank]: copies elsewhere of experts at home here */
   int32_t *moves_in;       /* [layer][rank]: experts whose home this rank becomes before the step */
   int32_t *moves_out;      /* [layer][rank]: and ceases to be */
+  int32_t *late_in;        /* [layer][micro-batch][rank]: copies that late repair fills on this rank */
+  int32_t *late_out;       /* [layer][micro-batch][rank]: and from it, their home */
 } bl_traffic;
 
 bl_status bl_traffic_create(int32_t ranks, int32_t experts, int32_t layers, int32_t micro_batches, bl_traffic *out);
@@ -29,6 +31,11 @@ void bl_traffic_set_hosts(bl_traffic *traffic, int32_t layer, const int32_t *hom
 
 /*! bl_traffic_set_moves() : homes that change before the step, from old to new homes [experts]. */
 void bl_traffic_set_moves(bl_traffic *traffic, int32_t layer, const int32_t *old_home, const int32_t *new_home);
+
+/*! bl_traffic_clear_late(), bl_traffic_add_late() : copies filled between the gate and the experts of one (layer,
+ *  micro-batch): none; one more, from its home to a rank. */
+void bl_traffic_clear_late(bl_traffic *traffic, int32_t layer, int32_t micro_batch);
+void bl_traffic_add_late(bl_traffic *traffic, int32_t layer, int32_t micro_batch, int32_t home, int32_t rank);
 
 /*! bl_traffic_set_quota() : rows of one (layer, micro-batch): the hosts of expert e are entries first[e] ..
  *  first[e + 1] of host_rank[]; quota[source * first[experts] + entry] rows go from source to that host. */

@@ -21,6 +21,7 @@ typedef struct forecast {
   int32_t *first, *host_rank;
   uint32_t *quota;
   bl_copy *copies;
+  bool *hosted; /* [experts][ranks] */
 } forecast;
 
 /* -- counts -------------------------------------------------------------------------------------------------------- */
@@ -96,17 +97,46 @@ static void note_hosts(forecast *f, int32_t moe, bool moved) {
   memcpy(old, hosts->home, (size_t)f->experts * sizeof *old);
 }
 
+/* Which ranks host which experts of the layer now: hosted[expert][rank]. */
+static void mark_hosted(forecast *f, int32_t moe) {
+  const bl_hosts *hosts = hosts_of(f, moe);
+  memset(f->hosted, 0, (size_t)f->experts * (size_t)f->ranks);
+  for (int32_t e = 0; e < f->experts; e++) f->hosted[e * f->ranks + hosts->home[e]] = true;
+  for (int32_t i = 0; i < hosts->n_copy_slots; i++)
+    if (hosts->copy_expert[i] >= 0) f->hosted[hosts->copy_expert[i] * f->ranks + hosts->copy_rank[i]] = true;
+}
+
+/* Copies that late repair has added since mark_hosted(). */
+static void note_late(forecast *f, int32_t moe, int32_t micro_batch) {
+  const bl_hosts *hosts = hosts_of(f, moe);
+  for (int32_t i = 0; i < hosts->n_copy_slots; i++) {
+    const int32_t e = hosts->copy_expert[i], r = hosts->copy_rank[i];
+    if (e >= 0 && !f->hosted[e * f->ranks + r])
+      bl_traffic_add_late(&f->traffic, f->moe_layer[moe], micro_batch, hosts->home[e], r);
+  }
+}
+
+static bl_status solve(forecast *f, int32_t moe, int32_t micro_batch, bl_policy_outcome *outcome) {
+  *outcome = (bl_policy_outcome){.shares = f->shares};
+  bl_traffic_clear_late(&f->traffic, f->moe_layer[moe], micro_batch);
+  if (!f->policy) {
+    bl_shares_solve(f->shares, hosts_of(f, moe), f->load, NULL);
+    return BL_OK;
+  }
+  mark_hosted(f, moe);
+  BL_TRY(bl_policy_micro_batch(f->policy, moe, f->load, f->sources, outcome));
+  if (outcome->late) note_late(f, moe, micro_batch);
+  return BL_OK;
+}
+
 static bl_status run_step(forecast *f, int64_t iteration, bool first) {
   if (f->policy) BL_TRY(bl_policy_begin_step(f->policy, iteration));
   for (int32_t moe = 0; moe < f->moe_layers; moe++) note_hosts(f, moe, !first);
   for (int32_t m = 0; m < f->micro_batches; m++)
     for (int32_t moe = 0; moe < f->moe_layers; moe++) {
-      bl_policy_outcome outcome = {.shares = f->shares};
+      bl_policy_outcome outcome;
       fill_counts(f, moe, m);
-      if (f->policy)
-        BL_TRY(bl_policy_micro_batch(f->policy, moe, f->load, f->sources, &outcome));
-      else
-        bl_shares_solve(f->shares, hosts_of(f, moe), f->load, NULL);
+      BL_TRY(solve(f, moe, m, &outcome));
       BL_TRY(bl_quota_build(hosts_of(f, moe), outcome.shares, f->counts, f->ranks, f->o->ranks_per_node, f->first,
                             f->host_rank, f->quota));
       bl_traffic_set_quota(&f->traffic, f->moe_layer[moe], m, f->first, f->host_rank, f->quota);
@@ -159,6 +189,7 @@ static bl_status build_program(forecast *f, const int32_t *slots) {
   if (f->policy) {
     options.moves = bl_policy_moves_homes(f->policy);
     options.copies = bl_policy_uses_copies(f->policy) && room > f->experts;
+    options.late_repair = options.copies && f->o->policy.late_repair > 0;
   } else
     for (int32_t moe = 0; moe < f->moe_layers; moe++) options.copies |= f->o->placement->layer[moe].n_copies > 0;
   return bl_step_build(f->o->model, f->o->layout, &options, 0, &f->step);
@@ -181,6 +212,7 @@ static bl_status set_up(forecast *f) {
   BL_TRY(bl_new(&f->host_rank, experts + room, sizeof *f->host_rank, "a forecast"));
   BL_TRY(bl_new(&f->quota, ranks * (experts + room), sizeof *f->quota, "a forecast"));
   BL_TRY(bl_new(&f->copies, room, sizeof *f->copies, "a forecast"));
+  BL_TRY(bl_new(&f->hosted, experts * ranks, sizeof *f->hosted, "a forecast"));
   BL_TRY(bl_shares_create(f->experts, f->ranks, (int32_t)room, &f->shares));
   if (o->trace) {
     const size_t n = (size_t)bl_trace_step_size(bl_trace_shape_of(o->trace));
@@ -198,7 +230,7 @@ static bl_status set_up(forecast *f) {
 static void tear_down(forecast *f) {
   for (int32_t moe = 0; f->fixed && moe < f->moe_layers; moe++) bl_hosts_free(&f->fixed[moe]);
   void *owned[] = {f->fixed,   f->moe_layer, f->old_home,  f->recorded, f->counts, f->load,
-                   f->sources, f->first,     f->host_rank, f->quota,    f->copies};
+                   f->sources, f->first,     f->host_rank, f->quota,    f->copies, f->hosted};
   for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) free(owned[i]);
   bl_shares_free(f->shares);
   bl_policy_free(f->policy);

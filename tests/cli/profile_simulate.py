@@ -159,6 +159,17 @@ def clusters(tmp):
         refused(1, key, "ballast-plan", "simulate", "--model", model, "--cluster", path, "--ranks", 64, "--batch", 64)
 
 
+def late_repair(tmp, profile, model):
+    """A trace that jumps every step: hosts from the step before are wrong, late repair fills copies on the critical path."""
+    trace = os.path.join(tmp, "jumps.blt")
+    must("ballast-trace", "gen", "--layers", 2, "--experts", 4, "--ranks", 2, "--micro-batches", 1, "--steps", 30, "--tokens", 2048,
+         "--top-share", 0.45, "--jumps", 0.9, "-o", trace)
+    common = ("--model", model, "--profile", profile, "--trace", trace, "--batch", 16, "--ranks", 2, "--policy", "ballast")
+    without, repaired = simulate(*common), simulate(*common, "--late-repair", 1.02)
+    check("late_fill" not in without["phases"] and repaired["phases"].get("late_fill", 0) > 0, "late fills have a price")
+    check(repaired["wait_us"] < without["wait_us"], f"and spare waiting: {repaired['wait_us']} against {without['wait_us']}")
+
+
 def bad_input(tmp, profile, model, trace):
     simulate_with = ("ballast-plan", "simulate", "--ranks", 2, "--policy", "static")
     refused(2, "--profile and --cluster", *simulate_with)
@@ -198,6 +209,7 @@ def main():
         trace = against_a_run(tmp, profile, model, data)
         timeline(tmp, profile, model)
         plans(tmp, profile, model)
+        late_repair(tmp, profile, model)
         clusters(tmp)
         bad_input(tmp, profile, model, trace)
     return check.end()
