@@ -19,6 +19,11 @@ bool bl_path_is_folder(const char *path) {
   return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool bl_path_same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return stat(a, &x) == 0 && stat(b, &y) == 0 && S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 static bl_status create_one_folder(const char *path) {
   if (mkdir(path, 0777) == 0 || (errno == EEXIST && bl_path_is_folder(path))) return BL_OK;
   const bl_status status = errno == ENOSPC || errno == EDQUOT || errno == EIO ? BL_EMACHINE : BL_EINPUT;
@@ -67,7 +72,8 @@ static bl_status read_failure(gzFile file, const char *path) {
   }
   if (code == Z_MEM_ERROR) return bl_fail(BL_EMACHINE, "%s: out of memory while reading", path);
   if (code == Z_BUF_ERROR) return bl_fail(BL_EINPUT, "%s: the gzip data is cut short", path);
-  return bl_fail(BL_EINPUT, "%s: the gzip data is damaged: %s", path, text);
+  const char *reason = strstr(text, ": "); /* behind zlib's own name of the file */
+  return bl_fail(BL_EINPUT, "%s: the gzip data is damaged: %s", path, reason ? reason + 2 : text);
 }
 
 /* Reads to the end into a growing buffer that always keeps one byte more than max_bytes or the data, for the NUL. */

@@ -16,6 +16,7 @@ bl_status bl_file_read(const char *path, uint64_t max_bytes, char **bytes, uint6
 
 bool bl_path_exists(const char *path);
 bool bl_path_is_folder(const char *path);
+bool bl_path_same_file(const char *a, const char *b); /* both exist and are one regular file */
 
 /*! bl_folder_create() : mkdir -p: the folder and its missing parents; an existing folder is fine. */
 bl_status bl_folder_create(const char *path);
@@ -27,6 +28,10 @@ typedef struct bl_output bl_output;
 
 /*! bl_output_open() : starts the file.  @return : BL_OK, BL_EINPUT when it cannot be created at `path`, BL_EMACHINE. */
 bl_status bl_output_open(const char *path, bl_output **out);
+/*! bl_output_check() : before long work: could a file be put at `path` (NULL: nothing to write), and is it none of the
+ *  n inputs (NULL: not given)?  @return : BL_OK, BL_EUSAGE for an input, else as bl_output_open(). */
+bl_status bl_output_check(const char *path, const char *const inputs[], int n);
+
 FILE *bl_output_stream(bl_output *output); /* for fprintf/fwrite; errors are found at commit */
 bl_status bl_output_write(bl_output *output, const void *bytes, uint64_t n);
 bl_status bl_output_printf(bl_output *output, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -127,6 +127,20 @@ bl_status bl_output_open(const char *path, bl_output **out) {
   return BL_OK;
 }
 
+bl_status bl_output_check(const char *path, const char *const inputs[], int n) {
+  struct stat info;
+  bl_output *output;
+  if (!path || !strcmp(path, "-")) return BL_OK;
+  for (int i = 0; i < n; i++) {
+    if (inputs[i] && bl_path_same_file(path, inputs[i]))
+      return bl_fail(BL_EUSAGE, "%s: expected another file to write than one that is read", path);
+  }
+  if (stat(path, &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode)) return BL_OK; /* no trial there */
+  BL_TRY(bl_output_open(path, &output));
+  bl_output_discard(output);
+  return BL_OK;
+}
+
 FILE *bl_output_stream(bl_output *output) { return output->stream; }
 
 bl_status bl_output_write(bl_output *output, const void *bytes, uint64_t n) {
