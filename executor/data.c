@@ -3,12 +3,17 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include <stdlib.h>
+#include <unistd.h>
 
-static const uint64_t MAX_CORPUS_BYTES = (uint64_t)64 << 30;
+/* What can be in memory beside the model: a device or a small gzip file may never end. */
+static uint64_t max_corpus_bytes(void) {
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page / 4 : (uint64_t)1 << 30;
+}
 
 bl_status bl_corpus_load(const char *path, int32_t sequence, bl_corpus *out) {
   *out = (bl_corpus){0};
-  BL_TRY(bl_file_read(path, MAX_CORPUS_BYTES, &out->bytes, &out->size));
+  BL_TRY(bl_file_read(path, max_corpus_bytes(), &out->bytes, &out->size));
   if (out->size <= (uint64_t)sequence) {
     const uint64_t size = out->size;
     bl_corpus_free(out);
