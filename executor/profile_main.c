@@ -1,4 +1,5 @@
 /* profile_main.c - ballast-profile: measures this machine for one model and writes a profile. */
+#include "base/file.h"
 #include "base/options.h"
 #include "base/table.h"
 #include "executor/profile.h"
@@ -34,6 +35,8 @@ static bl_status run(void *context) {
   const arguments *a = context;
   bl_model model;
   bl_profile profile;
+  const char *const inputs[] = {a->model};
+  BL_TRY(bl_output_check(a->output, inputs, 1));
   bl_model_default(&model);
   if (a->model) BL_TRY(bl_model_load(a->model, &model));
   const bl_profile_options options = {
@@ -86,7 +89,7 @@ int main(int argc, char **argv) {
   };
   const bl_command command = {
       .name = "ballast-profile",
-      .summary = "Measures what each kind of work of a model takes on this machine.",
+      .summary = "measures what each kind of work of a model takes on this machine",
       .description =
           "Every kind of work is timed over a range of amounts with the backend and the transport of training, "
           "all ranks at once. The held-out error of a curve is how far its inner points lie from the line "

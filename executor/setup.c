@@ -1,11 +1,11 @@
 /* setup.c - checks and loads what a training run is made of. */
 #include "executor/setup.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "executor/checkpoint.h"
 #include "planner/policy_options.h"
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 void bl_train_options_init(bl_train_options *options) {
   *options = (bl_train_options){.ranks = 1,
@@ -61,6 +61,10 @@ static bl_status load_model(const bl_train_options *o, bl_setup *s) {
   if (path) BL_TRY(bl_model_load(path, &s->model));
   if (o->model && o->resume) BL_TRY(expect_model_of_checkpoint(o, &s->model));
   BL_TRY(bl_model_runs_on_executor(&s->model));
+  if (bl_model_moe_layers(&s->model) == 0)
+    return bl_fail(BL_EINPUT,
+                   "model %s: expected a layer with experts, but moe.first_layer is %d and moe.every %d in %d",
+                   s->model.name, s->model.moe_first_layer, s->model.moe_every, s->model.layers);
   if (s->model.vocabulary < 256)
     return bl_fail(BL_EINPUT, "model %s: expected a vocabulary of at least 256 (one token a byte), found %d",
                    s->model.name, s->model.vocabulary);
@@ -153,9 +157,7 @@ static bl_status build_program(bl_setup *s) {
 }
 
 static bool same_file(const char *a, const char *b) {
-  struct stat x, y;
-  if (stat(a, &x) != 0 || stat(b, &y) != 0) return strcmp(a, b) == 0;
-  return S_ISREG(x.st_mode) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+  return bl_path_same_file(a, b) || (strcmp(a, b) == 0 && !bl_path_exists(a));
 }
 
 /* No output may take the place of what the run reads, or of another output. */

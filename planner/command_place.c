@@ -1,4 +1,5 @@
 /* ballast-plan place: homes and copies for the loads of a trace range, with a bound beside every layer. */
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -229,6 +230,8 @@ static bl_status run(void *context) {
   p.proofs = (bl_place_proofs){
       .seconds = arg.prove, .within = arg.within, .free_homes = strcmp(arg.policy.homes, "free") == 0};
   arg.policy.lag = 0; /* the loads given are those that the placement is for */
+  const char *const inputs[] = {arg.trace};
+  BL_TRY(bl_output_check(arg.output, inputs, 1));
   BL_TRY(bl_trace_open(arg.trace, &p.reader));
   if (bl_trace_truncated(p.reader))
     bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);

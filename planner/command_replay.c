@@ -1,4 +1,5 @@
 /* ballast-plan replay: how a policy would have done on a recorded trace. */
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -153,6 +154,8 @@ static bl_status run(void *context) {
   (void)context;
   bl_trace_reader *reader;
   int32_t *slots, *layers = NULL;
+  const char *const inputs[] = {arg.trace};
+  BL_TRY(bl_output_check(arg.dump, inputs, 1));
   BL_TRY(bl_trace_open(arg.trace, &reader));
   if (bl_trace_truncated(reader))
     bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);

@@ -262,6 +262,8 @@ static bl_status open_inputs(inputs *in, bl_forecast_options *o) {
   int32_t ranks_per_node = 0;
   if (!arg.plan && !arg.ranks_given) return bl_fail(BL_EUSAGE, "expected --plan, or --ranks with a policy");
   if (arg.log && !arg.trace) return bl_fail(BL_EUSAGE, "--log needs --trace: the routing of the same run");
+  const char *const paths[] = {arg.plan, arg.profile, arg.cluster, arg.model, arg.trace, arg.log};
+  BL_TRY(bl_output_check(arg.perfetto, paths, sizeof paths / sizeof *paths));
   bl_model_default(&in->model);
   if (arg.model) BL_TRY(bl_model_load(arg.model, &in->model));
   if (arg.plan) BL_TRY(bl_plan_load(arg.plan, &in->plan));

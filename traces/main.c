@@ -111,7 +111,9 @@ static bl_status run_export(void *context) {
   bl_trace_reader *reader = NULL;
   bl_output *output = NULL;
   int32_t first = 0, last = 0;
+  const char *const inputs[] = {arg.input};
   bl_status status;
+  BL_TRY(bl_output_check(arg.output, inputs, 1));
   BL_TRY(open_input(&reader));
   BL_TRY_GOTO(status, choose_steps(reader, &first, &last), end);
   BL_TRY_GOTO(status, bl_output_open(arg.output, &output), end);
