@@ -173,6 +173,21 @@ static bl_status train(launch *l, bl_rank *r) {
   return stop ? BL_EINTERRUPTED : BL_OK;
 }
 
+/* The result, on standard output. */
+static bl_status print_result(const bl_rank *r) {
+  const uint64_t mine = r->be->memory_peak(r->be);
+  uint64_t *all = NULL, most = 0;
+  BL_TRY(bl_new(&all, (size_t)r->run->ranks, sizeof *all, "memory of all ranks"));
+  const bl_status status = bl_comm_all_gather_host(r->comm, &mine, sizeof mine, all);
+  for (int32_t p = 0; status == BL_OK && p < r->run->ranks; p++)
+    if (all[p] > most) most = all[p];
+  free(all);
+  if (status == BL_OK && r->rank == 0)
+    printf("step %lld, loss %.9g, at most %.1f MB on a rank\n", (long long)r->step, r->result.loss,
+           1e-6 * (double)most);
+  return status;
+}
+
 static bl_status run_rank(launch *l, const rank_thread *thread) {
   const bl_train_options *o = l->options;
   bl_rank r = {0};
@@ -191,10 +206,11 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
   BL_TRY_GOTO(status, bl_comm_barrier(thread->comm), done); /* no output before every rank can start */
   if (r.rank == 0) BL_TRY_GOTO(status, open_outputs(l, &r), done);
   status = train(l, &r);
-  if (r.rank == 0 && (status == BL_OK || status == BL_EINTERRUPTED)) {
-    if (r.step > first) printf("step %lld, loss %.9g\n", (long long)r.step, r.result.loss);
-    if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
+  if ((status == BL_OK && r.step > first) || status == BL_EINTERRUPTED) {
+    const bl_status printed = print_result(&r);
+    if (printed != BL_OK) status = printed;
   }
+  if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
 done:
   bl_rank_free(&r);
   return status;
@@ -207,9 +223,8 @@ static void *run_thread(void *argument) {
   if (status == BL_OK) return NULL;
   if (status != BL_EINTERRUPTED) bl_comm_abort(thread->comm, bl_error_text());
   pthread_mutex_lock(&l->lock);
-  /* Rank 0 has the sentence about a stop; a rank that failed knows more than those that lost it. */
-  const bool clearer = (l->status == BL_EINTERRUPTED && thread->rank == 0) ||
-                       (l->status == BL_ECOMM && status != BL_ECOMM && status != BL_EINTERRUPTED);
+  /* A rank that failed knows more than those that lost it. */
+  const bool clearer = l->status == BL_ECOMM && status != BL_ECOMM;
   if (l->status == BL_OK || clearer) {
     l->status = status;
     snprintf(l->text, sizeof l->text, "%s", bl_error_text());

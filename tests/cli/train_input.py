@@ -3,11 +3,13 @@
 writes on good input."""
 import json
 import os
+import resource
+import subprocess
 import sys
 import zlib
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from train_support.tools import Check, folder, losses, must, read_log, run, train, write_model, write_text  # noqa: E402
+from train_support.tools import BUILD, Check, folder, losses, must, read_log, run, train, write_model, write_text  # noqa: E402
 
 check = Check()
 
@@ -53,6 +55,23 @@ def outputs(tmp, base):
     refused(tmp, 3, "/dev/full", *base, "--log", "/dev/full")
     refused(tmp, 3, "/dev/full", *base, "--ranks", 4, "--policy", "static", "--dump", "/dev/full")
     check(not os.path.isfile("/dev/full"), "the full device has become a file")
+
+
+def full_disk(tmp, base):
+    """A limit on the size of files stands for a disk that runs full in the middle."""
+    for option, name in (("--checkpoint", "ck"), ("--record-trace", "t.blt"), ("--log", "run.log")):
+        before = set(os.listdir(tmp))
+        command = [str(BUILD / "ballast-train"), *map(str, base), "--steps", "20", option, f"{tmp}/{name}"]
+        limit = 300 if option == "--record-trace" else 5000
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60,
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        check(done.returncode == 3 and name in done.stderr and done.stderr.count("\n") == 1,
+              f"{option} on a full disk: exit {done.returncode}, {done.stderr!r}")
+        if option == "--log":  # what was logged stays, whole
+            _, steps = read_log(f"{tmp}/{name}")
+            check(0 < len(steps) < 20, f"a log cut by a full disk: {len(steps)} steps")
+            os.remove(f"{tmp}/{name}")
+        check(set(os.listdir(tmp)) == before, f"{option} on a full disk: leaves {set(os.listdir(tmp)) - before}")
 
 
 def files(tmp, base):
@@ -157,6 +176,7 @@ with folder() as tmp:
     base = ["--model", write_model(f"{tmp}/tiny.json"), "--data", write_text(f"{tmp}/words.txt"), "--batch", 24, "--steps", 2]
     command_lines(tmp, base)
     outputs(tmp, base)
+    full_disk(tmp, base)
     files(tmp, base)
     traces(tmp, base)
     plans(tmp, base)
