@@ -105,12 +105,12 @@ else
   trace=$1 plan_ranks=$ranks plan_slots=$slots
 fi
 run ballast-trace info "$trace" >"$out/trace.txt"
-run ballast-plan place --trace "$trace" --ranks $plan_ranks --slots $plan_slots -o "$out/plan.json" >"$out/plan.txt"
+run ballast-plan place --trace "$trace" --ranks "$plan_ranks" --slots "$plan_slots" -o "$out/plan.json" >"$out/plan.txt"
 tail -n 1 "$out/plan.txt" | sed 's/^/        /'
 run ballast-plan explain "$out/plan.json" >>"$out/plan.txt"
 for policy in static smartmoe:10 eplb:10 "ballast --late-repair 1.02"; do
   # shellcheck disable=SC2086 # the policy's words are several
-  run ballast-plan replay --trace "$trace" --ranks $plan_ranks --slots $plan_slots --policy $policy --json \
+  run ballast-plan replay --trace "$trace" --ranks "$plan_ranks" --slots "$plan_slots" --policy $policy --json \
     >"$out/replay_${policy%%[: ]*}.json"
 done
 "$python" - "$out"/replay_{static,smartmoe,eplb,ballast}.json <<'PY'
