@@ -43,7 +43,7 @@ interrupted() {
   trap - INT TERM
   echo >&2
   if [ -n "$out" ] && [ -d "$out" ]; then
-    rm -f "$out/logs/probe" "$out"/*.part "$out"/logs/*.part
+    rm -rf "$out/checkpoints" "$out"/*.part
     if rmdir "$out/logs" "$out" 2>/dev/null; then out=; fi
   fi
   echo "RUNME-b.sh: interrupted${out:+; what was finished stays in $out}" >&2
@@ -83,7 +83,7 @@ name=outputs_from_exec_$(date +%Y-%m-%d_%H-%M-%S)
 out=$name
 serial=2
 while [ -e "$out" ]; do out=${name}_$serial; serial=$((serial + 1)); done
-mkdir -p "$out/logs" || fail 3 "$out cannot be made"
+mkdir -p "$out/logs" "$out/checkpoints" || fail 3 "$out cannot be made"
 
 cores=$(nproc)
 ranks=${RANKS:-$((cores < 2 ? 2 : cores > 8 ? 8 : cores / 2 * 2))}
@@ -122,45 +122,54 @@ for path in sys.argv[1:]:
     print(f"        {r['policy']:<16}{r['imbalance_mean']:>16.4f}{r['imbalance_p99']:>12.4f}{r['moves']:>13}{r['copies_used']:>13.2f}")
 PY
 
-# train POLICY GATE LOG STEPS [options]: one run, the same but for policy and gate.
+# train RUN STEP [options]: trains the run of that name (a policy, or uniform) up to a step, from its checkpoint where
+# it has one. All runs are the same but for policy and gate.
 train() {
-  local policy=$1 gate=$2 log=$3 steps=$4
-  shift 4
-  run ballast-train --backend cpu --transport threads --ranks "$ranks" --slots "$slots" --data "$corpus" \
-    --steps "$steps" --seed "$seed" --policy "$policy" --gate "$gate" --log "$log" "$@"
+  local policy=$1 gate=naive upto=$2
+  local name=$out/logs/${1/:/_} checkpoint=$out/checkpoints/${1/:/_} more=()
+  shift 2
+  case $policy in
+    ballast) more+=(--late-repair 1.02) ;;
+    uniform) policy=static gate=uniform ;;
+  esac
+  if [ -d "$checkpoint" ]; then more+=(--resume "$checkpoint"); fi
+  run ballast-train --backend cpu --transport threads --ranks "$ranks" --slots "$slots" --data "$corpus" --seed "$seed" \
+    --policy "$policy" --gate "$gate" --steps "$upto" --log "$name.jsonl" --record-trace "$name.blt" "${more[@]}" "$@" >/dev/null
 }
 
+# Five runs of equally many steps in the time there is: a short run tells what a step takes. They take turns, going on
+# from checkpoints, so that whatever else the machine does falls upon all alike.
+rounds=$((quick ? 3 : 8))
+budget=$((quick ? 75 : 660))
+stage "train under five policies, one seed, in $rounds turns" $budget
 load=$(cut -d' ' -f1 /proc/loadavg 2>/dev/null || echo 0)
 if awk "BEGIN { exit !($load > $cores + 0.5) }"; then
   echo "        other programs are at work here (load $load on $cores cores): step times will be as noisy as that"
 fi
-
-# Five runs of equally many steps in the time there is: a short run tells what a step takes.
-budget=$((quick ? 75 : 660))
-stage "train under five policies, one seed" $budget
 if [ -n "${STEPS-}" ]; then
   steps=$STEPS
 else
-  train static naive "$out/logs/probe" 6 >/dev/null
-  steps=$("$python" - "$out/logs/probe" $budget <<'PY'
+  train static 6
+  steps=$("$python" - "$out/logs/static.jsonl" $((budget - 10 * rounds)) <<'PY'
 import json, statistics, sys
 with open(sys.argv[1], encoding="utf-8") as log:
     times = [json.loads(line)["step_us"] for line in log.readlines()[1:]]
 print(max(40, min(400, int(float(sys.argv[2]) / 5 / (statistics.median(times[1:]) / 1e6) / 10) * 10)))
 PY
   ) || fail 3 "the short run left no readable log"
-  rm -f "$out/logs/probe"
+  rm -f "$out"/logs/static.*
 fi
-for policy in static smartmoe:10 eplb:10 ballast uniform; do
-  name=$out/logs/${policy/:/_}
-  before=$SECONDS
-  case $policy in
-    ballast) train ballast naive "$name.jsonl" "$steps" --late-repair 1.02 --record-trace "$name.blt" >/dev/null ;;
-    uniform) train static uniform "$name.jsonl" "$steps" >/dev/null ;;
-    *) train "$policy" naive "$name.jsonl" "$steps" --record-trace "$name.blt" >/dev/null ;;
-  esac
-  echo "        $policy: $steps steps in $((SECONDS - before)) s"
+reached=0
+for ((turn = 1; turn <= rounds; turn++)); do
+  upto=$((steps * turn / rounds)) before=$SECONDS
+  [ $upto -gt $reached ] || continue
+  for policy in static smartmoe:10 eplb:10 ballast uniform; do
+    train $policy $upto --schedule-steps "$steps" --checkpoint "$out/checkpoints/${policy/:/_}"
+  done
+  reached=$upto
+  echo "        steps up to $upto of $steps: $((SECONDS - before)) s"
 done
+rm -rf "$out/checkpoints"
 
 stage "predict those runs from the profile and their routing" 5
 simulate=(ballast-plan simulate --profile "$out/profile.json" --ranks "$ranks" --slots "$slots" --json)

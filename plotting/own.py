@@ -65,8 +65,7 @@ def _join(families, label, run, figures):
         return
     runs[run.system()] = run
     if run.status() != "complete":
-        planned = f" of {run.planned}" if run.planned else ""
-        _lacks(figures, f"{os.path.basename(run.path)}: truncated after {run.steps()}{planned} steps")
+        _lacks(figures, f"{os.path.basename(run.path)}: truncated after {run.steps()} of {max(run.planned)} steps")
 
 
 def _lacks(figures, sentence):

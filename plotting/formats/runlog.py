@@ -30,7 +30,7 @@ class Run:
     policy: str = ""
     gate: str = ""
     ranks: int = 0
-    planned: int = 0
+    planned: tuple = ()  # steps at which the run was to end: as the command says, and the end of its schedule
     from_plan: bool = False  # started from a plan file
     command: list = field(default_factory=list)
     cut: bool = False
@@ -50,7 +50,7 @@ class Run:
         return len(self.step_us)
 
     def status(self):
-        return "complete" if self.planned and self.steps() >= self.planned else "truncated"
+        return "complete" if self.steps() in self.planned else "truncated"
 
     def system(self):
         """The bar or curve this run is: its policy, or how its routing or its start was fixed."""
@@ -90,6 +90,10 @@ def read_run(path):
 def _take_head(run, record, at):
     if run.command:
         run.resumed += 1
+        check_keys(record, run.path, at, "run", ("config",), None)
+        if not isinstance(record["config"], dict) or "steps" not in record["config"]:
+            raise LogError(run.path, at, "config.steps: is missing")
+        run.planned += (integer(record["config"]["steps"], run.path, at, "config.steps", high=1 << 40),)
         return
     check_keys(record, run.path, at, "run", ("command", "config", "seed"), None)
     command, config, inputs = record["command"], record["config"], record.get("inputs", [])
@@ -108,7 +112,8 @@ def _take_head(run, record, at):
     if not _NAME.match(run.policy):
         raise LogError(run.path, at, f"config.policy: a policy's name was expected, found {shorten(run.policy)}")
     run.ranks = integer(config["ranks"], run.path, at, "config.ranks", low=1, high=1 << 20)
-    run.planned = integer(config["steps"], run.path, at, "config.steps", high=1 << 40)
+    ends = (config["steps"], config.get("schedule_steps", config["steps"]))
+    run.planned = tuple(integer(end, run.path, at, "config.steps", high=1 << 40) for end in ends)
     run.from_plan = any(entry.get("what") == "plan" for entry in inputs)
 
 

@@ -90,7 +90,7 @@ def whole(check, folder):
         check(lines[0]["command"][0] == "ballast-train", f"{policy}: the log names the program, not its place")
     check(os.path.getsize(os.path.join(made, "profile.json")) > 10, "a profile")
     check(os.path.getsize(os.path.join(made, "plan.json")) > 10, "a plan")
-    check(not os.path.exists(os.path.join(made, "logs", "probe")), "nothing temporary stays")
+    check(not os.path.exists(os.path.join(made, "checkpoints")), "nothing temporary stays")
     return None
 
 
@@ -111,6 +111,7 @@ def interrupt(check, folder):
     check(code == 130 and "interrupted; what was finished stays in outputs_from_exec_" in err, f"exit {code}: {err}")
     check("Traceback" not in err, err)
     if log:
+        check(not os.path.exists(os.path.join(os.path.dirname(log), "..", "checkpoints")), "nothing temporary stays")
         with open(log, encoding="utf-8") as file:
             lines = file.read().split("\n")
         check(lines[-1] == "" and all(json.loads(line) for line in lines[:-1]), "the log ends with a whole line")
