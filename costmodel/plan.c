@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_WORLD = 1 << 20 };
+
 int32_t bl_home_contiguous(int32_t expert, int32_t experts, int32_t ranks) {
   return expert / ((experts + ranks - 1) / ranks);
 }
@@ -75,6 +77,9 @@ bl_status bl_layout_check(const bl_layout *layout, int32_t layers, const char *w
     return bl_fail(BL_EINPUT,
                    "%s: the grids fold to different worlds: tp x cp x dp = %d x %d x %d, etp x ep x edp = %d x %d x %d",
                    where, layout->tp, layout->cp, layout->dp, layout->etp, layout->ep, layout->edp);
+  if (dense * layout->pp > MAX_WORLD)
+    return bl_fail(BL_EINPUT, "%s: the layout has %.0f ranks, expected at most %d", where, dense * layout->pp,
+                   MAX_WORLD);
   return check_stages(layout, layers, where);
 }
 

@@ -77,6 +77,7 @@ static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *l
     return bl_fail(BL_ENOTSUP,
                    "%s: layout: the executor runs dp = ep alone; tp, cp, pp, vp, etp, edp must be 1 and zero 0",
                    o->plan);
+  BL_TRY(bl_layout_check(layout, s->model.layers, o->plan));
   s->run.ranks = layout->ep;
   if (!o->micro_batches_given) s->run.micro_batches = layout->micro_batches;
   const int64_t batch = (int64_t)layout->micro_batch * s->run.micro_batches * layout->ep;
@@ -97,6 +98,9 @@ static bl_status take_placement(const bl_train_options *o, bl_setup *s) {
   if (p->ranks != s->run.ranks)
     return bl_fail(BL_EINPUT, "%s: placement: expected %d ranks, found %d", o->plan, s->run.ranks, p->ranks);
   BL_TRY(bl_new(&s->home, (size_t)moe * (size_t)E, sizeof *s->home, "homes"));
+  for (int32_t l = 0; l < moe; l++)
+    if (p->layer[l].layer != l)
+      return bl_fail(BL_EINPUT, "%s: placement: expected MoE layer %d, found %d", o->plan, l, p->layer[l].layer);
   for (int32_t l = 0; l < moe; l++) memcpy(s->home + l * E, p->layer[l].home, (size_t)E * sizeof *s->home);
   s->run.home = s->home;
   if (!o->slots) memcpy(s->slots, p->slots, (size_t)p->ranks * sizeof *s->slots);

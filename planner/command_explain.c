@@ -90,19 +90,18 @@ static void explain_layer(const bl_placement *p, const bl_layer_placement *layer
 }
 
 static bl_status explain(const bl_plan *plan) {
+  bool found = arg.layer < 0;
+  for (int32_t l = 0; l < plan->placement.layers; ++l) found = found || plan->placement.layer[l].layer == arg.layer;
+  if (!found) return bl_fail(BL_EINPUT, "%s: places no layer %" PRId64, arg.plan, arg.layer);
   if (plan->has_layout) explain_layout(&plan->layout);
   if (plan->has_predicted && plan->predicted_step_us > 0)
     printf("Predicted: %.0f us a step, %.2f GB on the fullest rank.\n", plan->predicted_step_us,
            plan->predicted_memory_bytes * 1e-9);
   if (!plan->has_placement) return BL_OK;
   explain_summary(plan);
-  bool found = arg.layer < 0;
   for (int32_t l = 0; l < plan->placement.layers; ++l)
-    if (arg.layer < 0 || plan->placement.layer[l].layer == arg.layer) {
+    if (arg.layer < 0 || plan->placement.layer[l].layer == arg.layer)
       explain_layer(&plan->placement, &plan->placement.layer[l]);
-      found = true;
-    }
-  if (!found) return bl_fail(BL_EINPUT, "%s: places no layer %" PRId64, arg.plan, arg.layer);
   return BL_OK;
 }
 

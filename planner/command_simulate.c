@@ -19,6 +19,7 @@ static struct {
   bool json, ranks_given;
 } arg = {.ranks = 1, .batch = 8, .micro_batches = 1};
 
+enum { MAX_MICRO_BATCHES = 65536 };
 static const uint64_t max_log_bytes = (uint64_t)1 << 30;
 
 /* One forecast step, and what the run log says of it where there is one. */
@@ -233,6 +234,10 @@ static bl_status make_layout(inputs *in) {
   if (in->plan.has_placement && arg.ranks_given && arg.ranks != ranks)
     return bl_fail(BL_EUSAGE, "--ranks %" PRId64 ": %s places experts on %d ranks", arg.ranks, arg.plan, ranks);
   if (in->plan.has_layout) {
+    BL_TRY(bl_layout_check(&in->plan.layout, in->model.layers, arg.plan));
+    if (in->plan.layout.micro_batches > MAX_MICRO_BATCHES)
+      return bl_fail(BL_EINPUT, "%s: layout.micro_batches: expected at most %d, found %d", arg.plan, MAX_MICRO_BATCHES,
+                     in->plan.layout.micro_batches);
     in->layout = in->plan.layout;
     in->plan.layout = (bl_layout){0};
     in->plan.has_layout = false;
@@ -261,6 +266,8 @@ static bl_status load_costs(inputs *in, int32_t *ranks_per_node) {
 static bl_status open_inputs(inputs *in, bl_forecast_options *o) {
   int32_t ranks_per_node = 0;
   if (!arg.plan && !arg.ranks_given) return bl_fail(BL_EUSAGE, "expected --plan, or --ranks with a policy");
+  bl_policy_config config;
+  BL_TRY(bl_policy_config_read(&arg.policy, &config)); /* also where a plan stands in its place */
   if (arg.log && !arg.trace) return bl_fail(BL_EUSAGE, "--log needs --trace: the routing of the same run");
   const char *const paths[] = {arg.plan, arg.profile, arg.cluster, arg.model, arg.trace, arg.log};
   BL_TRY(bl_output_check(arg.perfetto, paths, sizeof paths / sizeof *paths));
@@ -279,6 +286,7 @@ static bl_status open_inputs(inputs *in, bl_forecast_options *o) {
                              .policy = arg.policy,
                              .slots = in->slots,
                              .placement = in->plan.has_placement ? &in->plan.placement : NULL,
+                             .plan_path = arg.plan,
                              .trace = in->trace,
                              .first = INT64_MIN,
                              .last = INT64_MAX};
@@ -369,7 +377,7 @@ bl_command bl_command_simulate(void) {
        .metavar = "N",
        .help = "micro-batches of a step",
        .min = 1,
-       .max = 65536},
+       .max = MAX_MICRO_BATCHES},
       {.name = "log",
        .type = BL_OPTION_STRING,
        .target = &arg.log,

@@ -156,11 +156,18 @@ static bl_status check_fit(const bl_forecast_options *o) {
   if (t && t->experts != o->model->experts)
     return bl_fail(BL_EINPUT, "%s has %d experts, but model %s has %d", bl_trace_path(o->trace), t->experts,
                    o->model->name, o->model->experts);
+  if (o->layout->ep > o->model->experts)
+    return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", o->model->name, o->model->experts,
+                   o->layout->ep);
   if (!o->placement) return BL_OK;
   const bl_placement *p = o->placement;
-  if (p->ranks != o->layout->ep || p->experts != o->model->experts || p->layers < bl_model_moe_layers(o->model))
-    return bl_fail(BL_EINPUT, "the plan places %d layers of %d experts on %d ranks, expected at least %d of %d on %d",
+  if (p->ranks != o->layout->ep || p->experts != o->model->experts || p->layers != bl_model_moe_layers(o->model))
+    return bl_fail(BL_EINPUT, "%s: places %d layers of %d experts on %d ranks, expected %d of %d on %d", o->plan_path,
                    p->layers, p->experts, p->ranks, bl_model_moe_layers(o->model), o->model->experts, o->layout->ep);
+  for (int32_t l = 0; l < p->layers; l++)
+    if (p->layer[l].layer != l)
+      return bl_fail(BL_EINPUT, "%s: expected a placement of MoE layer %d, found layer %d", o->plan_path, l,
+                     p->layer[l].layer);
   return BL_OK;
 }
 

@@ -19,6 +19,7 @@ typedef struct bl_forecast_options {
   bl_policy_options policy;
   const int32_t *slots;          /* [ranks] */
   const bl_placement *placement; /* fixed homes and copies instead of a policy, or NULL */
+  const char *plan_path;         /* of the placement, for messages */
   bl_trace_reader *trace;        /* NULL: one step in which every expert takes the same */
   int64_t first, last;           /* iterations that are reported; those before are history all the same */
 } bl_forecast_options;
