@@ -157,7 +157,7 @@ bl_status bl_policy_preview(bl_policy *p, const double *counts, const double *so
 
 bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
   const bool due = p->history.known > 0 && p->config.kind != BL_POLICY_STATIC &&
-                   (!p->decided || iteration - p->last_decision >= p->config.every);
+                   (!p->decided || (uint64_t)iteration - (uint64_t)p->last_decision >= (uint64_t)p->config.every);
   p->iteration = iteration;
   for (int32_t l = 0; l < p->layers; ++l) {
     bl_policy_layer *layer = &p->layer[l];

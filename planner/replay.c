@@ -162,7 +162,7 @@ static void sum_up(run *r) {
   result->copies /= n;
   result->copies_used /= n;
   result->late /= n;
-  const double span = (double)(result->last - result->first);
+  const double span = (double)result->last - (double)result->first; /* the integers may be too far apart */
   const double iterations = result->steps > 1 ? span * result->steps / (result->steps - 1) : 1;
   result->moves_per_1000 = (double)result->moves / r->layers / iterations * 1000;
   qsort(r->imbalance, r->n_imbalance, sizeof *r->imbalance, ascending);
