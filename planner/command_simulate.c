@@ -260,6 +260,10 @@ static bl_status load_costs(inputs *in, int32_t *ranks_per_node) {
     return bl_cluster_profile(&cluster, &in->model, bl_layout_world(&in->layout), &in->profile);
   }
   BL_TRY(bl_profile_load(arg.profile, &in->profile));
+  if (in->profile.ranks == 1 && bl_layout_world(&in->layout) > 1)
+    return bl_fail(BL_EINPUT,
+                   "%s: measured on 1 rank, which exchanges nothing; expected one of ballast-profile --ranks %d",
+                   arg.profile, bl_layout_world(&in->layout));
   return bl_profile_fits(&in->profile, &in->model, arg.profile);
 }
 
