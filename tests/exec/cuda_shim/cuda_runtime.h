@@ -1,0 +1,107 @@
+/* cuda_runtime.h - a stand-in for CUDA's header of that name: runs the backend's kernels on the processor.
+ *
+ * Blocks run one after the other; the threads of a block are fibers that change places at barriers and warp operations
+ * only. Device memory is malloc's. With the address sanitizer every access of every kernel is checked; with threads
+ * started in another order (shim_reversed) a missing barrier shows as a wrong result. A barrier that not all threads
+ * reach ends the program. */
+#ifndef BL_TESTS_CUDA_SHIM_RUNTIME_H
+#define BL_TESTS_CUDA_SHIM_RUNTIME_H
+
+#include <functional>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+extern bool shim_reversed; /* threads of a block take their turns from the last to the first */
+extern long shim_launches;
+
+/* -- barriers and warp operations ------------------------------------------------------------------------------------
+ */
+
+void __syncthreads(void);
+int __syncthreads_or(int value);
+uint64_t shim_exchange(uint64_t value, int from_lane, int operation); /* the value of another lane of the warp */
+unsigned __ballot_sync(unsigned mask, int value);
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+template <typename T> T __shfl_xor_sync(unsigned, T value, int step) {
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = shim_exchange(bits, (int)(threadIdx.x % 32) ^ step, step);
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* -- the runtime
+ * -------------------------------------------------------------------------------------------------------- */
+
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidConfiguration,
+  cudaErrorInvalidValue,
+  cudaErrorMemoryAllocation,
+  cudaErrorInsufficientDriver,
+  cudaErrorNoDevice
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+typedef struct shim_stream *cudaStream_t;
+typedef struct shim_event *cudaEvent_t;
+struct cudaDeviceProp {
+  char name[16];
+  int major, minor;
+};
+struct cudaFuncAttributes {
+  int unused;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  cudaStream_t stream;
+};
+
+const char *cudaGetErrorString(cudaError_t error);
+cudaError_t cudaGetLastError(void);
+cudaError_t cudaSetDevice(int device);
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int device);
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *function);
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
+cudaError_t cudaMalloc(void **out, size_t bytes);
+cudaError_t cudaFree(void *pointer);
+cudaError_t cudaMallocHost(void **out, size_t bytes);
+cudaError_t cudaFreeHost(void *pointer);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreate(cudaEvent_t *out);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
+
+cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread);
+
+template <typename... P, typename... A>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A... args) {
+  return shim_launch(config, [=] { kernel(args...); });
+}
+
+#endif

@@ -1,0 +1,285 @@
+/* shim.cpp - inside of the stand-ins: fibers, memory, products. */
+#include "executor/cuda/cublas.cuh"
+#include <cuda_bf16.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <ucontext.h>
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+bool shim_reversed;
+long shim_launches;
+
+/* -- threads of a block
+ * -------------------------------------------------------------------------------------------------- */
+
+enum { MAX_THREADS = 1024, STACK_BYTES = 64 << 10 };
+enum state { READY, AT_BLOCK, AT_WARP, DONE };
+
+struct fiber {
+  ucontext_t context;
+  state at;
+  int operation; /* which warp operation it waits in */
+  uint64_t value;
+};
+
+static fiber fibers[MAX_THREADS];
+static char *stacks;
+static ucontext_t scheduler;
+static int n_threads, running;
+static const std::function<void()> *thread_body;
+
+[[noreturn]] static void broken(const char *what) {
+  fprintf(stderr, "block %u,%u thread %d: %s\n", blockIdx.x, blockIdx.y, running, what);
+  abort();
+}
+
+static void start(void) {
+  (*thread_body)();
+  fibers[running].at = DONE;
+}
+
+static void wait_in(state at, int operation) {
+  fiber *me = &fibers[running];
+  me->at = at;
+  me->operation = operation;
+  swapcontext(&me->context, &scheduler);
+}
+
+static void block_barrier(void) { wait_in(AT_BLOCK, 0); }
+static void warp_barrier(int operation) { wait_in(AT_WARP, operation); }
+
+/* Lets warps go whose lanes all came to one operation; or the block. */
+static bool release(void) {
+  int done = 0, at_block = 0;
+  bool any = false;
+  for (int i = 0; i < n_threads; i++) done += fibers[i].at == DONE, at_block += fibers[i].at == AT_BLOCK;
+  if (done == n_threads) return false;
+  for (int first = 0; first < n_threads; first += 32) {
+    int waiting = 0;
+    for (int i = first; i < first + 32; i++)
+      waiting += fibers[i].at == AT_WARP && fibers[i].operation == fibers[first].operation;
+    if (waiting == 0) continue;
+    if (waiting < 32) broken("not all lanes of the warp came to the same warp operation");
+    for (int i = first; i < first + 32; i++) fibers[i].at = READY;
+    any = true;
+  }
+  if (any) return true;
+  if (at_block < n_threads) broken("not all threads of the block came to the barrier");
+  for (int i = 0; i < n_threads; i++) fibers[i].at = READY;
+  return true;
+}
+
+static void prepare(fiber *f, char *stack) {
+  getcontext(&f->context);
+  f->context.uc_stack.ss_sp = stack;
+  f->context.uc_stack.ss_size = STACK_BYTES;
+  f->context.uc_link = &scheduler;
+  makecontext(&f->context, start, 0);
+  f->at = READY;
+}
+
+static void resume(int thread) {
+  if (fibers[thread].at != READY) return;
+  running = thread;
+  threadIdx.x = (unsigned)thread;
+  swapcontext(&scheduler, &fibers[thread].context);
+}
+
+static void run_block(void) {
+  for (int i = 0; i < n_threads; i++) prepare(&fibers[i], stacks + (size_t)i * STACK_BYTES);
+  do {
+    for (int k = 0; k < n_threads; k++) resume(shim_reversed ? n_threads - 1 - k : k);
+  } while (release());
+}
+
+void __syncthreads(void) { block_barrier(); }
+
+int __syncthreads_or(int value) {
+  fibers[running].value = value != 0;
+  block_barrier();
+  int any = 0;
+  for (int i = 0; i < n_threads; i++) any |= (int)fibers[i].value;
+  block_barrier();
+  return any;
+}
+
+uint64_t shim_exchange(uint64_t value, int from_lane, int operation) {
+  const int me = running;
+  fibers[me].value = value;
+  warp_barrier(operation);
+  const uint64_t other = fibers[me / 32 * 32 + from_lane].value;
+  warp_barrier(operation + 1000);
+  return other;
+}
+
+unsigned __ballot_sync(unsigned, int value) {
+  const int me = running;
+  fibers[me].value = value != 0;
+  warp_barrier(2000);
+  unsigned mask = 0;
+  for (int i = 0; i < 32; i++) mask |= (unsigned)fibers[me / 32 * 32 + i].value << i;
+  warp_barrier(3000);
+  return mask;
+}
+
+cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread) {
+  const unsigned threads = config->blockDim.x, x = config->gridDim.x, y = config->gridDim.y;
+  if (threads == 0 || threads % 32 || threads > MAX_THREADS || !x || !y || y > 65535)
+    return cudaErrorInvalidConfiguration;
+  if (!stacks) stacks = (char *)malloc((size_t)MAX_THREADS * STACK_BYTES);
+  thread_body = &thread;
+  gridDim = config->gridDim;
+  blockDim = config->blockDim;
+  n_threads = (int)threads;
+  shim_launches++;
+  for (unsigned j = 0; j < y; j++)
+    for (unsigned i = 0; i < x; i++) {
+      blockIdx = dim3(i, j);
+      run_block();
+    }
+  return cudaSuccess;
+}
+
+/* -- the runtime
+ * ------------------------------------------------------------------------------------------------------------ */
+
+struct shim_stream {
+  int unused;
+};
+struct shim_event {
+  timespec at;
+};
+
+const char *cudaGetErrorString(cudaError_t error) {
+  return error == cudaErrorMemoryAllocation ? "no memory" : "failed";
+}
+cudaError_t cudaGetLastError(void) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int) { return *about = {"shim", 9, 0}, cudaSuccess; }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) { return cudaSuccess; }
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
+  *free_bytes = *total = (size_t)1 << 40;
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+  *out = bytes > (size_t)1 << 40 ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFree(void *pointer) { return free(pointer), cudaSuccess; }
+cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
+cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  return memcpy(to, from, bytes), cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
+  return memset(at, value, bytes), cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) { return *out = new shim_stream, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaEventCreate(cudaEvent_t *out) { return *out = new shim_event, cudaSuccess; }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) { return cudaEventCreate(out); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  clock_gettime(CLOCK_MONOTONIC, &event->at);
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
+  *ms = 1e3f * (float)(to->at.tv_sec - from->at.tv_sec) + 1e-6f * (float)(to->at.tv_nsec - from->at.tv_nsec);
+  return cudaSuccess;
+}
+
+/* -- cuBLAS: column-major, c is [m][n]
+ * ----------------------------------------------------------------------------------- */
+
+static float read(const void *x, cudaDataType_t type, int64_t i) {
+  return type == CUDA_R_32F ? ((const float *)x)[i] : __bfloat162float(((const __nv_bfloat16 *)x)[i]);
+}
+
+static void write(void *x, cudaDataType_t type, int64_t i, float value) {
+  if (type == CUDA_R_32F) ((float *)x)[i] = value;
+  if (type == CUDA_R_16BF) ((__nv_bfloat16 *)x)[i] = __float2bfloat16_rn(value);
+}
+
+static const void *moved(const void *x, cudaDataType_t type, int64_t n) {
+  return (const char *)x + n * (type == CUDA_R_32F ? 4 : 2);
+}
+
+cublasStatus_t cublasGemmEx_64(cublasHandle_t, cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n,
+                               int64_t k, const void *alpha, const void *a, cudaDataType_t a_type, int64_t a_stride,
+                               const void *b, cudaDataType_t b_type, int64_t b_stride, const void *beta, void *c,
+                               cudaDataType_t c_type, int64_t c_stride, cublasComputeType_t, cublasGemmAlgo_t) {
+  const float scale = *(const float *)alpha, keep = *(const float *)beta;
+  if (a_stride < (a_op == CUBLAS_OP_N ? m : k) || b_stride < (b_op == CUBLAS_OP_N ? k : n) || c_stride < m)
+    return CUBLAS_STATUS_INVALID_VALUE;
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t i = 0; i < m; i++) {
+      float sum = 0;
+      for (int64_t l = 0; l < k; l++)
+        sum += read(a, a_type, a_op == CUBLAS_OP_N ? l * a_stride + i : i * a_stride + l) *
+               read(b, b_type, b_op == CUBLAS_OP_N ? j * b_stride + l : l * b_stride + j);
+      const float old = keep != 0 ? keep * read(c, c_type, j * c_stride + i) : 0;
+      write(c, c_type, j * c_stride + i, scale * sum + old);
+    }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op,
+                                             int64_t m, int64_t n, int64_t k, const void *alpha, const void *a,
+                                             cudaDataType_t a_type, int64_t a_stride, long long a_step, const void *b,
+                                             cudaDataType_t b_type, int64_t b_stride, long long b_step,
+                                             const void *beta, void *c, cudaDataType_t c_type, int64_t c_stride,
+                                             long long c_step, int64_t batch, cublasComputeType_t compute,
+                                             cublasGemmAlgo_t algorithm) {
+  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+  for (int64_t i = 0; i < batch && status == CUBLAS_STATUS_SUCCESS; i++)
+    status = cublasGemmEx_64(handle, a_op, b_op, m, n, k, alpha, moved(a, a_type, i * a_step), a_type, a_stride,
+                             moved(b, b_type, i * b_step), b_type, b_stride, beta,
+                             const_cast<void *>(moved(c, c_type, i * c_step)), c_type, c_stride, compute, algorithm);
+  return status;
+}
+
+cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublasOperation_t a_op[],
+                                             const cublasOperation_t b_op[], const int64_t m[], const int64_t n[],
+                                             const int64_t k[], const void *alpha, const void *const a[],
+                                             cudaDataType_t a_type, const int64_t a_stride[], const void *const b[],
+                                             cudaDataType_t b_type, const int64_t b_stride[], const void *beta,
+                                             void *const c[], cudaDataType_t c_type, const int64_t c_stride[],
+                                             int64_t groups, const int64_t sizes[], cublasComputeType_t compute) {
+  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+  for (int64_t g = 0, i = 0; g < groups; g++)
+    for (int64_t end = i + sizes[g]; i < end && status == CUBLAS_STATUS_SUCCESS; i++)
+      status = cublasGemmEx_64(handle, a_op[g], b_op[g], m[g], n[g], k[g], (const float *)alpha + g, a[i], a_type,
+                               a_stride[g], b[i], b_type, b_stride[g], (const float *)beta + g, c[i], c_type,
+                               c_stride[g], compute, CUBLAS_GEMM_DEFAULT);
+  return status;
+}
+
+cublasStatus_t cublasCreate_v2(cublasHandle_t *out) { return *out = (cublasHandle_t)malloc(1), CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) { return free(handle), CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetStream_v2(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) { return CUBLAS_STATUS_SUCCESS; }
+const char *cublasGetStatusString(cublasStatus_t) { return "invalid value"; }
+
+bl_status bl_cublas_load(const bl_cublas **out) {
+  static const bl_cublas table = {
+#define X(name) name,
+      BL_CUBLAS_FUNCTIONS(X)
+#undef X
+  };
+  *out = &table;
+  return BL_OK;
+}

@@ -1,0 +1,208 @@
+/* test_cuda_ops.c - every operation of ops.def on the CUDA backend against the CPU backend: fresh random inputs that
+ * the compute type can hold, poisoned outputs, both compute types, odd and large sizes, addresses off alignment; and
+ * the same bits when a case runs again. One counted reason is printed where there is no device. */
+#include "tests/exec/cuda_cases.h"
+#ifdef BL_HAVE_CUDA
+#include "executor/cuda/cuda.h"
+#include <time.h>
+
+static const struct {
+  const char *name;
+  void (*test)(void);
+} cases[] = {
+#define BL_OP(name, args) {#name, test_##name},
+#include "executor/ops.def"
+#undef BL_OP
+};
+
+static bl_cuda_options options;
+
+#ifdef BL_CUDA_SHIM
+extern bool shim_reversed; /* the second run takes the threads of a block in reverse order */
+#else
+static bool shim_reversed;
+#endif
+
+/* Twice from one seed: every bit that CUDA computes must come again. */
+static void run_case(int op, uint64_t seed) {
+  uint64_t hash[2];
+  const int before = check_n_failed;
+  for (int round = 0; round < 2; round++) {
+    bl_rng_seed(&case_rng, seed, (uint64_t)op);
+    case_hash = 0;
+    shim_reversed = round == 1;
+    cases[op].test();
+    hash[round] = case_hash;
+  }
+  if (!check_count(hash[0] == hash[1])) printf("%s: other bits in the second run\n", cases[op].name);
+  if (!check_count(called[op])) printf("the case of %s never called it\n", cases[op].name);
+  if (check_n_failed != before)
+    printf("in the case of %s, %s, seed %llu\n", cases[op].name, options.bf16 ? "bf16" : "fp32",
+           (unsigned long long)seed);
+}
+
+static void open_sides(void) {
+  tolerance = options.bf16 ? 1e-2 : 1e-5;
+  REQUIRE_OK(bl_backend_cpu_create(&sides[CPU]));
+  REQUIRE_OK(bl_backend_cuda_create(&options, &sides[CUDA]));
+  for (int side = 0; side < SIDES; side++) REQUIRE_OK(sides[side]->stream_create(sides[side], &streams[side]));
+}
+
+static void close_sides(void) {
+  for (int side = 0; side < SIDES; side++) {
+    sides[side]->stream_destroy(streams[side]);
+    sides[side]->destroy(sides[side]);
+  }
+}
+
+static void test_every_operation(void) {
+  const uint64_t seed = (uint64_t)time(NULL);
+  options.grouping = BL_CUDA_GROUP_BY_GROUP;
+  open_sides();
+  CHECK_INT(sides[CUDA]->num_bytes, options.bf16 ? 2 : 4);
+  memset(called, 0, sizeof called);
+  for (int op = 0; op < BL_OP_COUNT; op++) run_case(op, seed);
+  CHECK_OK(sides[CUDA]->stream_sync(streams[CUDA]));
+  close_sides();
+}
+
+static void test_groups_at_once(void) {
+  options.grouping = BL_CUDA_GROUPS_AT_ONCE;
+  open_sides();
+  run_case(BL_OP_grouped_fwd, (uint64_t)time(NULL));
+  run_case(BL_OP_grouped_dx, (uint64_t)time(NULL));
+  CHECK_OK(sides[CUDA]->stream_sync(streams[CUDA]));
+  close_sides();
+}
+
+static void test_memory(void) {
+  bl_backend *be;
+  unsigned char *a, *b, *none, host[1000];
+  bl_stream *s;
+  REQUIRE_OK(bl_backend_cuda_create(&options, &be));
+  CHECK_STRING(be->name, "cuda");
+  CHECK(!be->host_memory);
+  REQUIRE_OK(be->stream_create(be, &s));
+  const size_t start = be->memory_peak(be); /* what a stream needs for itself */
+  REQUIRE_OK(be->alloc(be, 1000, &a));
+  REQUIRE_OK(be->alloc(be, 0, &none));
+  CHECK(none != NULL && (uintptr_t)a % 64 == 0 && (uintptr_t)none % 64 == 0);
+  be->to_host(s, host, a, sizeof host);
+  CHECK_OK(be->stream_sync(s));
+  bool zero = true;
+  for (size_t i = 0; i < sizeof host; i++) zero = zero && host[i] == 0;
+  CHECK(zero);
+  CHECK_INT(be->memory_peak(be), start + 1000);
+  be->release(be, a);
+  REQUIRE_OK(be->alloc(be, 600, &a));
+  REQUIRE_OK(be->alloc(be, 500, &b));
+  CHECK_INT(be->memory_peak(be), start + 1100);
+  void *no;
+  CHECK_FAILS(be->alloc(be, SIZE_MAX - 10, &no), BL_EMACHINE, "out of memory");
+  CHECK_FAILS(be->alloc(be, (size_t)1 << 60, &no), BL_EMACHINE, "1152921504606846976 bytes");
+  be->release(be, a);
+  be->release(be, b);
+  be->release(be, none);
+  be->release(be, NULL);
+  CHECK_OK(be->stream_sync(s));
+  be->stream_destroy(s);
+  be->destroy(be);
+}
+
+static void test_streams_and_events(void) {
+  bl_backend *be;
+  bl_stream *s, *other;
+  bl_event *from, *to;
+  char data[8] = "ballast", back[8] = "", *device;
+  REQUIRE_OK(bl_backend_cuda_create(&options, &be));
+  REQUIRE_OK(be->stream_create(be, &s));
+  REQUIRE_OK(be->stream_create(be, &other));
+  REQUIRE_OK(be->event_create(be, &from));
+  REQUIRE_OK(be->event_create(be, &to));
+  REQUIRE_OK(be->alloc(be, 16, &device));
+  be->event_record(from, s);
+  be->to_device(s, device, data, 8);
+  be->event_record(to, s);
+  be->event_wait(other, to);
+  be->copy(other, device + 8, device, 8);
+  be->zero(other, device, 8);
+  be->to_host(other, back, device + 8, 8);
+  CHECK_OK(be->stream_sync(other));
+  CHECK_OK(be->stream_sync(s));
+  CHECK_STRING(back, "ballast");
+  CHECK(be->event_us(from, to) >= 0.0);
+  be->to_host(s, back, device, 8);
+  CHECK_OK(be->stream_sync(s));
+  CHECK(back[0] == 0);
+  be->release(be, device);
+  be->event_destroy(from);
+  be->event_destroy(to);
+  be->stream_destroy(s);
+  be->stream_destroy(other);
+  be->destroy(be);
+}
+
+/* A host array may change as soon as the call is back, many calls long before the first of them has run. */
+static void test_host_arrays_are_taken_at_once(void) {
+  enum { N = 64, H = 8, CALLS = 40 };
+  float rows[N * H], got[N * H];
+  int32_t index[N];
+  open_sides();
+  bl_backend *be = sides[CUDA];
+  bl_stream *s = streams[CUDA];
+  void *x, *x32, *y;
+  float *y32;
+  REQUIRE_OK(be->alloc(be, sizeof rows, &x32));
+  REQUIRE_OK(be->alloc(be, sizeof rows, &x));
+  REQUIRE_OK(be->alloc(be, CALLS * sizeof rows, &y));
+  REQUIRE_OK(be->alloc(be, sizeof rows, &y32));
+  for (int i = 0; i < N * H; i++) rows[i] = (float)(i / H);
+  be->to_device(s, x32, rows, sizeof rows);
+  be->ops.from_f32(s, x, x32, N * H);
+  for (int call = 0; call < CALLS; call++) {
+    for (int i = 0; i < N; i++) index[i] = (i + call) % N;
+    be->ops.rows_gather(s, (char *)y + call * (int)sizeof rows, x, index, N, H);
+    memset(index, 0x7f, sizeof index);
+  }
+  for (int call = 0; call < CALLS; call++) {
+    be->ops.to_f32(s, y32, (char *)y + call * (int)sizeof rows, N * H);
+    be->to_host(s, got, y32, sizeof got);
+    CHECK_OK(be->stream_sync(s));
+    bool right = true;
+    for (int i = 0; i < N * H; i++) right = right && got[i] == (float)((i / H + call) % N);
+    CHECK(right);
+  }
+  be->release(be, x), be->release(be, x32), be->release(be, y), be->release(be, y32);
+  close_sides();
+}
+
+static void test_no_such_device(void) {
+  bl_backend *be;
+  const bl_cuda_options far = {.device = 4711};
+  CHECK_FAILS(bl_backend_cuda_create(&far, &be), BL_EMACHINE, "CUDA device 4711");
+}
+
+static void test_device(void) {
+  bl_backend *be;
+  if (bl_backend_cuda_create(&options, &be) != BL_OK) SKIP(bl_error_text());
+  be->destroy(be);
+  RUN(test_no_such_device);
+  RUN(test_memory);
+  RUN(test_streams_and_events);
+  for (int bf16 = 0; bf16 < 2; bf16++) {
+    options.bf16 = bf16;
+    groups_stand_alone = true;
+    RUN(test_host_arrays_are_taken_at_once);
+    RUN(test_every_operation);
+    groups_stand_alone = false;
+    RUN(test_groups_at_once);
+  }
+}
+#else
+static void test_device(void) { SKIP("this build has no CUDA backend"); }
+#endif
+
+int main(void) {
+  RUN(test_device);
+  TEST_MAIN_END;
+}
