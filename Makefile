@@ -8,6 +8,7 @@ CC      ?= gcc
 PYTHON  ?= /usr/bin/python3
 MARCH   ?= native
 CUDA_HOME ?= /usr/local/cuda
+NVCC_ARCH ?= 90
 NVCC    ?= $(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
 
 # -- what the machine has ---------------------------------------------------------------------------------------------
@@ -19,12 +20,13 @@ HAVE_ZLIB     := $(call has_lib,zlib.h,-lz)
 HAVE_CJSON    := $(call has_lib,cjson/cJSON.h,-lcjson)
 GLPK     ?= $(if $(call has_lib,glpk.h,-lglpk),1,0)
 OPENBLAS ?= $(if $(call has_lib,cblas.h,-lopenblas),1,0)
-CUDA     ?= $(if $(NVCC),1,0)
+CUDA     ?= $(if $(and $(NVCC),$(filter release,$(VARIANT))),1,0)
 NCCL     ?= $(if $(call has_header,nccl.h,-I$(CUDA_HOME)/include),1,0)
 MPICC    ?= $(shell command -v mpicc 2>/dev/null)
 MPI      ?= $(if $(MPICC),1,0)
 
 # -- flags ------------------------------------------------------------------------------------------------------------
+comma  := ,
 WARN   := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror
 OPT_release := -O3 -g -march=$(MARCH)
 OPT_asan := -O1 -g -march=$(MARCH) -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -44,12 +46,15 @@ SRC_milp      := $(wildcard planner/milp/*.c)
 SRC_executor  := $(filter-out %_main.c,$(wildcard executor/*.c)) $(wildcard executor/cpu/*.c) \
                  $(filter-out executor/transport/mpi.c executor/transport/nccl.c,$(wildcard executor/transport/*.c))
 
+SRC_cuda      := $(wildcard executor/cuda/*.cu)
+
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
+CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(SRC_cuda))
 
 BASE    := $(call obj,$(SRC_base) $(SRC_traces) $(SRC_costmodel))
 PLANNER := $(call obj,$(SRC_planner))
 MILP    := $(call obj,$(SRC_plan_cmd) $(SRC_milp))
-EXEC    := $(call obj,$(SRC_executor))
+EXEC    := $(call obj,$(SRC_executor)) $(if $(filter 1,$(CUDA)),$(CUDA_OBJECTS))
 
 PROGRAMS := $(if $(wildcard traces/main.c),$(BUILD)/ballast-trace) \
             $(if $(wildcard planner/main.c),$(BUILD)/ballast-plan) \
@@ -60,6 +65,13 @@ GLPK_FLAGS := $(if $(filter 1,$(GLPK)),-DBL_HAVE_GLPK)
 GLPK_LIBS  := $(if $(filter 1,$(GLPK)),-lglpk)
 BLAS_FLAGS := $(if $(filter 1,$(OPENBLAS)),-DBL_HAVE_OPENBLAS)
 BLAS_LIBS  := $(if $(filter 1,$(OPENBLAS)),-lopenblas)
+CUDA_FLAGS := $(if $(filter 1,$(CUDA)),-DBL_HAVE_CUDA)
+# The runtime is linked in, cuBLAS is loaded when a backend is created: programs start, and train on the CPU, without CUDA.
+CUDA_LIBS  := $(if $(filter 1,$(CUDA)),-L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcudart_static \
+                -lstdc++ -ldl -lrt)
+EXEC_LIBS  := $(BLAS_LIBS) $(CUDA_LIBS)
+NVCCFLAGS  += -std=c++17 -O3 -lineinfo $(foreach arch,$(NVCC_ARCH),-gencode arch=compute_$(arch),code=[sm_$(arch),compute_$(arch)]) \
+              -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wshadow,-Wconversion,-Werror -I.
 
 # -- targets ----------------------------------------------------------------------------------------------------------
 .PHONY: all programs tests bench lint format clean help found
@@ -88,25 +100,37 @@ $(BUILD)/ballast-trace: $(BUILD)/traces/main.o $(BASE)
 $(BUILD)/ballast-plan: $(BUILD)/planner/main.o $(BASE) $(PLANNER) $(MILP)
 	$(CC) $(LDFLAGS) -o $@ $^ $(GLPK_LIBS) $(LIBS)
 $(BUILD)/ballast-train: $(BUILD)/executor/train_main.o $(BASE) $(PLANNER) $(EXEC)
-	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
 $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(EXEC)
-	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
 
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
-$(BUILD)/executor/%.o $(BUILD)/tests/exec/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS)
+$(BUILD)/executor/%.o $(BUILD)/tests/exec/%.o $(BUILD)/tests/bench/exec_%.o: CFLAGS += $(BLAS_FLAGS) $(CUDA_FLAGS)
 # No value changes: sqrtf() need not set errno, nor comparisons keep exception flags, so that loops with them vectorise.
 $(BUILD)/executor/cpu/%.o: CFLAGS += -fno-math-errno -fno-trapping-math
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -c -o $@ $<
+$(BUILD)/%.o: %.cu $(BUILD)/nvcc_flags
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 # Changes when the compiler or a switch does (GLPK=0, OPENBLAS=0...), and with it everything is built again.
-ALL_FLAGS := $(CC) $(CFLAGS) $(GLPK_FLAGS) $(BLAS_FLAGS) $(GLPK_LIBS) $(BLAS_LIBS)
+ALL_FLAGS := $(CC) $(CFLAGS) $(GLPK_FLAGS) $(BLAS_FLAGS) $(CUDA_FLAGS) $(GLPK_LIBS) $(EXEC_LIBS)
 $(BUILD)/flags: ALWAYS
 	@mkdir -p $(@D)
 	@echo '$(ALL_FLAGS)' | cmp -s - $@ || echo '$(ALL_FLAGS)' > $@
+$(BUILD)/nvcc_flags: ALWAYS
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVCCFLAGS)' > $@
+
+## cuda-check: compiles the CUDA backend for sm_80, sm_90 and sm_100, in build/cuda-check/
+.PHONY: cuda-check cuda-objects
+cuda-check:
+	$(MAKE) --no-print-directory BUILD=build/cuda-check NVCC_ARCH="80 90 100" cuda-objects
+cuda-objects: $(CUDA_OBJECTS)
 .PHONY: ALWAYS
 
 # Tests in C: tests/unit/test_*.c link base to planner; tests/unit/milp_*.c also the solver; tests/exec/test_*.c the
@@ -123,11 +147,11 @@ $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER)
 $(MILP_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER) $(MILP)
 	$(CC) $(LDFLAGS) -o $@ $^ $(GLPK_LIBS) $(LIBS)
 $(EXEC_TESTS): $(BUILD)/tests/exec/%: $(BUILD)/tests/exec/%.o $(BASE) $(PLANNER) $(EXEC)
-	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
 $(BUILD)/tests/bench/plan_%: $(BUILD)/tests/bench/plan_%.o $(BASE) $(PLANNER)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/tests/bench/exec_%: $(BUILD)/tests/bench/exec_%.o $(BASE) $(PLANNER) $(EXEC)
-	$(CC) $(LDFLAGS) -o $@ $^ $(BLAS_LIBS) $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
 
 ## bench: measures against a peer in the same run; a table and build/bench.json
 bench: programs $(BENCHES)
