@@ -34,22 +34,27 @@ static int32_t home_of(const uint8_t *hosted, int32_t ranks) {
 /* The parameters alone: blocks have gaps between tensors. */
 static int64_t expert_parameters(const bl_rank *r) { return bl_model_part_parameters(r->run->model, BL_PART_EXPERT); }
 
+void bl_rank_note_hosts(bl_rank *r) {
+  uint64_t hash = r->run->seed;
+  for (int32_t l = 0; l < r->weights.moe_layers; l++)
+    hash = bl_hash_u64(hash, bl_hosts_hash(bl_policy_hosts(r->policy, l), (uint64_t)l), (uint64_t)l, 0);
+  if (hash != r->placement_hash) r->plan_version++;
+  r->placement_hash = hash;
+}
+
 bl_status bl_do_choose_hosts(bl_rank *r) {
   const int32_t E = r->run->model->experts, R = r->run->ranks;
   BL_TRY(bl_policy_begin_step(r->policy, r->step));
-  uint64_t hash = r->run->seed;
+  bl_rank_note_hosts(r);
   for (int32_t l = 0; l < r->weights.moe_layers; l++) {
     uint8_t *wanted = r->wanted;
     wanted_hosts(r, l, wanted);
-    hash = bl_hash_u64(hash, bl_hosts_hash(bl_policy_hosts(r->policy, l), (uint64_t)l), (uint64_t)l, 0);
     for (int32_t e = 0; e < E; e++) {
       const uint8_t held = bl_rank_hosted(r, l, e)[r->rank], want = wanted[e * R + r->rank];
       if (want != BL_HOSTED_NOT) BL_TRY(bl_weights_hold(&r->weights, l, e, want == BL_HOSTED_HOME));
       if (want == BL_HOSTED_NOT && held == BL_HOSTED_COPY) bl_weights_drop(&r->weights, l, e, false);
     }
   }
-  if (hash != r->placement_hash) r->plan_version++;
-  r->placement_hash = hash;
   memset(r->used, 0, (size_t)r->weights.moe_layers * (size_t)E * (size_t)R);
   return BL_OK;
 }
@@ -57,7 +62,7 @@ bl_status bl_do_choose_hosts(bl_rank *r) {
 /* Test hook: BL_TEST_FLIP_MOMENT=step:N flips one bit of the first moment that moves at or after step N. */
 static void flip_moment(bl_rank *r, const bl_state *state) {
   const char *hook = getenv("BL_TEST_FLIP_MOMENT");
-  if (!hook || strncmp(hook, "step:", 5) || r->step < strtoll(hook + 5, NULL, 10) || r->moment_flipped) return;
+  if (!hook || strncmp(hook, "step:", 5) != 0 || r->step < strtoll(hook + 5, NULL, 10) || r->moment_flipped) return;
   r->moment_flipped = true;
   uint8_t byte;
   r->be->to_host(r->s, &byte, (uint8_t *)state->m + 2, 1);
@@ -221,7 +226,7 @@ bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ranks;
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
-  if (!memcmp(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R)) return BL_OK;
+  if (memcmp(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R) == 0) return BL_OK;
   BL_TRY(reduce_copies(r, moe, wanted));
   for (int32_t e = 0; e < E; e++) {
     const uint8_t *hosted = bl_rank_hosted(r, moe, e), *want = wanted + e * R;

@@ -282,9 +282,11 @@ static void name_rank_file(char name[64], int32_t rank) {
   int n = 0;
   do digits[n++] = (char)('0' + rank % 10);
   while (rank /= 10);
-  strcpy(name, "rank-");
-  for (char *at = name + strlen(name); n > 0; at[1] = '\0', at++) *at = digits[--n];
-  strcat(name, ".safetensors");
+  static const char front[] = "rank-", back[] = ".safetensors";
+  memcpy(name, front, sizeof front - 1);
+  char *at = name + sizeof front - 1;
+  while (n > 0) *at++ = digits[--n];
+  memcpy(at, back, sizeof back);
 }
 
 void bl_checkpoint_discard(void) {
@@ -325,7 +327,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   bl_status status = BL_OK;
   if (r->rank == 0) {
     remove_folder(fresh);
-    strcpy(writing.path, fresh);
+    memcpy(writing.path, fresh, strlen(fresh) + 1);
     writing.ranks = r->run->ranks;
     status = bl_folder_create(fresh);
   }
@@ -451,7 +453,7 @@ static bl_status read_tensor(bl_rank *r, const bl_state *state, int64_t offset, 
 }
 
 static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
-  if (m->ranks != r->run->ranks || strcmp(m->policy, r->run->policy.policy)) {
+  if (m->ranks != r->run->ranks || strcmp(m->policy, r->run->policy.policy) != 0) {
     if (r->rank == 0)
       bl_log(1, "%s is of %lld ranks under policy %s: the policy starts without memory", dir, (long long)m->ranks,
              m->policy);

@@ -1,5 +1,4 @@
 /* gate_actions.c - choosing experts, telling all ranks how many, and turning counts into quotas. */
-#include "base/rng.h"
 #include "executor/rank.h"
 #include <string.h>
 
@@ -136,7 +135,7 @@ bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) 
   BL_TRY(bl_comm_all_gather_host(r->comm, outgoing, (int64_t)record, r->gathered));
   for (int32_t p = 0; p < run->ranks; p++) {
     const uint8_t *theirs = r->gathered + (size_t)p * record;
-    if (memcmp(theirs, &r->placement_hash, sizeof r->placement_hash))
+    if (memcmp(theirs, &r->placement_hash, sizeof r->placement_hash) != 0)
       return bl_fail(BL_ECOMM, "step %lld, layer %d: rank %d has other expert hosts in force than rank %d",
                      (long long)r->step, layer, p, r->rank);
     memcpy(r->layer_counts + (size_t)p * (size_t)run->model->experts, theirs + sizeof r->placement_hash, bytes);
@@ -160,8 +159,7 @@ bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
   if (outcome.late) {
     r->result.layer[moe].late = true;
-    r->placement_hash = bl_hash_u64(r->placement_hash, bl_hosts_hash(hosts, (uint64_t)moe), (uint64_t)moe, 0);
-    r->plan_version++;
+    bl_rank_note_hosts(r);
   }
   bl_route *route = &a->route;
   BL_TRY(bl_route_build(route, hosts, outcome.shares, r->layer_counts));

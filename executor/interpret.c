@@ -5,6 +5,9 @@
 
 static bl_status run_action(bl_rank *r, const bl_action *action) {
   const int32_t l = action->layer, m = action->micro_batch;
+  if (action->pieces > 1)
+    return bl_fail(BL_ENOTSUP, "the executor does not run %s in %d pieces", bl_action_names[action->kind],
+                   action->pieces);
   switch (action->kind) {
   case BL_ACTION_CHOOSE_HOSTS:
     return bl_do_choose_hosts(r);
@@ -72,7 +75,7 @@ static bl_status run_action(bl_rank *r, const bl_action *action) {
   case BL_ACTION_OPTIMIZER:
     return bl_do_optimizer(r, l);
   default:
-    return bl_fail(BL_ENOTSUP, "the executor does not run the action %s yet", bl_action_names[action->kind]);
+    return bl_fail(BL_ENOTSUP, "the executor does not run the action %s", bl_action_names[action->kind]);
   }
 }
 

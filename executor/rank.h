@@ -192,7 +192,10 @@ bl_status bl_do_dispatch_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_expert_dw(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_scatter_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
 
-/* Hosts (adapt.c); layer -1 = all */
+/* Hosts (adapt.c) */
+
+/*! bl_rank_note_hosts() : takes the policy's hosts of all layers as those in force, for the ranks to agree on. */
+void bl_rank_note_hosts(bl_rank *r);
 bl_status bl_do_choose_hosts(bl_rank *r);
 bl_status bl_do_move_home(bl_rank *r, int32_t layer);
 bl_status bl_do_copy_fill(bl_rank *r, int32_t layer);

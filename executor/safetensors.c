@@ -66,10 +66,10 @@ static bl_status entry_of(const bl_safetensors_file *file, bl_json entry, int64_
   const char *dtype;
   BL_TRY(bl_json_keys(entry, "dtype shape data_offsets"));
   BL_TRY(bl_json_string(entry, "dtype", &dtype));
-  if (strcmp(dtype, "F32")) return bl_json_fail(entry, "expected dtype F32, found %s", dtype);
+  if (strcmp(dtype, "F32") != 0) return bl_json_fail(entry, "expected dtype F32, found %s", dtype);
   BL_TRY(bl_json_array(entry, "shape", 1, 2, &list, &n));
   bl_json item = bl_json_first(list);
-  shape[0] = 1;
+  shape[0] = shape[1] = 1;
   for (int64_t i = 2 - n; i < 2; i++, item = bl_json_next(item)) BL_TRY(bl_json_as_int(item, 1, INT32_MAX, &shape[i]));
   BL_TRY(bl_json_array(entry, "data_offsets", 2, 2, &list, &n));
   item = bl_json_first(list);
@@ -146,7 +146,7 @@ bool bl_safetensors_has(const bl_safetensors_file *file, const char *name) { ret
 bl_status bl_safetensors_read(const bl_safetensors_file *file, const char *name, int32_t rows, int32_t cols,
                               float *to) {
   bl_json entry;
-  int64_t shape[2], offsets[2];
+  int64_t shape[2] = {1, 1}, offsets[2] = {0, 0};
   BL_TRY(bl_json_object(file->root, name, &entry));
   BL_TRY(entry_of(file, entry, shape, offsets));
   if (shape[0] != rows || shape[1] != cols)

@@ -30,7 +30,7 @@ static bl_status check_backend(const bl_train_options *o) {
   if (!cpu && !strcmp(o->transport, "mpi"))
     return bl_fail(BL_EUSAGE, "--backend cuda works with --transport threads or nccl, not mpi");
   if (!cpu) return bl_fail(BL_ENOTSUP, "this build has no %s backend", o->backend);
-  if (strcmp(o->transport, "threads")) return bl_fail(BL_ENOTSUP, "this build has no %s transport", o->transport);
+  if (strcmp(o->transport, "threads") != 0) return bl_fail(BL_ENOTSUP, "this build has no %s transport", o->transport);
   return BL_OK;
 }
 

@@ -16,7 +16,7 @@ check = Check()
 def twin(checkpoint, data, steps, schedule):
     """Loss and gradient norm of every step, or None without PyTorch."""
     done = subprocess.run(["/usr/bin/python3", "-B", str(ROOT / "tests/peer/torch_twin.py"), "--checkpoint", checkpoint,
-                           "--data", str(data), "--steps", str(steps), "--schedule-steps", str(schedule)],
+                           "--data", str(data), "--steps", str(steps), "--schedule-steps", str(schedule), "--threads", "1"],
                           stdout=subprocess.PIPE, text=True, timeout=500)
     if done.returncode == 77:
         return None
