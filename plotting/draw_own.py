@@ -147,8 +147,8 @@ def imbalances(figure):
 
 
 def running_median(values):
-    """Each value's median over SMOOTH neighbours, as many before as after it: fewer at the ends."""
-    widths = (min(SMOOTH // 2, i, len(values) - 1 - i) for i in range(len(values)))
+    """Each value's median over SMOOTH neighbours; at the start, where losses fall steeply, over as many before as after."""
+    widths = (min(SMOOTH // 2, i) for i in range(len(values)))
     return [statistics.median(values[i - w:i + w + 1]) for i, w in enumerate(widths)]
 
 

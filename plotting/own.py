@@ -31,7 +31,9 @@ def build(logdir):
         _losses(figures["loss"], families[main], main)
     _predictions(figures["fig11"], logdir)
     own_load.build(figures["load"], logdir)
-    return list(figures.values())
+    vision = Figure("fig9")
+    vision.lacks("fig9: a vision model; only the SmartMoE artifact's logs hold runs of one")
+    return [*figures.values(), vision]
 
 
 def _families(logdir, figures):
