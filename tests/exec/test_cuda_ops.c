@@ -1,9 +1,9 @@
 /* test_cuda_ops.c - every operation of ops.def on the CUDA backend against the CPU backend: fresh random inputs that
  * the compute type can hold, poisoned outputs, both compute types, odd and large sizes, addresses off alignment; and
  * the same bits when a case runs again. One counted reason is printed where there is no device. */
-#include "tests/exec/cuda_cases.h"
 #ifdef BL_HAVE_CUDA
 #include "executor/cuda/cuda.h"
+#include "tests/exec/cuda_cases.h"
 #include <time.h>
 
 static const struct {
@@ -199,6 +199,8 @@ static void test_device(void) {
   }
 }
 #else
+#include "tests/check.h"
+
 static void test_device(void) { SKIP("this build has no CUDA backend"); }
 #endif
 
