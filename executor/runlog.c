@@ -61,6 +61,7 @@ static bl_status open_alone(const char *path, int64_t keep_step, bool continued,
 
 bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool *continued) {
   int fd = -1;
+  if (!strcmp(path, "-")) path = "/dev/stdout";
   *out = (bl_lines){.path = path};
   *continued = keep_step >= 0 && bl_path_exists(path);
   bl_status status = open_alone(path, keep_step, *continued, &fd);

@@ -19,9 +19,9 @@ typedef struct bl_lines {
   long whole;       /* file size up to the last whole line; -1 where the file cannot seek */
 } bl_lines;
 
-/*! bl_lines_open() : a new file, or (keep_step >= 0) an existing one whose lines up to that "step" stay and the rest is
- *  dropped; lines without "step" stay. The file is locked against a second writer. `*continued` tells whether an old
- * file was continued.
+/*! bl_lines_open() : a new file ("-": standard output), or (keep_step >= 0) an existing one whose lines up to that
+ * "step" stay and the rest is dropped; lines without "step" stay. The file is locked against a second writer.
+ * `*continued` tells whether an old file was continued.
  *  @return : BL_OK, BL_EINPUT (cannot be created, is being written already, or not JSON lines), BL_EMACHINE. */
 bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool *continued);
 

@@ -1,6 +1,7 @@
 /* setup.c - checks and loads what a training run is made of. */
 #include "executor/setup.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "executor/checkpoint.h"
 #include "planner/policy_options.h"
@@ -142,6 +143,16 @@ static bl_status check_batch(bl_run *run) {
   return BL_OK;
 }
 
+/* Copies in a plan are hints to policies that place copies. */
+static void tell_unused_copies(const bl_setup *s) {
+  int64_t copies = 0;
+  for (int32_t l = 0; s->plan.has_placement && l < s->plan.placement.layers; l++)
+    copies += s->plan.placement.layer[l].n_copies;
+  if (copies > 0)
+    bl_log(1, "the plan's homes are taken, its %lld copies are not: policy %s has none", (long long)copies,
+           s->run.policy.policy);
+}
+
 /* The program contains only what the policy can ever need. */
 static bl_status build_program(bl_setup *s) {
   const bl_run *run = &s->run;
@@ -156,6 +167,7 @@ static bl_status build_program(bl_setup *s) {
   const bl_step_options options = {
       .moves = bl_policy_moves_homes(policy), .copies = copies, .late_repair = copies && run->policy.late_repair > 0};
   bl_policy_free(policy);
+  if (!copies) tell_unused_copies(s);
   BL_TRY(bl_layout_default(&s->layout, run->ranks, s->model.layers, run->sequences, run->micro_batches));
   return bl_step_build(&s->model, &s->layout, &options, 0, &s->program);
 }
@@ -200,6 +212,9 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
   if (o->checkpoint_every > 0 && !o->checkpoint) return bl_fail(BL_EUSAGE, "--checkpoint-every needs --checkpoint DIR");
   BL_TRY(bl_gate_parse(o->gate, &run->gate));
   BL_TRY(check_backend(o));
+  if (o->policy.lag == 0)
+    return bl_fail(BL_EUSAGE,
+                   "--lag 0 decides from counts that do not exist yet: only a replay can, training needs 1 or more");
   if (o->resume) {
     uint64_t seed;
     BL_TRY(bl_checkpoint_seed(o->resume, &seed));

@@ -41,6 +41,7 @@ def command_lines(tmp, base):
     refused(tmp, 2, "--transport", *base, "--transport", "nccl")
     refused(tmp, 1, "no cuda backend", *base, "--backend", "cuda")
     refused(tmp, 1, "no mpi transport", *base, "--transport", "mpi")
+    refused(tmp, 2, "--lag 0", *base, "--lag", 0)
     refused(tmp, 2, "--stepps", *base, "--stepps", 3)
     refused(tmp, 1, "nowhere", "--model", model, "--data", f"{tmp}/nowhere", "--steps", 1)
     refused(tmp, 1, "nowhere", "--model", f"{tmp}/nowhere.json", "--data", data, "--steps", 1)
