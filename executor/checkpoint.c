@@ -270,11 +270,16 @@ static bl_status agree(bl_rank *r, bl_status status, const char *what) {
   return failed < 0 ? BL_OK : bl_fail(BL_ECOMM, "rank %d failed to %s", failed, what);
 }
 
-/* The folder that is being written, for a signal handler: of that many ranks, 0 when there is none. */
+/* The folder that is being written, for a signal handler. Who wants to write it, put it in place or throw it away moves
+ * the state on; the other sees that and leaves it alone. */
+enum { IDLE, WRITING, PLACING, DISCARDED };
 static struct {
   char path[PATH_MAX];
-  atomic_int ranks;
+  int32_t ranks;
+  atomic_int state;
 } writing;
+
+static bool move_on(int from, int to) { return atomic_compare_exchange_strong(&writing.state, &from, to); }
 
 /* "rank-P.safetensors", without functions that a signal handler may not call. */
 static void name_rank_file(char name[64], int32_t rank) {
@@ -289,19 +294,30 @@ static void name_rank_file(char name[64], int32_t rank) {
   memcpy(at, back, sizeof back);
 }
 
-void bl_checkpoint_discard(void) {
-  const int ranks = writing.ranks;
-  const int folder = ranks > 0 ? open(writing.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  if (folder < 0) return;
-  for (int p = 0; p < ranks; p++) {
-    char name[64];
-    name_rank_file(name, p);
-    unlinkat(folder, name, 0);
+/* Other threads still create files, each at most a few: again until the folder is gone. */
+static void discard_folder(void) {
+  for (int attempt = 0; attempt < 1000; attempt++) {
+    bl_output_discard_all();
+    const int folder = open(writing.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) continue; /* about to be created */
+    for (int32_t p = 0; p < writing.ranks; p++) {
+      char name[64];
+      name_rank_file(name, p);
+      unlinkat(folder, name, 0);
+    }
+    unlinkat(folder, "model.json", 0);
+    unlinkat(folder, "policy.bin", 0);
+    unlinkat(folder, "manifest.json", 0);
+    close(folder);
+    if (rmdir(writing.path) == 0) return;
   }
-  unlinkat(folder, "model.json", 0);
-  unlinkat(folder, "policy.bin", 0);
-  unlinkat(folder, "manifest.json", 0);
-  rmdir(writing.path);
+}
+
+bool bl_checkpoint_discard(void) {
+  if (move_on(IDLE, DISCARDED)) return true;
+  if (!move_on(WRITING, DISCARDED)) return false;
+  discard_folder();
+  return true;
 }
 
 /* The folder beside `dir` in which a checkpoint is written. */
@@ -321,6 +337,8 @@ bl_status bl_checkpoint_prepare(const char *dir) {
   return BL_OK;
 }
 
+static bl_status being_discarded(void) { return bl_fail(BL_EINTERRUPTED, "the process is about to end"); }
+
 bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   char fresh[PATH_MAX], path[PATH_MAX], name[64];
   BL_TRY(path_of_fresh(dir, fresh));
@@ -329,19 +347,22 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
     remove_folder(fresh);
     memcpy(writing.path, fresh, strlen(fresh) + 1);
     writing.ranks = r->run->ranks;
-    status = bl_folder_create(fresh);
+    status = move_on(IDLE, WRITING) ? bl_folder_create(fresh) : being_discarded();
   }
   status = agree(r, status, "create the checkpoint's folder");
-  if (status != BL_OK) return status;
+  if (status != BL_OK) {
+    if (r->rank == 0) move_on(WRITING, IDLE);
+    return status;
+  }
   name_rank_file(name, r->rank);
   status = join(path, fresh, name);
   if (status == BL_OK) status = save_tensors(r, path);
   status = agree(r, status, "save its tensors");
   if (r->rank == 0) {
     if (status == BL_OK) status = save_rest(r, fresh);
-    if (status == BL_OK) status = put_in_place(fresh, dir);
+    if (status == BL_OK) status = move_on(WRITING, PLACING) ? put_in_place(fresh, dir) : being_discarded();
     if (status != BL_OK) remove_folder(fresh);
-    writing.ranks = 0;
+    if (!move_on(PLACING, IDLE)) move_on(WRITING, IDLE);
   }
   return agree(r, status, "complete the checkpoint");
 }

@@ -22,9 +22,10 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir);
  *  @return : BL_OK, BL_EINPUT (not writable, or other files there), BL_EMACHINE. */
 bl_status bl_checkpoint_prepare(const char *dir);
 
-/*! bl_checkpoint_discard() : removes what bl_checkpoint_save() has written so far; async-signal-safe, for a process
- * that ends at once, after bl_output_discard_all(). */
-void bl_checkpoint_discard(void);
+/*! bl_checkpoint_discard() : for the signal handler of a process that then ends at once: removes what
+ *  bl_checkpoint_save() has written so far and all other outputs; none is begun afterwards. Async-signal-safe.
+ *  @return : false, with nothing done, where a complete checkpoint is being put in its place, which takes no time. */
+bool bl_checkpoint_discard(void);
 
 /*! bl_checkpoint_load() : called by all ranks instead of bl_weights_initialise(): weights, moments, step, and where
  * ranks and policy are the same also homes and the policy's memory.

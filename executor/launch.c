@@ -46,8 +46,8 @@ static volatile int stop_request; /* written by the handler, read by all ranks *
 
 static void request_stop(int number) {
   if (stop_request) {
+    if (!bl_checkpoint_discard()) return;
     bl_output_discard_all();
-    bl_checkpoint_discard();
     _exit(128 + number);
   }
   stop_request = 1;

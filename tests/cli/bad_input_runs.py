@@ -179,7 +179,7 @@ def signals(tmp, base):
         check(names == ["s.blt", "s.dump", "s.log", "s.saved"] and steps == saved == info["steps"] and not info["truncated"],
               f"{number!r}: {names}, {steps} steps in the log, {saved} saved, {info['steps']} in the trace")
         clear(tmp)
-    for delay in (0, 0.002, 0.01):
+    for delay in (0, 0.001, 0.002, 0.004, 0.01):
         process = start(tmp, base, "--checkpoint-every", 1)
         process.send_signal(signal.SIGINT)
         time.sleep(delay)
@@ -187,6 +187,10 @@ def signals(tmp, base):
         end(process)
         left = [name for name in os.listdir(tmp) if ".tmp." in name]
         check(process.returncode == 130 and left == [], f"Ctrl-C twice: {process.returncode}, left {left}")
+        if os.path.exists(f"{tmp}/s.saved"):
+            saved = json.load(open(f"{tmp}/s.saved/manifest.json", encoding="utf-8"))["step"]
+            code, _, err = run(*base, "--ranks", 2, "--resume", f"{tmp}/s.saved", "--steps", saved)
+            check(code == 0, f"Ctrl-C twice: the checkpoint is whole: {err!r}")
         clear(tmp)
 
 
