@@ -113,9 +113,9 @@ def layers(figure):
     axis.axhline(1.0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     axis.set_xticks(range(count), [str(k) for k in range(count)])
     axis.set_xlabel("MoE layer")
-    axis.set_ylabel("Speed-up over static")
+    axis.set_ylabel("Imbalance, static / policy")
     axis.margins(x=0.02)
-    axis.set_title("mean imbalance of static / mean imbalance of the policy", loc="left", color=GREY, pad=22)
+    axis.set_title("how much sooner the fullest rank is done with its experts", loc="left", color=GREY, pad=22)
     axis.legend(loc="lower left", bbox_to_anchor=(0.0, 0.99), ncol=len(systems), frameon=False)
     clean(axis)
     return page
