@@ -49,12 +49,7 @@ static bl_status run(void *context) {
 int main(int argc, char **argv) {
   arguments a = {.backend = "cpu", .clock = "wall", .ranks = 1, .samples = 11};
   const bl_option options[] = {
-      {.name = "backend",
-       .type = BL_OPTION_CHOICE,
-       .target = &a.backend,
-       .metavar = "NAME",
-       .help = "what computes",
-       .choices = "cpu"},
+      {.name = "backend", .type = BL_OPTION_CHOICE, .target = &a.backend, .help = "what computes", .choices = "cpu"},
       {.name = "ranks",
        .type = BL_OPTION_INT,
        .target = &a.ranks,

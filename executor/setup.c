@@ -52,6 +52,18 @@ static bl_status expect_model_of_checkpoint(const bl_train_options *o, const bl_
   return status;
 }
 
+static bl_status check_model(const bl_model *model) {
+  BL_TRY(bl_model_runs_on_executor(model));
+  if (bl_model_moe_layers(model) == 0)
+    return bl_fail(BL_EINPUT,
+                   "model %s: expected a layer with experts, but moe.first_layer is %d and moe.every %d in %d layers",
+                   model->name, model->moe_first_layer, model->moe_every, model->layers);
+  if (model->vocabulary < 256)
+    return bl_fail(BL_EINPUT, "model %s: expected a vocabulary of at least 256 (one token a byte), found %d",
+                   model->name, model->vocabulary);
+  return BL_OK;
+}
+
 static bl_status load_model(const bl_train_options *o, bl_setup *s) {
   bl_model_default(&s->model);
   const char *path = o->model;
@@ -61,15 +73,11 @@ static bl_status load_model(const bl_train_options *o, bl_setup *s) {
   }
   if (path) BL_TRY(bl_model_load(path, &s->model));
   if (o->model && o->resume) BL_TRY(expect_model_of_checkpoint(o, &s->model));
-  BL_TRY(bl_model_runs_on_executor(&s->model));
-  if (bl_model_moe_layers(&s->model) == 0)
-    return bl_fail(BL_EINPUT,
-                   "model %s: expected a layer with experts, but moe.first_layer is %d and moe.every %d in %d",
-                   s->model.name, s->model.moe_first_layer, s->model.moe_every, s->model.layers);
-  if (s->model.vocabulary < 256)
-    return bl_fail(BL_EINPUT, "model %s: expected a vocabulary of at least 256 (one token a byte), found %d",
-                   s->model.name, s->model.vocabulary);
-  return BL_OK;
+  const bl_status status = check_model(&s->model);
+  if (status == BL_OK || !path) return status;
+  char text[256];
+  snprintf(text, sizeof text, "%s", bl_error_text());
+  return bl_fail(status, "%s: %s", path, text);
 }
 
 static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *layout, bl_setup *s) {
@@ -134,8 +142,8 @@ static bl_status load_plan(const bl_train_options *o, bl_setup *s) {
 static bl_status check_batch(bl_run *run) {
   const int32_t parts = run->ranks * run->micro_batches;
   if (run->batch % parts)
-    return bl_fail(BL_EUSAGE, "--batch %d: expected a multiple of %d (%d ranks x %d micro-batches)", run->batch, parts,
-                   run->ranks, run->micro_batches);
+    return bl_fail(BL_EUSAGE, "--batch %d: expected a multiple of %d (%d ranks x %d micro-batches), such as %lld",
+                   run->batch, parts, run->ranks, run->micro_batches, ((long long)run->batch / parts + 1) * parts);
   run->sequences = run->batch / parts;
   if ((double)run->sequences * run->model->sequence * run->top_k * run->ranks > INT32_MAX / 4)
     return bl_fail(BL_EUSAGE, "--batch %d: more than %d token copies in a micro-batch; use more --micro-batches",
