@@ -193,6 +193,9 @@ static bl_status check_outputs(const bl_train_options *o, const char *trace) {
                {"--gate", trace}};
   enum { OUTPUTS = 3, FILES = sizeof files / sizeof *files };
   for (int i = 0; i < OUTPUTS; i++)
+    if (files[i].path && strcmp(files[i].path, "-") == 0)
+      return bl_fail(BL_EUSAGE, "%s -: expected a file, found standard output, which gets the result", files[i].name);
+  for (int i = 0; i < OUTPUTS; i++)
     for (int k = i + 1; k < FILES; k++)
       if (files[i].path && files[k].path && same_file(files[i].path, files[k].path))
         return bl_fail(BL_EUSAGE, "%s %s: expected another file than that of %s", files[i].name, files[i].path,

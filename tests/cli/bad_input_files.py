@@ -15,6 +15,12 @@ from train_support.tools import Check, folder, must, run, write_model, write_tex
 check = Check()
 
 
+CLUSTER = {"version": 1, "name": "two", "nodes": 2, "ranks_per_node": 2,
+           "device": {"name": "d", "tflops": 100, "num_bytes": 2, "memory_bytes": 8e10, "memory_gbps": 3000, "efficiency": 0.5, "call_us": 8,
+                      "source": "made up"},
+           "links": {kind: {"gbps": 50, "latency_us": 6, "source": "made up"} for kind in ("intra", "inter")}}
+
+
 class World:
     """A folder with one sound file of each kind."""
 
@@ -26,13 +32,17 @@ class World:
         must("ballast-train", *small, "--record-trace", self("run.blt"), "--log", self("run.jsonl"), "--checkpoint", self("saved"))
         must("ballast-plan", "place", "--trace", self("run.blt"), "--ranks", 4, "-o", self("plan.json"))
         must("ballast-profile", "--model", self.model, "--ranks", 2, "--samples", 1, "-o", self("profile.json"))
-        self.files = {name: open(self(name), "rb").read() for name in ("model.json", "plan.json", "profile.json", "run.blt", "run.jsonl")}
+        with open(self("cluster.json"), "w", encoding="ascii") as file:
+            json.dump(CLUSTER, file)
+        self.files = {name: open(self(name), "rb").read() for name in ("cluster.json", "model.json", "plan.json", "profile.json", "run.blt", "run.jsonl")}
 
     def __call__(self, name):
         return f"{self.tmp}/{name}"
 
     def simulate(self, **given):
         options = {"model": self.model, "profile": self("profile.json"), "batch": 4, **given}
+        if "cluster" in given:
+            del options["profile"]
         if "plan" not in options:
             options.setdefault("ranks", 4)
         return ["ballast-plan", "simulate", *(text for key, value in options.items() for text in (f"--{key}", value))]
@@ -45,6 +55,7 @@ class World:
                                ["ballast-profile", "--model", x, "-o", self("never")]],
                 "plan.json": [["ballast-plan", "check", x], ["ballast-plan", "explain", x], [*train, "--plan", x], self.simulate(plan=x)],
                 "profile.json": [self.simulate(profile=x)],
+                "cluster.json": [self.simulate(cluster=x)],
                 "run.jsonl": [self.simulate(trace=self("run.blt"), log=x)],
                 "run.blt": [["ballast-trace", "info", x], ["ballast-trace", "stats", x, "--ranks", 2],
                             ["ballast-trace", "export", x, "--to", "csv", "-o", self("never")],
@@ -90,7 +101,8 @@ def json_readers(world):
             ("a trace", lambda good: world.files["run.blt"], "x:"),
             ("a run log", lambda good: world.files["run.jsonl"], "x:"),
             ("a program", lambda good: open("/bin/true", "rb").read(), "x:1:")]
-    for kind in ("plan.json", "model.json", "profile.json"):
+    kinds = ("plan.json", "model.json", "profile.json", "cluster.json")
+    for kind in kinds:
         good = world.files[kind]
         readers = world.readers(kind)
         for what, make, part in rows:
@@ -98,10 +110,37 @@ def json_readers(world):
             slow = what in ("gzip bomb", "10 MB deep", "10 MB text", "100000 keys")
             for command in readers[:1] if slow else readers:
                 refused(world, f"{kind}: {what}", 1, part, command)
-        for other in ("plan.json", "model.json", "profile.json"):
+        for other in kinds:
             put(world, world.files[other])
             for command in readers if other != kind else []:
                 refused(world, f"{kind}: a {other}", 1, "expected", command)
+
+
+def odd_numbers(world):
+    """Sound JSON whose numbers nobody measured: refused by name, or simulated to finite numbers."""
+    for kind in ("profile.json", "cluster.json"):
+        good = json.loads(world.files[kind])
+        for value in (0, -1, 1, 1e-300, 1e18, 1e300, 0.5, None, "x", [], {}):
+            for path in paths_of(good):
+                changed = json.loads(world.files[kind])
+                inner = changed
+                for key in path[:-1]:
+                    inner = inner[key]
+                inner[path[-1]] = value
+                put(world, json.dumps(changed).encode())
+                code, out, err = run(*world.readers(kind)[0], "--json", timeout=60)
+                good_result = code == 0 and not any(word in out.lower() for word in ("nan", "inf", "null", ": -"))
+                check(good_result or (code == 1 and ("x: " in err or "cluster two" in err) and err.count("\n") == 1 and out == ""),
+                      f"{kind}: {'.'.join(map(str, path))} = {value!r}: exit {code}: {err[:300]!r} {out[:200]!r}")
+
+
+def paths_of(value, path=()):
+    """Of the numbers in a document, of long arrays only the first."""
+    if isinstance(value, dict):
+        return [found for key in value for found in paths_of(value[key], (*path, key))]
+    if isinstance(value, list):
+        return paths_of(value[0], (*path, 0)) if value else []
+    return [path] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
 
 
 def bytes_with_crc(*fields):
@@ -297,7 +336,7 @@ def texts(world):
 
 with folder() as scratch:
     world = World(scratch)
-    for part_of_test in (json_readers, traces, plans, run_logs, texts):
+    for part_of_test in (json_readers, odd_numbers, traces, plans, run_logs, texts):
         part_of_test(world)
     os.remove(world("x"))
     checkpoints(world)

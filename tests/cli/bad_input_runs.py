@@ -81,6 +81,7 @@ def outputs(tmp, base, trace):
     for option in ("--log", "--dump", "--record-trace"):
         refused(2, "expected another file", *base, option, data, left=tmp)
         refused(2, "expected another file", *base, option, f"{tmp}/./model.json", left=tmp)
+        refused(2, f"{option} -: expected a file", *base, option, "-", left=tmp)
         refused(1, "/proc/none", *base, option, "/proc/none/x", left=tmp)
         refused(1, tmp, *base, option, tmp, left=tmp)
     refused(2, "expected another file", *base, "--gate", f"trace:{trace}", "--record-trace", trace, left=tmp)
