@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -230,7 +231,8 @@ static void sync_folder(const char *dir) {
 /* What stands at `dir` may only be nothing, an empty folder or a checkpoint. */
 static bl_status expect_replaceable(const char *dir) {
   uint64_t seed;
-  if (!bl_path_exists(dir)) return BL_OK;
+  struct stat info;
+  if (lstat(dir, &info) != 0 && errno == ENOENT) return BL_OK;
   DIR *listing = opendir(dir);
   if (!listing) return bl_fail_errno(BL_EINPUT, "%s: cannot hold a checkpoint", dir);
   int entries = -2; /* . and .. */
@@ -242,6 +244,8 @@ static bl_status expect_replaceable(const char *dir) {
 
 /* `fresh` becomes `dir`; what was there before is gone afterwards. In between one of the two is always whole. */
 static bl_status put_in_place(const char *fresh, const char *dir) {
+  char real[PATH_MAX]; /* a link stays one */
+  if (realpath(dir, real)) dir = real;
   sync_folder(fresh);
   if (rename(fresh, dir) == 0) return BL_OK;
   if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR)
@@ -320,8 +324,10 @@ bool bl_checkpoint_discard(void) {
   return true;
 }
 
-/* The folder beside `dir` in which a checkpoint is written. */
+/* The folder beside `dir`, or beside what it is a link to, in which a checkpoint is written. */
 static bl_status path_of_fresh(const char *dir, char fresh[PATH_MAX]) {
+  char real[PATH_MAX];
+  if (realpath(dir, real)) dir = real;
   size_t end = strlen(dir);
   while (end > 1 && dir[end - 1] == '/') end--;
   if (snprintf(fresh, PATH_MAX, "%.*s.tmp.%ld", (int)end, dir, (long)getpid()) < PATH_MAX) return BL_OK;

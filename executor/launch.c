@@ -7,6 +7,7 @@
 #include "executor/runlog.h"
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -42,7 +43,7 @@ typedef struct rank_thread {
 
 /* -- asking to stop ---------------------------------------------------------------------------------------------- */
 
-static volatile int stop_request; /* written by the handler, read by all ranks */
+static atomic_int stop_request; /* written by the handler, read by all ranks */
 
 static void request_stop(int number) {
   if (stop_request) {

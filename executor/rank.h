@@ -16,6 +16,7 @@
 #include "executor/transport.h"
 #include "executor/weights.h"
 #include "planner/policy.h"
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -101,8 +102,8 @@ typedef struct bl_rank {
   bl_chunk *dx;                     /* [micro_batches]: gradient of the residual stream on its way down */
   bl_chunk *token_ids, *target_ids; /* [micro_batches] */
 
-  int64_t step;                     /* under way, from 1 */
-  const volatile int *stop_request; /* not 0: finish this step and stop */
+  int64_t step;                   /* under way, from 1 */
+  const atomic_int *stop_request; /* not 0: finish this step and stop */
   int64_t plan_version;
   uint64_t placement_hash;
   uint8_t *hosted;   /* [MoE layers][experts][ranks]: BL_HOSTED_* */

@@ -96,6 +96,14 @@ def outputs(tmp, base, trace):
     for name, content in (("thesis.txt", "years"), ("manifest.json", '{"name": "web page"}')):
         open(f"{tmp}/mine/{name}", "w", encoding="ascii").write(content)
         refused(1, "expected a checkpoint to replace", *base, "--checkpoint", f"{tmp}/mine", left=tmp)
+    os.mkdir(f"{tmp}/disk")
+    os.symlink("disk", f"{tmp}/link")
+    for _ in range(2):
+        must(*base, "--checkpoint", f"{tmp}/link")
+        check(os.path.islink(f"{tmp}/link") and os.path.exists(f"{tmp}/disk/manifest.json"), "a link to the checkpoint's place stays one")
+    shutil.rmtree(f"{tmp}/disk")
+    refused(1, "cannot hold a checkpoint", *base, "--checkpoint", f"{tmp}/link")
+    os.remove(f"{tmp}/link")
     for place in (data, "/dev/null"):
         refused(1, "cannot hold a checkpoint", *base, "--checkpoint", place, left=tmp)
     must(*base, "--checkpoint", f"{tmp}/a/b/")
