@@ -3,6 +3,7 @@
 rounding; Ctrl-C finishes the step, leaves log, trace and checkpoint, and exits 130."""
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,40 @@ def interrupted(tmp, base, number):
     check(len(more) == last + 2, f"signal {number}: {len(more)} steps in the log after going on")
 
 
+def killed(tmp, base):
+    """Killed without warning again and again, taken up from whatever checkpoint there is: log, dump and trace of a run that
+    was never disturbed."""
+    options = [*base, "--ranks", 2, "--steps", 150, "--policy", "ballast", "--late-repair", 1.05]
+    parts = [("--log", "log"), ("--dump", "dump"), ("--record-trace", "blt")]
+
+    def files(name):
+        return [x for option, ending in parts for x in (option, f"{tmp}/{name}.{ending}")]
+
+    must("ballast-train", *options, *files("calm"))
+    rng = random.Random(4)
+    kills = 0
+    for _ in range(60):
+        resume = ["--resume", f"{tmp}/ck9"] if os.path.exists(f"{tmp}/ck9/manifest.json") else []
+        command = [*options, *files("killed"), "--checkpoint", f"{tmp}/ck9", "--checkpoint-every", 5, *resume]
+        process = subprocess.Popen([str(BUILD / "ballast-train"), *map(str, command)], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, text=True)
+        try:
+            _, err = process.communicate(timeout=rng.uniform(0.05, 0.4) if kills < 12 else 200)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        if not check(process.returncode == 0, f"taken up after {kills} kills: exit {process.returncode}, {err!r}"):
+            return
+        break
+    check(kills > 0, "the run was never killed")
+    check(strip_times(f"{tmp}/killed.log") == strip_times(f"{tmp}/calm.log"), f"the log after {kills} kills differs")
+    for ending in ("dump", "blt"):
+        same = open(f"{tmp}/killed.{ending}", "rb").read() == open(f"{tmp}/calm.{ending}", "rb").read()
+        check(same, f"{ending} after {kills} kills differs")
+
+
 def damaged(tmp, base):
     must("ballast-train", *base, "--steps", 2, "--ranks", 2, "--checkpoint", f"{tmp}/good")
     def refused(name, part, change):
@@ -132,5 +167,6 @@ with folder() as tmp:
     other_ranks(tmp, base)
     for number in (signal.SIGINT, signal.SIGTERM):
         interrupted(tmp, base, number)
+    killed(tmp, base)
     damaged(tmp, base)
 sys.exit(check.end())
