@@ -10,5 +10,6 @@ bl_command bl_command_replay(void);
 bl_command bl_command_check(void);
 bl_command bl_command_explain(void);
 bl_command bl_command_simulate(void);
+bl_command bl_command_search(void);
 
 #endif

@@ -1,0 +1,81 @@
+/* price.h - what a training step takes under a layout, in closed form.
+ *
+ * Each kind of item (embedding, dense layer, MoE layer, head) has a price per micro-batch; a device's time is the sum
+ * over its items; the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
+ * - Compute takes the longer of its arithmetic, at tflops * efficiency, and its bytes, at memory_gbps, plus call_us a
+ *   kind of work. Arithmetic is done in tiles of 128 x 128, the last of which are half empty on average: factors
+ *   (1 + 64 / rows) (1 + 64 / width). Backward is twice forward, and fp32 gradients are read and written.
+ * - tp: the sequence is split beside the matrices (arXiv 2205.05198): an all-gather and a reduce-scatter for each of
+ *   attention, feed-forward and shared experts, forward and backward, not overlapped.
+ * - cp: keys and values travel a ring under the attention core (arXiv 2310.01889); what exceeds it is exposed.
+ * - ep: dispatch and combine, forward and backward, not overlapped; every choice travels by itself. etp gathers rows.
+ * - pp: m W + (sum of devices - W) / vp, where W is the slowest device's micro-batch: for vp = 1 what a flush schedule
+ *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1.
+ * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and
+ * gradients.
+ * - Gradients in fp32 are reduced under the last backward, weights gathered under the first forward, all but those of
+ *   one layer; under zero 3 both in every micro-batch.
+ * - A group whose ranks lie on several nodes exchanges over both kinds of link at once, the slower one counts; its
+ *   rings use a network card for each of its ranks in a node. */
+#ifndef BL_PLANNER_SEARCH_PRICE_H
+#define BL_PLANNER_SEARCH_PRICE_H
+
+#include "costmodel/cluster.h"
+#include "costmodel/footprint.h"
+
+#define BL_PRICE_LIST(X)                                                   \
+  X(DENSE, "dense", "attention, feed-forward, gate, embedding, head")      \
+  X(EXPERT, "experts", "expert matrices, scatter and gather")              \
+  X(RECOMPUTE, "recompute", "forward once more")                           \
+  X(TENSOR, "tensor", "exchange of tp and etp")                            \
+  X(CONTEXT, "context", "exposed exchange of cp")                          \
+  X(EXCHANGE, "exchange", "dispatch and combine over ep")                  \
+  X(SEND, "send", "between stages")                                        \
+  X(BUBBLE, "bubble", "the pipeline fills and drains")                     \
+  X(REDUCE, "reduce", "exposed reduction of gradients, gather of weights") \
+  X(OPTIMIZER, "optimizer", "the update")
+
+typedef enum bl_price_kind {
+#define X(name, text, what) BL_PRICE_##name,
+  BL_PRICE_LIST(X)
+#undef X
+      BL_PRICE_COUNT
+} bl_price_kind;
+
+extern const char *const bl_price_names[BL_PRICE_COUNT];
+
+typedef struct bl_item_price {
+  double us[BL_PRICE_COUNT]; /* of a micro-batch, forward and backward */
+  double total;
+} bl_item_price;
+
+/* What the prices of a layout follow from; made once a layout. */
+typedef struct bl_grid_costs {
+  bl_item_size size[BL_ITEM_COUNT];
+  bl_item_price price[BL_ITEM_COUNT];
+  double send_us;                          /* of one boundary, forward and backward */
+  double dense_gather_us, dense_reduce_us; /* a parameter: weights gathered over dp x cp, gradients reduce-scattered */
+  double expert_gather_us, expert_reduce_us; /* likewise over edp */
+  double copy_byte_us;                       /* a byte filled or reduced between a copy and its home */
+} bl_grid_costs;
+
+typedef struct bl_step_price {
+  double us[BL_PRICE_COUNT]; /* of the device that sets the pace */
+  double step_us;
+} bl_step_price;
+
+/*! bl_grid_cost() : item sizes and prices under a grid. imbalance: see bl_item_sizes(). */
+void bl_grid_cost(const bl_model *model, const bl_cluster *cluster, const bl_grid *grid, double imbalance,
+                  bl_grid_costs *out);
+
+/*! bl_device_us() : microseconds of a micro-batch on a device with count[k] items of each kind. */
+double bl_device_us(const bl_grid_costs *costs, const int32_t *count);
+
+/*! bl_price_step() : the step, for counts[pp][BL_ITEM_COUNT], the items of each pipeline position. */
+void bl_price_step(const bl_cluster *cluster, const bl_grid *grid, const bl_grid_costs *costs, const int32_t *counts,
+                   bl_step_price *out);
+
+/*! bl_price_bound() : at most the price of any division of the model's items, count[k] in all, into stages. */
+double bl_price_bound(const bl_cluster *cluster, const bl_grid *grid, const bl_grid_costs *costs, const int32_t *count);
+
+#endif

@@ -1,0 +1,292 @@
+#include "planner/search/search.h"
+#include "base/memory.h"
+#include <float.h>
+#include <string.h>
+
+const char *const bl_search_reasons[BL_SEARCH_REASON_COUNT] = {
+#define X(name, text) text,
+    BL_SEARCH_REASON_LIST(X)
+#undef X
+};
+
+typedef struct searcher {
+  const bl_search_options *o;
+  bl_search_result *result;
+  int32_t count[BL_ITEM_COUNT]; /* of the whole model */
+  bl_search_entry *variant;     /* workspace: the best zero and recomputation of one fold */
+  bl_search_entry *tried;       /* workspace */
+  bool least_memory;            /* look for that instead of time; the best is result->entry[0] */
+} searcher;
+
+static void reject(searcher *s, bl_search_reason reason, const bl_grid *grid) {
+  if (s->result->rejected[reason]++ == 0) s->result->example[reason] = *grid;
+}
+
+static double imbalance_of(const bl_search_options *o, const bl_grid *g) {
+  return o->model->experts > 0 ? o->imbalance[g->ep] : 1;
+}
+
+/* -- one layout ---------------------------------------------------------------------------------------------------- */
+
+/* Divides and prices; false where it does not fit. */
+static bool price(const bl_search_options *o, const bl_grid *g, const bl_grid_costs *costs, double limit,
+                  bl_search_entry *e) {
+  int32_t counts[BL_STAGES_MAX * BL_ITEM_COUNT];
+  const int32_t num = o->cluster->num_bytes;
+  e->grid = *g;
+  e->imbalance = imbalance_of(o, g);
+  if (!bl_stages_divide(o->model, g, costs, num, limit, e->first)) return false;
+  bl_stages_counts(o->model, g, e->first, counts);
+  bl_stages_memory(g, costs, num, counts, &e->memory);
+  bl_price_step(o->cluster, g, costs, counts, &e->price);
+  return e->memory.total <= limit;
+}
+
+static void whole_model(const bl_model *m, int32_t *count) {
+  const int32_t moe = bl_model_moe_layers(m);
+  count[BL_ITEM_EMBED] = count[BL_ITEM_HEAD] = 1;
+  count[BL_ITEM_MOE] = moe;
+  count[BL_ITEM_DENSE] = m->layers - moe;
+}
+
+bool bl_search_price(const bl_search_options *o, const bl_grid *grid, bl_search_entry *e) {
+  bl_grid_costs costs;
+  int32_t count[BL_ITEM_COUNT];
+  whole_model(o->model, count);
+  bl_grid_cost(o->model, o->cluster, grid, imbalance_of(o, grid), &costs);
+  const bool fits = price(o, grid, &costs, o->memory_bytes, e);
+  if (!fits) price(o, grid, &costs, DBL_MAX / 2, e);
+  e->bound_us = bl_price_bound(o->cluster, grid, &costs, count);
+  return fits;
+}
+
+/* At most what the fullest rank holds: the mean of all positions, each with as little in flight as the last. */
+static double memory_bound(const searcher *s, const bl_grid *g, const bl_grid_costs *costs) {
+  bl_footprint f;
+  bl_footprint_of(costs->size, s->count, g, s->o->cluster->num_bytes, bl_grid_in_flight(g, g->pp - 1), &f);
+  return (f.total - f.bytes[BL_FOOTPRINT_WORKSPACE]) / g->pp;
+}
+
+static double worst_kept(const searcher *s) {
+  return s->result->n < s->o->top ? DBL_MAX : s->result->entry[s->result->n - 1].price.step_us;
+}
+
+static void try_layout(searcher *s, const bl_grid *g, const bl_grid_costs *costs) {
+  const bl_search_options *o = s->o;
+  s->result->layouts++;
+  const double least = memory_bound(s, g, costs);
+  if (s->least_memory) {
+    if (s->variant->memory.total <= least) return;
+    price(o, g, costs, DBL_MAX / 2, s->tried);
+    s->result->priced++;
+    if (s->tried->memory.total < s->variant->memory.total) *s->variant = *s->tried;
+    return;
+  }
+  if (least > o->memory_bytes) {
+    reject(s, BL_SEARCH_MEMORY_BOUND, g);
+    return;
+  }
+  const double bound = bl_price_bound(o->cluster, g, costs, s->count), kept = worst_kept(s);
+  if (bound < s->result->bound_us) s->result->bound_us = bound;
+  if (bound >= kept || bound >= s->variant->price.step_us) {
+    reject(s, BL_SEARCH_TIME_BOUND, g);
+    return;
+  }
+  s->result->priced++;
+  if (!price(o, g, costs, o->memory_bytes, s->tried)) {
+    reject(s, BL_SEARCH_MEMORY, g);
+    return;
+  }
+  s->tried->bound_us = bound;
+  if (s->tried->price.step_us < s->variant->price.step_us) *s->variant = *s->tried;
+}
+
+/* Puts the best variant of a fold among the K best; the first found stays before its equals. */
+static void keep_variant(searcher *s) {
+  bl_search_result *r = s->result;
+  if (s->variant->price.step_us >= worst_kept(s)) return;
+  int32_t at = r->n < s->o->top ? r->n++ : r->n - 1;
+  for (; at > 0 && r->entry[at - 1].price.step_us > s->variant->price.step_us; at--) r->entry[at] = r->entry[at - 1];
+  r->entry[at] = *s->variant;
+}
+
+/* -- enumeration --------------------------------------------------------------------------------------------------- */
+
+static bool wanted(int32_t fixed, int32_t value) { return fixed == 0 || fixed == value; }
+
+static void each_variant(searcher *s, bl_grid *g) {
+  static const int32_t zeros[] = {0, 1, 3};
+  const bl_search_options *o = s->o;
+  const int32_t most_vp = g->pp > 1 ? o->max_vp : 1, stages = o->model->layers + 2;
+  bl_grid_costs costs[3][BL_RECOMPUTE_COUNT];
+  for (int z = 0; z < 3; z++)
+    for (int r = 0; r < BL_RECOMPUTE_COUNT; r++) {
+      g->zero = zeros[z], g->recompute = (bl_recompute)r, g->vp = 1;
+      if ((o->zero_fixed && o->fixed.zero != g->zero) || (o->recompute_fixed && o->fixed.recompute != g->recompute))
+        continue;
+      bl_grid_cost(o->model, o->cluster, g, imbalance_of(o, g), &costs[z][r]);
+    }
+  for (g->vp = 1; g->vp <= most_vp && g->vp * g->pp <= stages; g->vp++) {
+    if (!wanted(o->fixed.vp, g->vp)) continue;
+    if (g->vp > 1 && g->micro_batches % g->pp != 0) {
+      reject(s, BL_SEARCH_INTERLEAVING, g);
+      break;
+    }
+    if (!s->least_memory) s->variant->price.step_us = DBL_MAX;
+    for (int z = 0; z < 3; z++)
+      for (int r = 0; r < BL_RECOMPUTE_COUNT; r++) {
+        g->zero = zeros[z], g->recompute = (bl_recompute)r;
+        if ((o->zero_fixed && o->fixed.zero != g->zero) || (o->recompute_fixed && o->fixed.recompute != g->recompute))
+          continue;
+        try_layout(s, g, &costs[z][r]);
+      }
+    if (!s->least_memory && s->variant->price.step_us < DBL_MAX) keep_variant(s);
+  }
+  g->vp = g->zero = 0;
+}
+
+static void each_micro_batch(searcher *s, bl_grid *g) {
+  const int32_t sequences = s->o->batch / g->dp;
+  s->result->folds++;
+  for (int32_t b = 1; b <= s->o->max_micro_batch && b <= sequences; b++) {
+    if (sequences % b != 0 || !wanted(s->o->fixed.micro_batch, b)) continue;
+    g->micro_batch = b;
+    g->micro_batches = sequences / b;
+    each_variant(s, g);
+  }
+  g->micro_batch = g->micro_batches = 0;
+}
+
+static void each_expert_grid(searcher *s, bl_grid *g) {
+  const bl_search_options *o = s->o;
+  const int32_t ranks = g->tp * g->cp * g->dp, experts = o->model->experts;
+  for (g->etp = 1; g->etp <= ranks; g->etp++) {
+    if (ranks % g->etp != 0 || !wanted(o->fixed.etp, g->etp)) continue;
+    if (experts == 0 ? g->etp > 1 : o->model->expert_width % g->etp != 0) {
+      reject(s, BL_SEARCH_WIDTH, g);
+      continue;
+    }
+    for (g->ep = 1; g->ep <= ranks / g->etp; g->ep++) {
+      g->edp = ranks / g->etp / g->ep;
+      if (ranks / g->etp % g->ep != 0 || !wanted(o->fixed.ep, g->ep) || !wanted(o->fixed.edp, g->edp)) continue;
+      if (experts == 0 ? g->ep > 1 : experts % g->ep != 0)
+        reject(s, BL_SEARCH_EXPERTS, g);
+      else
+        each_micro_batch(s, g);
+    }
+    g->ep = g->edp = 0;
+  }
+  g->etp = 0;
+}
+
+static void each_pipeline(searcher *s, bl_grid *g) {
+  const bl_search_options *o = s->o;
+  const int32_t rest = o->ranks / (g->tp * g->cp);
+  for (g->pp = 1; g->pp <= rest; g->pp++) {
+    g->dp = rest / g->pp;
+    if (rest % g->pp != 0 || !wanted(o->fixed.pp, g->pp) || !wanted(o->fixed.dp, g->dp)) continue;
+    if (g->pp > o->model->layers + 2 || g->pp > BL_STAGES_MAX)
+      reject(s, BL_SEARCH_STAGES, g);
+    else if (o->batch % g->dp != 0)
+      reject(s, BL_SEARCH_BATCH, g);
+    else
+      each_expert_grid(s, g);
+  }
+  g->pp = g->dp = 0;
+}
+
+static void enumerate(searcher *s) {
+  const bl_search_options *o = s->o;
+  bl_grid g = {.copy_slots = o->copy_slots};
+  for (g.tp = 1; g.tp <= o->ranks; g.tp++) {
+    if (o->ranks % g.tp != 0 || !wanted(o->fixed.tp, g.tp)) continue;
+    if (o->model->heads % g.tp != 0) {
+      reject(s, BL_SEARCH_HEADS, &g);
+      continue;
+    }
+    for (g.cp = 1; g.cp <= o->ranks / g.tp; g.cp++) {
+      if (o->ranks / g.tp % g.cp != 0 || !wanted(o->fixed.cp, g.cp)) continue;
+      if (g.cp > 1 && o->model->sequence % (2 * (int64_t)g.cp) != 0)
+        reject(s, BL_SEARCH_SEQUENCE, &g);
+      else
+        each_pipeline(s, &g);
+    }
+    g.cp = 0;
+  }
+}
+
+static bl_status check_options(const bl_search_options *o) {
+  if (o->ranks < 1 || (int64_t)o->cluster->nodes * o->cluster->ranks_per_node < o->ranks)
+    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d", o->cluster->name,
+                   (long long)o->cluster->nodes * o->cluster->ranks_per_node, o->ranks);
+  if (o->model->layers > BL_STAGES_MAX_LAYERS)
+    return bl_fail(BL_EINPUT, "model %s has %d layers, the search takes at most %d", o->model->name, o->model->layers,
+                   BL_STAGES_MAX_LAYERS);
+  if (o->top < 1 || o->top > BL_SEARCH_MAX_TOP || o->batch < 1 || o->max_vp < 1 || o->max_micro_batch < 1)
+    return bl_fail(BL_EINPUT, "a search of the best %d layouts, batch %d, vp up to %d, micro-batches up to %d", o->top,
+                   o->batch, o->max_vp, o->max_micro_batch);
+  return BL_OK;
+}
+
+static bl_status begin(searcher *s, const bl_search_options *o, bl_search_result *out) {
+  memset(out, 0, sizeof *out);
+  *s = (searcher){.o = o, .result = out};
+  BL_TRY(check_options(o));
+  whole_model(o->model, s->count);
+  out->bound_us = DBL_MAX;
+  const double flop = bl_model_training_flop(o->model, (int64_t)o->batch * o->model->sequence, true);
+  out->roofline_us = flop / (o->cluster->tflops * o->cluster->efficiency * o->ranks) * 1e-6;
+  BL_TRY(bl_new(&out->entry, (size_t)o->top, sizeof *out->entry, "layouts"));
+  /* Both workspaces in one allocation. */
+  const bl_status status = bl_new(&s->variant, 2, sizeof *s->variant, "layouts");
+  if (status != BL_OK) bl_search_free(out);
+  s->tried = s->variant + 1;
+  return status;
+}
+
+bl_status bl_search(const bl_search_options *o, bl_search_result *out) {
+  searcher s;
+  BL_TRY(begin(&s, o, out));
+  enumerate(&s);
+  free(s.variant);
+  return BL_OK;
+}
+
+void bl_search_free(bl_search_result *result) {
+  free(result->entry);
+  memset(result, 0, sizeof *result);
+}
+
+bl_status bl_search_least_memory(const bl_search_options *o, bl_search_entry *entry) {
+  searcher s;
+  bl_search_result result;
+  BL_TRY(begin(&s, o, &result));
+  s.least_memory = true;
+  s.variant->memory.total = DBL_MAX;
+  enumerate(&s);
+  *entry = *s.variant;
+  free(s.variant);
+  bl_search_free(&result);
+  if (entry->memory.total < DBL_MAX) return BL_OK;
+  return bl_fail(BL_EINPUT, "model %s: no layout folds %d ranks with a batch of %d", o->model->name, o->ranks,
+                 o->batch);
+}
+
+bl_status bl_search_layout(const bl_search_options *o, const bl_search_entry *e, bl_layout *layout) {
+  const bl_grid *g = &e->grid;
+  const int32_t stages = g->pp * g->vp;
+  BL_TRY(bl_layout_default(layout, 1, o->model->layers, g->micro_batch, g->micro_batches));
+  layout->tp = g->tp, layout->cp = g->cp, layout->dp = g->dp, layout->pp = g->pp, layout->vp = g->vp;
+  layout->etp = g->etp, layout->ep = g->ep, layout->edp = g->edp, layout->zero = g->zero;
+  layout->n_stages = stages;
+  int32_t *first;
+  const bl_status status = bl_new(&first, (size_t)stages + 1, sizeof *first, "stages");
+  if (status != BL_OK) {
+    bl_layout_free(layout);
+    return status;
+  }
+  memcpy(first, e->first, ((size_t)stages + 1) * sizeof *first);
+  free(layout->stage_first);
+  layout->stage_first = first;
+  return BL_OK;
+}

@@ -1,0 +1,80 @@
+#include "planner/search/stages.h"
+#include <float.h>
+#include <string.h>
+
+static void count_stage(const bl_model *m, int32_t stages, int32_t stage, int32_t from, int32_t to, int32_t *count) {
+  for (int32_t l = from; l < to; l++) count[bl_model_layer_is_moe(m, l) ? BL_ITEM_MOE : BL_ITEM_DENSE]++;
+  if (stage == 0) count[BL_ITEM_EMBED]++;
+  if (stage == stages - 1) count[BL_ITEM_HEAD]++;
+}
+
+void bl_stages_counts(const bl_model *model, const bl_grid *grid, const int32_t *first, int32_t *counts) {
+  const int32_t stages = grid->pp * grid->vp;
+  memset(counts, 0, (size_t)grid->pp * BL_ITEM_COUNT * sizeof *counts);
+  for (int32_t s = 0; s < stages; s++)
+    count_stage(model, stages, s, first[s], first[s + 1], counts + (int64_t)(s % grid->pp) * BL_ITEM_COUNT);
+}
+
+int32_t bl_stages_memory(const bl_grid *grid, const bl_grid_costs *costs, int32_t num_bytes, const int32_t *counts,
+                         bl_footprint *out) {
+  int32_t fullest = 0;
+  for (int32_t d = 0; d < grid->pp; d++) {
+    bl_footprint f;
+    bl_footprint_of(costs->size, counts + (int64_t)d * BL_ITEM_COUNT, grid, num_bytes, bl_grid_in_flight(grid, d), &f);
+    if (d == 0 || f.total > out->total) *out = f, fullest = d;
+  }
+  return fullest;
+}
+
+/* Shared by all stages of one division. */
+typedef struct divider {
+  const bl_model *model;
+  const bl_grid *grid;
+  const bl_grid_costs *costs;
+  int32_t num_bytes, stages;
+  double memory_bytes;
+  int32_t moe_before[BL_STAGES_MAX_LAYERS + 1]; /* MoE layers among the first l */
+} divider;
+
+/* The time of layers from..to-1 as a stage, or DBL_MAX where they do not fit. */
+static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to) {
+  const int32_t moe = d->moe_before[to] - d->moe_before[from];
+  const int32_t count[BL_ITEM_COUNT] = {stage == 0, to - from - moe, moe, stage == d->stages - 1};
+  if (d->grid->vp == 1) {
+    bl_footprint f;
+    bl_footprint_of(d->costs->size, count, d->grid, d->num_bytes, bl_grid_in_flight(d->grid, stage), &f);
+    if (f.total > d->memory_bytes) return DBL_MAX;
+  }
+  return bl_device_us(d->costs, count);
+}
+
+/* The best last run of a division of the first j layers into stages 0..stage; before[i]: the slowest of the stages in
+ * front where these hold i layers. Longer runs only take longer, so the first too slow ends the search. */
+static int32_t last_run(const divider *d, int32_t stage, const double *before, int32_t j, double *slowest) {
+  int32_t best = j;
+  *slowest = DBL_MAX;
+  for (int32_t i = stage == 0 ? 0 : j; i >= 0; i--) {
+    const double us = stage_us(d, stage, i, j), both = us > before[i] ? us : before[i];
+    if (us >= *slowest) break;
+    if (both < *slowest) *slowest = both, best = i;
+  }
+  return best;
+}
+
+bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, int32_t num_bytes,
+                      double memory_bytes, int32_t *first) {
+  const int32_t layers = model->layers;
+  divider d = {model, grid, costs, num_bytes, grid->pp * grid->vp, memory_bytes, {0}};
+  double row[2][BL_STAGES_MAX_LAYERS + 1];
+  static _Thread_local int16_t from[BL_STAGES_MAX][BL_STAGES_MAX_LAYERS + 1];
+  if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
+  for (int32_t l = 0; l < layers; l++) d.moe_before[l + 1] = d.moe_before[l] + bl_model_layer_is_moe(model, l);
+  for (int32_t j = 0; j <= layers; j++) row[0][j] = j ? DBL_MAX : 0;
+  for (int32_t s = 0; s < d.stages; s++)
+    for (int32_t j = s == d.stages - 1 ? layers : 0; j <= layers; j++)
+      from[s][j] = (int16_t)last_run(&d, s, row[s % 2], j, &row[(s + 1) % 2][j]);
+  if (row[d.stages % 2][layers] >= DBL_MAX) return false;
+  first[d.stages] = layers;
+  for (int32_t s = d.stages - 1; s >= 0; s--) first[s] = from[s][first[s + 1]];
+  return true;
+}
