@@ -1,0 +1,325 @@
+/* Layout search: memory by hand, stages against all divisions, the pruned search against plain loops over all layouts.
+ */
+#include "planner/search/imbalance.h"
+#include "planner/search/search.h"
+#include "tests/check.h"
+#include <float.h>
+#include <math.h>
+#include <unistd.h>
+
+static bl_model model;
+static bl_cluster cluster;
+static double imbalance[64];
+
+/* Six layers, the first two dense; eight experts; sizes small enough that 16 ranks have many layouts. */
+static void make_model(void) {
+  bl_model_default(&model);
+  model.layers = 6;
+  model.moe_first_layer = 2;
+  model.hidden = 1024, model.heads = 16, model.kv_heads = 16, model.head_width = 64;
+  model.ffn_width = 4096, model.expert_width = 2048, model.vocabulary = 32000, model.sequence = 1024;
+  cluster = (bl_cluster){.name = "test",
+                         .nodes = 4,
+                         .ranks_per_node = 4,
+                         .num_bytes = 2,
+                         .tflops = 300,
+                         .memory_bytes = 4e9,
+                         .memory_gbps = 1500,
+                         .efficiency = 0.5,
+                         .call_us = 5,
+                         .intra = {200, 5},
+                         .inter = {20, 12}};
+  for (int i = 0; i < 64; i++) imbalance[i] = 1 + 0.02 * (i - 1) * (i > 1);
+}
+
+static bl_search_options options(int32_t ranks, int32_t batch, double memory_bytes) {
+  return (bl_search_options){.model = &model,
+                             .cluster = &cluster,
+                             .ranks = ranks,
+                             .batch = batch,
+                             .memory_bytes = memory_bytes,
+                             .imbalance = imbalance,
+                             .max_vp = 3,
+                             .max_micro_batch = 4,
+                             .top = 5};
+}
+
+/* -- memory -------------------------------------------------------------------------------------------------------- */
+
+static void test_memory_by_hand(void) {
+  bl_item_size size[BL_ITEM_COUNT];
+  bl_footprint f;
+  bl_grid g = {.tp = 2,
+               .cp = 1,
+               .dp = 4,
+               .pp = 1,
+               .vp = 1,
+               .etp = 1,
+               .ep = 4,
+               .edp = 2,
+               .micro_batch = 3,
+               .micro_batches = 5,
+               .copy_slots = 1};
+  const double H = 1024, F = 2048, tokens = 3 * 1024;
+  const double expert = 2 * H * F + F + H, attention = 4 * H * H + 4 * H + 2 * H, gate = 2 * H + 8 * H;
+  bl_item_sizes(&model, &g, 2, 1.5, size);
+  CHECK_NEAR(size[BL_ITEM_MOE].dense_parameters, attention / 2 + gate, 1e-6);
+  CHECK_NEAR(size[BL_ITEM_MOE].expert_parameters, 2 * expert, 1e-6);
+  CHECK_NEAR(size[BL_ITEM_MOE].copy_parameters, expert, 1e-6);
+  /* norm1 in and out, q, k, v, the core's output and 16 sums; norm2 in and out, 8 scores, 2 outputs, 3 rows of each
+   * input, fc1 and activation. */
+  const double kept = tokens / 2 * (2 * (6 * H) + 4 * 16 + 2 * 2 * H + 4 * 8 + 2 * 2 * H + 2 * 3 * (H + 2 * F));
+  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, kept, 1e-3);
+  const int32_t count[BL_ITEM_COUNT] = {0, 0, 3, 0};
+  const double dense = 3 * (attention / 2 + gate), experts = 6 * expert;
+  bl_footprint_of(size, count, &g, 2, 2, &f);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_WEIGHTS], 2 * (dense + experts), 1);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], 4 * (dense + experts), 1);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_MOMENTS], 8 * (dense + experts), 1);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_COPIES], 6 * 3 * expert, 1);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_ACTIVATIONS], 2 * 3 * kept, 1);
+  g.zero = 1;
+  bl_footprint_of(size, count, &g, 2, 2, &f);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], 4 * (dense + experts), 1);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_MASTER], 4 * (dense / 4 + experts / 2), 1);
+  g.zero = 3;
+  bl_footprint_of(size, count, &g, 2, 2, &f);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_WEIGHTS], 2 * (dense / 4 + experts / 2), 1);
+  g.recompute = BL_RECOMPUTE_FULL;
+  bl_item_sizes(&model, &g, 2, 1.5, size);
+  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, tokens / 2 * 2 * H, 1e-3);
+}
+
+static void test_in_flight(void) {
+  bl_grid g = {.pp = 4, .vp = 1, .micro_batches = 8};
+  for (int32_t d = 0; d < 4; d++) CHECK_NEAR(bl_grid_in_flight(&g, d), 4 - d, 0);
+  g.micro_batches = 2;
+  CHECK_NEAR(bl_grid_in_flight(&g, 0), 2, 0);
+  g = (bl_grid){.pp = 4, .vp = 2, .micro_batches = 8};
+  CHECK_NEAR(bl_grid_in_flight(&g, 0), 11 / 2.0, 0); /* 2 x 3 + 4 + 1 stages */
+  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0);
+}
+
+/* -- stages -------------------------------------------------------------------------------------------------------- */
+
+typedef struct division {
+  const bl_grid *grid;
+  const bl_grid_costs *costs;
+  double limit, best;
+  int32_t first[16];
+} division;
+
+static void try_divisions(division *d, int32_t stage) {
+  const int32_t stages = d->grid->pp * d->grid->vp;
+  if (stage < stages) {
+    for (int32_t at = d->first[stage - 1]; at <= model.layers; at++) d->first[stage] = at, try_divisions(d, stage + 1);
+    return;
+  }
+  int32_t counts[16 * BL_ITEM_COUNT];
+  bl_footprint f;
+  double slowest = 0;
+  d->first[stages] = model.layers;
+  const bl_grid flat = {.pp = stages, .vp = 1};
+  bl_stages_counts(&model, &flat, d->first, counts);
+  for (int32_t s = 0; s < stages; s++) slowest = fmax(slowest, bl_device_us(d->costs, counts + s * BL_ITEM_COUNT));
+  if (d->grid->vp == 1) bl_stages_memory(d->grid, d->costs, 2, counts, &f);
+  if ((d->grid->vp > 1 || f.total <= d->limit) && slowest < d->best) d->best = slowest;
+}
+
+static void test_stages(void) {
+  static const int32_t shapes[][2] = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {6, 1}, {2, 2}, {2, 3}};
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+    for (int32_t step = 0; step < 4; step++) {
+      bl_grid g = {.tp = 1,
+                   .cp = 1,
+                   .dp = 2,
+                   .pp = shapes[i][0],
+                   .vp = shapes[i][1],
+                   .etp = 1,
+                   .ep = 2,
+                   .edp = 1,
+                   .zero = 1,
+                   .micro_batch = 2,
+                   .micro_batches = 12};
+      bl_grid_costs costs;
+      int32_t first[16], counts[16 * BL_ITEM_COUNT];
+      double slowest = 0;
+      bl_grid_cost(&model, &cluster, &g, 1, &costs);
+      division d = {.grid = &g, .costs = &costs, .limit = (double[]){1e30, 3e9, 1.5e9, 1e9}[step], .best = DBL_MAX};
+      try_divisions(&d, 1);
+      const bool found = bl_stages_divide(&model, &g, &costs, 2, d.limit, first);
+      CHECK(found == (d.best < DBL_MAX));
+      if (!found) continue;
+      const bl_grid flat = {.pp = g.pp * g.vp, .vp = 1};
+      bl_stages_counts(&model, &flat, first, counts);
+      for (int32_t s = 0; s < flat.pp; s++) slowest = fmax(slowest, bl_device_us(&costs, counts + s * BL_ITEM_COUNT));
+      CHECK_NEAR(slowest, d.best, 1e-9 * d.best);
+    }
+}
+
+/* -- the search ---------------------------------------------------------------------------------------------------- */
+
+typedef struct brute {
+  bl_search_options o;
+  double best[8]; /* ascending, of distinct folds */
+  int64_t n, fit;
+  bool bound_holds;
+} brute;
+
+static void note(brute *b, double us) {
+  int i = 7;
+  if (us >= b->best[i]) return;
+  for (; i > 0 && b->best[i - 1] > us; i--) b->best[i] = b->best[i - 1];
+  b->best[i] = us;
+}
+
+static void brute_variants(brute *b, bl_grid g) {
+  static bl_search_entry e;
+  double least = DBL_MAX;
+  for (int z = 0; z <= 3; z++)
+    for (int r = 0; r < BL_RECOMPUTE_COUNT; r++) {
+      if (z == 2) continue;
+      g.zero = z, g.recompute = (bl_recompute)r;
+      b->n++;
+      if (!bl_search_price(&b->o, &g, &e)) continue;
+      b->fit++;
+      if (!(e.bound_us <= e.price.step_us * (1 + 1e-12))) b->bound_holds = false;
+      least = fmin(least, e.price.step_us);
+    }
+  if (least < DBL_MAX) note(b, least);
+}
+
+/* Every vector of sizes up to the number of ranks; what folds is what the plan's own check says. */
+static void brute_force(brute *b) {
+  const int32_t P = b->o.ranks;
+  bl_layout l;
+  for (int i = 0; i < 8; i++) b->best[i] = DBL_MAX;
+  b->bound_holds = true;
+  if (bl_layout_default(&l, 1, model.layers, 1, 1) != BL_OK) return;
+  for (l.tp = 1; l.tp <= P; l.tp++)
+    for (l.cp = 1; l.tp * l.cp <= P; l.cp++)
+      for (l.dp = 1; l.tp * l.cp * l.dp <= P; l.dp++)
+        for (l.pp = 1; l.tp * l.cp * l.dp * l.pp <= P; l.pp++)
+          for (l.etp = 1; l.etp <= P; l.etp++)
+            for (l.ep = 1; l.etp * l.ep <= P; l.ep++)
+              for (l.edp = 1; l.etp * l.ep * l.edp <= P; l.edp++) {
+                bl_layout one = l;
+                one.dp *= one.pp, one.edp *= one.pp, one.pp = 1; /* the default's single stage */
+                if (l.tp * l.cp * l.dp * l.pp != P || bl_layout_check(&one, model.layers, "") != BL_OK) continue;
+                if (model.heads % l.tp || model.experts % l.ep || model.expert_width % l.etp || b->o.batch % l.dp ||
+                    (l.cp > 1 && model.sequence % (2 * l.cp)) || l.pp > model.layers + 2)
+                  continue;
+                for (int32_t mb = 1; mb <= b->o.max_micro_batch; mb++)
+                  for (int32_t vp = 1; vp <= (l.pp > 1 ? b->o.max_vp : 1); vp++) {
+                    const int32_t sequences = b->o.batch / l.dp;
+                    if (sequences % mb || l.pp * vp > model.layers + 2 || (vp > 1 && sequences / mb % l.pp)) continue;
+                    brute_variants(b, (bl_grid){.tp = l.tp,
+                                                .cp = l.cp,
+                                                .dp = l.dp,
+                                                .pp = l.pp,
+                                                .vp = vp,
+                                                .etp = l.etp,
+                                                .ep = l.ep,
+                                                .edp = l.edp,
+                                                .micro_batch = mb,
+                                                .micro_batches = sequences / mb});
+                  }
+              }
+  bl_layout_free(&l);
+}
+
+static void test_against_brute_force(void) {
+  static const struct {
+    int32_t ranks, batch;
+    double memory_bytes;
+  } cases[] = {{1, 8, 8e9}, {4, 16, 2e9}, {6, 24, 4e9}, {8, 32, 0.7e9}, {12, 24, 1e9}, {16, 64, 0.6e9}, {16, 64, 4e9}};
+  const size_t n = check_is_small() ? 4 : sizeof cases / sizeof *cases;
+  for (size_t i = 0; i < n; i++) {
+    bl_search_result r;
+    brute b = {.o = options(cases[i].ranks, cases[i].batch, cases[i].memory_bytes)};
+    brute_force(&b);
+    REQUIRE_OK(bl_search(&b.o, &r));
+    CHECK_INT(r.layouts, b.n);
+    CHECK(b.bound_holds);
+    CHECK_INT(r.rejected[BL_SEARCH_MEMORY_BOUND] + r.rejected[BL_SEARCH_TIME_BOUND] + r.priced, b.n);
+    CHECK(r.priced < b.n); /* something is pruned */
+    for (int32_t k = 0; k < r.n; k++) CHECK_NEAR(r.entry[k].price.step_us, b.best[k], 1e-9 * b.best[k]);
+    CHECK(r.n == b.o.top || b.best[r.n] >= DBL_MAX);
+    if (r.n > 0) {
+      double parts = 0;
+      for (int u = 0; u < BL_PRICE_COUNT; u++) parts += r.entry[0].price.us[u];
+      CHECK_NEAR(parts, r.entry[0].price.step_us, 1e-9 * parts);
+      CHECK(r.bound_us <= r.entry[0].price.step_us && r.roofline_us <= r.bound_us);
+    }
+    printf("%d ranks: %lld layouts, %lld fit, %lld priced\n", cases[i].ranks, (long long)b.n, (long long)b.fit,
+           (long long)r.priced);
+    bl_search_free(&r);
+  }
+}
+
+static void test_too_little_memory(void) {
+  bl_search_result r;
+  static bl_search_entry least;
+  bl_search_options o = options(8, 32, 0.05e9);
+  REQUIRE_OK(bl_search(&o, &r));
+  CHECK_INT(r.n, 0);
+  CHECK_INT(r.rejected[BL_SEARCH_MEMORY_BOUND] + r.rejected[BL_SEARCH_MEMORY], r.layouts);
+  bl_search_free(&r);
+  REQUIRE_OK(bl_search_least_memory(&o, &least));
+  CHECK(least.memory.total > o.memory_bytes);
+  o.memory_bytes = least.memory.total * 1.0001;
+  REQUIRE_OK(bl_search(&o, &r)); /* with as much as that, it fits */
+  CHECK(r.n > 0);
+  bl_search_free(&r);
+  o.ranks = 17;
+  CHECK_FAILS(bl_search(&o, &r), BL_EINPUT, "16 ranks, fewer than 17");
+}
+
+static void test_layout_of_entry(void) {
+  bl_search_result r;
+  bl_layout l;
+  bl_search_options o = options(16, 64, 0.7e9);
+  REQUIRE_OK(bl_search(&o, &r));
+  REQUIRE(r.n > 0);
+  REQUIRE_OK(bl_search_layout(&o, &r.entry[0], &l));
+  CHECK_OK(bl_layout_check(&l, model.layers, "layout"));
+  CHECK_INT(l.tp * l.cp * l.dp * l.pp, 16);
+  bl_layout_free(&l);
+  bl_search_free(&r);
+}
+
+static void test_imbalance_of_trace(void) {
+  char path[64];
+  const bl_trace_shape shape = {.layers = 1, .ranks = 1, .micro_batches = 1, .experts = 4};
+  const uint32_t counts[] = {400, 200, 100, 100};
+  double even[5], copied[5];
+  bl_trace_writer *writer;
+  bl_trace_reader *reader;
+  snprintf(path, sizeof path, "/tmp/ballast_test_search.%ld.blt", (long)getpid());
+  REQUIRE_OK(bl_trace_create(path, &shape, &writer));
+  REQUIRE_OK(bl_trace_append(writer, 1, counts));
+  REQUIRE_OK(bl_trace_append(writer, 2, counts));
+  REQUIRE_OK(bl_trace_finish(writer));
+  REQUIRE_OK(bl_trace_open(path, &reader));
+  CHECK_OK(bl_search_imbalances(reader, 0, even));
+  CHECK_OK(bl_search_imbalances(reader, 1, copied));
+  bl_trace_close(reader);
+  unlink(path);
+  CHECK_NEAR(even[1], 1, 0);
+  CHECK_NEAR(even[2], 1.25, 1e-9); /* 400 + 100 of 800 on one of two ranks */
+  CHECK_NEAR(even[4], 2, 1e-9);
+  CHECK_NEAR(copied[2], 1, 1e-9);
+  CHECK(copied[4] < 1.5);
+}
+
+int main(void) {
+  make_model();
+  RUN(test_memory_by_hand);
+  RUN(test_in_flight);
+  RUN(test_stages);
+  RUN(test_against_brute_force);
+  RUN(test_too_little_memory);
+  RUN(test_layout_of_entry);
+  RUN(test_imbalance_of_trace);
+  TEST_MAIN_END;
+}
