@@ -111,7 +111,7 @@ static void test_damaged_state(void) {
   uint64_t size;
   play(policy, 1, 5);
   REQUIRE_OK(bl_policy_save(policy, &bytes, &size));
-  CHECK_FAILS(bl_policy_load(other, bytes, size), BL_EINPUT, "other options");
+  CHECK_FAILS(bl_policy_load(other, bytes, size), BL_EINPUT, "the same --policy, --lag");
   CHECK_FAILS(bl_policy_load(policy, bytes, size - 1), BL_EINPUT, "damaged");
   CHECK_FAILS(bl_policy_load(policy, bytes, 3), BL_EINPUT, "cut short");
   ((unsigned char *)bytes)[size / 2] ^= 4;
