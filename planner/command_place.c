@@ -8,6 +8,8 @@
 #include "planner/command_place_prove.h"
 #include "planner/commands.h"
 #include "planner/place/bound.h"
+#include "planner/place/homes.h"
+#include "planner/place/homes_proof.h"
 #include "planner/policy_options.h"
 #include "traces/trace.h"
 #include <inttypes.h>
@@ -114,6 +116,40 @@ static bl_status prove_layer(place *p, int32_t l, const double *load, const bl_h
   return status;
 }
 
+/* Whether homes are all there is to choose: ballast, homes free, every rank full of them. */
+static bool homes_alone(const place *p) {
+  if (strcmp(arg.policy.policy, "ballast") != 0 || strcmp(arg.policy.homes, "free") != 0) return false;
+  for (int32_t r = 0; r < arg.ranks; ++r)
+    if (p->slots[r] * arg.ranks != p->shape->experts) return false;
+  return true;
+}
+
+/* The most even homes, as far as the search gets, take the place of the policy's; the layer's bound is what it proved.
+ */
+static bl_status settle_homes(place *p, int32_t l, const double *load, const bl_hosts *hosts) {
+  const bl_homes_budget budget = {.exchanges = 400000, .choices = 200000000}; /* a few seconds at most */
+  const int32_t experts = hosts->experts, ranks = hosts->ranks;
+  bl_layer_placement *layer = &p->plan.placement.layer[l];
+  bl_homes_proof proof;
+  int32_t *home;
+  double total = 0;
+  for (int32_t e = 0; e < experts; ++e) total += load[e];
+  if (!(total > 0)) return BL_OK;
+  BL_TRY(bl_new(&home, (size_t)(experts + ranks), sizeof *home, "homes"));
+  int32_t *rank_of = home + experts;
+  memcpy(home, hosts->home, (size_t)experts * sizeof *home);
+  bl_status status = bl_homes_prove(load, experts, ranks, &budget, home, &proof);
+  if (status == BL_OK) status = bl_homes_relabel(hosts->home, home, experts, ranks, p->slots, p->slots, rank_of);
+  if (status == BL_OK) {
+    for (int32_t e = 0; e < experts; ++e) layer->home[e] = rank_of[home[e]];
+    layer->imbalance = proof.largest * ranks / total;
+    layer->bound = proof.bound * ranks / total;
+    layer->proof = proof.proof;
+  }
+  free(home);
+  return status;
+}
+
 static bl_status place_layer(place *p, int32_t l) {
   bl_layer_placement *layer = &p->plan.placement.layer[l];
   const double *load = p->sum + (int64_t)l * p->shape->experts;
@@ -126,7 +162,8 @@ static bl_status place_layer(place *p, int32_t l) {
   layer->bound = bound.imbalance;
   layer->proof = bound.proof;
   BL_TRY(store_layer(p, l, load, hosts, outcome.shares));
-  return arg.prove_given ? prove_layer(p, l, load, hosts) : BL_OK;
+  if (arg.prove_given) return prove_layer(p, l, load, hosts);
+  return homes_alone(p) ? settle_homes(p, l, load, hosts) : BL_OK;
 }
 
 /* The totals are the worst layer's. */
