@@ -3,6 +3,7 @@
 table) against ballast-plan search: the arithmetic of every row, and where its layout stands among the predicted ones."""
 import json
 import os
+import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""ballast-plan search, end to end: the plan it writes, uneven stages, a trace's imbalance, limits of time and memory, and
+what it says when nothing fits or the input is wrong."""
+import json
+import os
+import resource
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from plan_support.tools import ROOT, Check, folder, must, run  # noqa: E402
+
+check = Check()
+MODELS, CLUSTERS = ROOT / "costmodel/models", ROOT / "costmodel/clusters"
+
+
+def search(model, cluster, *arguments):
+    return run("ballast-plan", "search", "--model", MODELS / f"{model}.json", "--cluster", CLUSTERS / f"{cluster}.json",
+               *arguments)
+
+
+def refused(code, parts, *arguments):
+    found, out, err = search(*arguments)
+    check(found == code and not out and all(part in err for part in parts), f"{arguments}: exit {found}, {err!r}")
+
+
+def best_plan(tmp):
+    start = time.monotonic()
+    code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 1024, "--batch", 8192, "--json", "-o",
+                            f"{tmp}/plan.json")
+    seconds = time.monotonic() - start
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"DeepSeek-V3 on 1024 H100: {seconds:.2f} s, {kilobytes / 1024:.0f} MB")
+    check(code == 0 and seconds < 10 and kilobytes < 500e3, f"exit {code}, {seconds} s, {kilobytes} kB: {err}")
+    result = json.loads(out)
+    best, plan = result["top"][0], json.load(open(f"{tmp}/plan.json", encoding="ascii"))
+    layout = plan["layout"]
+    check(layout["tp"] * layout["cp"] * layout["dp"] * layout["pp"] == 1024, f"{layout}")
+    check(layout["etp"] * layout["ep"] * layout["edp"] * layout["pp"] == 1024, f"{layout}")
+    check(sum(layout["stages"], []) == list(range(61)), f"{layout['stages']}")
+    check([len(s) for s in layout["stages"]] == best["stage_layers"], "stages of plan and table differ")
+    check(layout["dp"] * layout["micro_batch"] * layout["micro_batches"] == 8192, f"{layout}")
+    check.near(plan["predicted"]["step_us"], best["step_us"], 1, "step of the plan")
+    check.near(sum(best["time_us"].values()), best["step_us"], 1e-6 * best["step_us"], "parts of the step")
+    check.near(sum(best["memory"].values()), best["memory_bytes"], 1e4, "parts of the memory")
+    check(best["memory_bytes"] <= 0.9 * 80e9, "the best fills too much")
+    times = [entry["step_us"] for entry in result["top"]]
+    check(times == sorted(times) and len(times) == 10, f"{times}")
+    check(result["roofline_us"] <= result["bound_us"] <= times[0], "bounds above the best")
+    check("sound" in must("ballast-plan", "check", f"{tmp}/plan.json"), "check refuses the plan")
+
+
+def traced(tmp):
+    """Skewed routing costs; a copy slot wins some of it back."""
+    must("ballast-trace", "gen", "--layers", 2, "--ranks", 1, "--experts", 8, "--steps", 4, "--zipf", 0.8,
+         "-o", f"{tmp}/t.blt")
+    step = {}
+    for name, extra in (("even", ()), ("skewed", ("--trace", f"{tmp}/t.blt")),
+                        ("copies", ("--trace", f"{tmp}/t.blt", "--copy-slots", 1))):
+        code, out, err = search("mixtral-8x7b", "h100-hgx", "--ranks", 32, "--batch", 128, "--ep", 8, "--json", *extra)
+        check(code == 0, err)
+        step[name] = json.loads(out)["top"][0] if code == 0 else {"step_us": 0, "imbalance": 0}
+    check(step["even"]["imbalance"] == 1 < step["copies"]["imbalance"] < step["skewed"]["imbalance"], f"{step}")
+    check(step["even"]["step_us"] < step["copies"]["step_us"] < step["skewed"]["step_us"],
+          f"{[s['step_us'] for s in step.values()]}")
+    refused(1, ["8 experts", "256"], "deepseek-v3", "h100-hgx", "--ranks", 64, "--batch", 64, "--trace", f"{tmp}/t.blt")
+
+
+def nothing_fits():
+    refused(1, ["does not fit 64 ranks", "GB more than the 72.0 GB", "most of it", "devices of", "or 256 ranks"],
+            "deepseek-v3", "h100-hgx", "--ranks", 64, "--batch", 512)
+    code, _, err = search("deepseek-v3", "h100-hgx", "--ranks", 256, "--batch", 2048)
+    check(code == 0, f"256 ranks, as advised: {err}")
+    refused(1, ["no layout folds 7 ranks with a batch of 3"], "mixtral-8x7b", "h100-hgx", "--ranks", 7, "--batch", 3,
+            "--pp", 1)
+    refused(1, ["fewer than 99999"], "mixtral-8x7b", "h100-hgx", "--ranks", 99999, "--batch", 3)
+    refused(2, ["batch"], "mixtral-8x7b", "h100-hgx", "--ranks", 8)
+    refused(1, ["a node of"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--ranks-per-node", 9)
+    refused(2, ["recompute"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--recompute", "some")
+
+
+def many_ranks():
+    start = time.monotonic()
+    code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 16384, "--batch", 16384, "--json")
+    seconds = time.monotonic() - start
+    print(f"DeepSeek-V3 on 16384 H100: {seconds:.2f} s")
+    check(code == 0 and seconds < 60, f"exit {code}, {seconds} s: {err}")
+
+
+with folder() as tmp:
+    best_plan(tmp)
+    traced(tmp)
+nothing_fits()
+many_ranks()
+sys.exit(check.end())
