@@ -39,7 +39,7 @@ def command_lines(tmp, base):
     refused(tmp, 2, "--slots 2,2", *base, "--ranks", 3, "--batch", 24, "--slots", "2,2")
     refused(tmp, 1, "cannot hold", *base, "--ranks", 2, "--slots", 3)
     refused(tmp, 2, "--transport", *base, "--transport", "nccl")
-    refused(tmp, 1, "no cuda backend", *base, "--backend", "cuda")
+    refused(tmp, 2, "--precision bf16", *base, "--precision", "bf16")
     refused(tmp, 1, "no mpi transport", *base, "--transport", "mpi")
     refused(tmp, 2, "--lag 0", *base, "--lag", 0)
     refused(tmp, 2, "--stepps", *base, "--stepps", 3)

@@ -1,6 +1,7 @@
 /* shim.cpp - inside of the stand-ins: fibers, memory, products. */
 #include "executor/cuda/cublas.cuh"
 #include <cuda_bf16.h>
+#include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -127,6 +128,8 @@ cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<vo
   const unsigned threads = config->blockDim.x, x = config->gridDim.x, y = config->gridDim.y;
   if (threads == 0 || threads % 32 || threads > MAX_THREADS || !x || !y || y > 65535)
     return cudaErrorInvalidConfiguration;
+  static std::mutex one_at_a_time; /* several ranks may share the device */
+  const std::lock_guard<std::mutex> guard(one_at_a_time);
   if (!stacks) stacks = (char *)malloc((size_t)MAX_THREADS * STACK_BYTES);
   thread_body = &thread;
   gridDim = config->gridDim;
