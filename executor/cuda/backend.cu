@@ -224,15 +224,23 @@ static bl_status check_blas(const bl_cublas *blas, const char *what, cublasStatu
 }
 
 /* Sums of partial products stay in fp32, and plain fp32 products use no shorter type. */
-static bl_status open_blas(bl_stream *s) {
-  const bl_cublas *blas;
-  BL_TRY(bl_cublas_load(&blas));
+static bl_status open_blas(bl_stream *s, const bl_cublas *blas) {
+  BL_TRY(cuda_alloc(&s->backend->base, WORKSPACE_BYTES, &s->workspace));
   BL_TRY(check_blas(blas, "cublasCreate", blas->cublasCreate_v2(&s->blas)));
   BL_TRY(check_blas(blas, "cublasSetStream", blas->cublasSetStream_v2(s->blas, s->stream)));
-  BL_TRY(cuda_alloc(&s->backend->base, WORKSPACE_BYTES, &s->workspace));
   BL_TRY(check_blas(blas, "cublasSetWorkspace", blas->cublasSetWorkspace_v2(s->blas, s->workspace, WORKSPACE_BYTES)));
   const int mode = (int)CUBLAS_DEFAULT_MATH | (int)CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
   return check_blas(blas, "cublasSetMathMode", blas->cublasSetMathMode(s->blas, (cublasMath_t)mode));
+}
+
+const bl_cublas *bl_cuda_blas(bl_stream *s, const char *what) {
+  const bl_cublas *blas = NULL;
+  if (!bl_cuda_enter(s)) return NULL;
+  bl_status status = bl_cublas_load(&blas);
+  if (status == BL_OK && !s->blas) status = open_blas(s, blas);
+  if (status == BL_OK) return blas;
+  bl_cuda_fail_text(s->backend, what, bl_error_text());
+  return NULL;
 }
 
 static bl_status open_stream(bl_stream *s) {
@@ -242,7 +250,7 @@ static bl_status open_stream(bl_stream *s) {
     cudaEvent_t *taken = &s->stage[i].taken;
     BL_TRY(check_cuda(s->backend, "cudaEventCreate", cudaEventCreateWithFlags(taken, cudaEventDisableTiming)));
   }
-  return open_blas(s);
+  return BL_OK;
 }
 
 static bl_status cuda_stream_create(bl_backend *be, bl_stream **out) {

@@ -79,6 +79,10 @@ struct bl_host_part {
  *  host arrays may change at once. NULL after a failure, which is kept. */
 void *bl_cuda_upload(bl_stream *s, const char *what, const bl_host_part *parts, int32_t n);
 
+/*! bl_cuda_blas() : cuBLAS with s->blas open, which the first product of a stream does (not every stream has any). NULL
+ *  after a failure, which is kept. */
+const bl_cublas *bl_cuda_blas(bl_stream *s, const char *what);
+
 /* Fill the table of operations, file by file. */
 void bl_cuda_embed_ops(bl_ops *ops, bool bf16);
 void bl_cuda_norm_ops(bl_ops *ops, bool bf16);

@@ -3,9 +3,9 @@
 
 /* cuBLAS counts columns first: its c is our c transposed, so c^T = b^T a^T is asked for and operands change places. */
 void bl_cuda_gemm(bl_stream *s, const char *what, const bl_cuda_product &p) {
-  const bl_cublas *blas;
-  if (p.m <= 0 || p.n <= 0 || p.batch <= 0 || !bl_cuda_enter(s)) return;
-  if (bl_cublas_load(&blas) != BL_OK) return;
+  if (p.m <= 0 || p.n <= 0 || p.batch <= 0) return;
+  const bl_cublas *blas = bl_cuda_blas(s, what);
+  if (!blas) return;
   const cudaDataType_t num = s->backend->bf16 ? CUDA_R_16BF : CUDA_R_32F, type = p.c_is_f32 ? CUDA_R_32F : num;
   const cublasOperation_t a_op = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                           b_op = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -154,8 +154,9 @@ void add_product(batch *b, const bl_cuda_product &p) {
 }
 
 void run_batch(bl_stream *s, const char *what, const batch *b) {
-  const bl_cublas *blas;
-  if (b->n == 0 || bl_cublas_load(&blas) != BL_OK) return;
+  if (b->n == 0) return;
+  const bl_cublas *blas = bl_cuda_blas(s, what);
+  if (!blas) return;
   const void *sorted[3 * AT_ONCE];
   for (int64_t i = 0; i < b->n; i++)
     for (int64_t k = 0; k < 3; k++) sorted[k * b->n + i] = b->address[3 * i + k];

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# The CUDA backend's own sources, compiled for the processor with the stand-ins of tests/exec/cuda_shim and the address and
+# undefined-behaviour sanitizers: every operation against the CPU backend, with threads in two orders; then training with
+# them, where losses must be those of the CPU. What only a device can show (cuBLAS itself, streams that overlap, weak
+# memory order) this cannot.   time limit: 900 s
+set -u
+passed=0 failed=0
+check() { # WORDS COMMAND...
+  local words=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "failed: $words"
+  fi
+}
+if ! command -v g++ >/dev/null; then
+  echo "SKIP: no g++: the CUDA kernels are not run on the processor"
+  echo "0 passed, 0 failed, 1 skipped"
+  exit 0
+fi
+if [ -n "${BL_TEST_QUICK:-}" ]; then
+  echo "SKIP: --quick: the CUDA kernels are not run on the processor"
+  echo "0 passed, 0 failed, 1 skipped"
+  exit 0
+fi
+export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
+sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
+cxx="g++ -std=c++17 -O2 -g $sanitize -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. -Itests/exec/cuda_shim"
+cc="${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -g $sanitize -ffp-contract=off -march=native -I. -DBL_HAVE_CUDA -DBL_CUDA_SHIM"
+shim=$TMPDIR/shim objects=$BL_BUILD
+mkdir "$shim"
+
+compile_shim() {
+  { ls executor/cuda/*.cu | grep -v '/cublas\.cu$'; echo tests/exec/cuda_shim/shim.cpp; } |
+    xargs -P "$(nproc)" -I FILE sh -c "nice $cxx -x c++ -c FILE -o $shim/\$(basename FILE | tr . _).o"
+}
+compile_test() {
+  local source
+  for source in executor/cpu/*.c executor/ops.c base/status.c base/rng.c tests/exec/test_cuda_ops.c; do
+    nice $cc -c "$source" -o "$TMPDIR/$(basename "$source" .c).o" || return 1
+  done
+  g++ $sanitize -o "$TMPDIR/ops" "$TMPDIR"/*.o "$shim"/*.o -lm -lpthread
+}
+check "the backend compiles with the stand-ins" compile_shim
+check "the test of operations compiles" compile_test
+BL_TEST_SMALL=1 nice "$TMPDIR/ops" >"$TMPDIR/ops.log" 2>&1
+check "every operation agrees with the CPU backend" test $? = 0
+tail -1 "$TMPDIR/ops.log" | grep -q '^[0-9]* passed, 0 failed, 0 skipped$' || tail -20 "$TMPDIR/ops.log"
+check "the operations were run" grep -q '^[0-9]\{4,\} passed, 0 failed, 0 skipped$' "$TMPDIR/ops.log"
+
+# Training: the programs' own objects, but for the two that know whether there is a CUDA backend.
+link_train() {
+  nice $cc -c executor/launch.c -o "$TMPDIR/with_launch.o" && nice $cc -c executor/setup.c -o "$TMPDIR/with_setup.o" || return 1
+  local others
+  others=$(ls "$objects"/{base,traces,costmodel,planner,planner/place,planner/baselines,planner/passes,planner/search}/*.o \
+    "$objects"/executor/{,cpu/,transport/}*.o 2>/dev/null |
+    grep -v '_main\.o$\|/main\.o$\|/command_[a-z_]*\.o$\|executor//*launch\.o$\|executor//*setup\.o$')
+  local blas=
+  ldd "$objects/ballast-train" | grep -q openblas && blas=-lopenblas
+  g++ $sanitize -o "$TMPDIR/train" "$objects/executor/train_main.o" $others "$TMPDIR"/with_*.o "$shim"/*.o $blas -lcjson -lz -lm -lpthread
+}
+check "ballast-train links with the stand-ins" link_train
+cat >"$TMPDIR/model.json" <<'JSON'
+{"version": 1, "name": "tiny", "layers": 3, "hidden": 32, "vocabulary": 256, "sequence": 32,
+ "attention": {"heads": 2, "head_width": 16}, "ffn": {"width": 64},
+ "moe": {"experts": 8, "width": 48, "top_k": 2, "first_layer": 1}}
+JSON
+for i in 1 2 3 4 5; do cat "$0"; done >"$TMPDIR/text"
+losses() { sed -n 's/.*"loss":\([0-9.e-]*\).*/\1/p' "$1"; }
+within() { # TOLERANCE LOG LOG: as many steps, each loss within
+  paste <(losses "$2") <(losses "$3") | awk -v limit="$1" '
+    { d = $1 - $2; if (d < 0) d = -d; if (NF != 2 || d > limit * $1) bad = 1 } END { exit bad || NR != 4 }'
+}
+train() { # NAME OPTION...: on the CPU, then with the stand-ins in both precisions
+  local name=$1
+  shift
+  local common=(--model "$TMPDIR/model.json" --data "$TMPDIR/text" --steps 4 --batch 4 "$@")
+  "$objects/ballast-train" "${common[@]}" --log "$TMPDIR/$name.cpu" >"$TMPDIR/train.log" 2>&1 || { cat "$TMPDIR/train.log"; return 1; }
+  local precision
+  for precision in fp32 bf16; do
+    nice "$TMPDIR/train" "${common[@]}" --backend cuda --precision $precision --log "$TMPDIR/$name.$precision" \
+      >"$TMPDIR/train.log" 2>&1 || { tail -20 "$TMPDIR/train.log"; return 1; }
+  done
+}
+check "one rank trains" train one
+check "fp32 as on the CPU" within 1e-6 "$TMPDIR/one.cpu" "$TMPDIR/one.fp32"
+check "bf16 near it" within 2e-3 "$TMPDIR/one.cpu" "$TMPDIR/one.bf16"
+check "two ranks train with copies" train two --ranks 2 --policy ballast --micro-batches 2
+check "fp32 as on the CPU, two ranks" within 1e-6 "$TMPDIR/two.cpu" "$TMPDIR/two.fp32"
+check "bf16 near it, two ranks" within 2e-3 "$TMPDIR/two.cpu" "$TMPDIR/two.bf16"
+check "homes move" train moved --ranks 2 --policy smartmoe:1
+check "fp32 as on the CPU, homes moved" within 1e-6 "$TMPDIR/moved.cpu" "$TMPDIR/moved.fp32"
+check "a gate with capacity trains" train gshard --gate gshard
+check "fp32 as on the CPU, gshard" within 1e-6 "$TMPDIR/gshard.cpu" "$TMPDIR/gshard.fp32"
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed = 0 ]
