@@ -6,10 +6,16 @@
 #include "executor/cuda/device.cuh"
 #include "executor/op_math.h"
 
+/* A test without a device takes small ones, so that short sequences have several blocks and runs of heads. */
+#ifndef BL_ATTENTION_ROWS
+#define BL_ATTENTION_ROWS 1024
+#define BL_ATTENTION_SCRATCH ((size_t)256 << 20)
+#endif
+
 namespace {
 
-enum { ROWS = 1024 };
-const size_t SCRATCH_BYTES = (size_t)256 << 20; /* wanted; one head of one block is taken whatever it needs */
+enum { ROWS = BL_ATTENTION_ROWS };
+const size_t SCRATCH_BYTES = BL_ATTENTION_SCRATCH; /* wanted; one head of one block is taken whatever it needs */
 
 size_t aligned(size_t bytes) { return (bytes + 255) / 256 * 256; }
 

@@ -1,4 +1,7 @@
-/* gemm.cu - matrix products of layers and of experts by cuBLAS; biases and column sums by own kernels. */
+/* gemm.cu - matrix products of layers and of experts by cuBLAS; biases and column sums by own kernels.
+ *
+ * cuBLAS gives one shape of product the same bits each time, as long as matrices lie equally aligned: widths that are
+ * multiples of 8 see to that. */
 #include "executor/cuda/columns.cuh"
 
 /* cuBLAS counts columns first: its c is our c transposed, so c^T = b^T a^T is asked for and operands change places. */

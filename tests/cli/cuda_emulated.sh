@@ -27,7 +27,7 @@ if [ -n "${BL_TEST_QUICK:-}" ]; then
 fi
 export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
-cxx="g++ -std=c++17 -O2 -g $sanitize -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. -Itests/exec/cuda_shim"
+cxx="g++ -std=c++17 -O2 -g $sanitize -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. -Itests/exec/cuda_shim -DBL_ATTENTION_ROWS=16 -DBL_ATTENTION_SCRATCH=20000"
 cc="${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -g $sanitize -ffp-contract=off -march=native -I. -DBL_HAVE_CUDA -DBL_CUDA_SHIM"
 shim=$TMPDIR/shim objects=$BL_BUILD
 mkdir "$shim"

@@ -128,10 +128,10 @@ static void test_linear_dw(void) {
   }
 }
 
-/* With more than 1024 tokens a sequence takes several blocks of queries. */
+/* The large one takes several blocks of queries, and so do the others with the small blocks of cuda_emulated.sh. */
 static const struct {
   int32_t sequences, seq, heads, width;
-} attentions[] = {{1, 1, 1, 1}, {2, 5, 3, 4}, {2, 65, 2, 16}, {1, 1030, 2, 2}, {2, 2048, 16, 64}};
+} attentions[] = {{1, 1, 1, 1}, {2, 5, 3, 4}, {2, 65, 2, 16}, {1, 33, 7, 5}, {2, 2048, 16, 64}};
 
 static void test_attention_fwd(void) {
   for (int i = 0; i < SHAPES(attentions); i++) {

@@ -1,6 +1,7 @@
 /* test_cuda_ops.c - every operation of ops.def on the CUDA backend against the CPU backend: fresh random inputs that
  * the compute type can hold, poisoned outputs, both compute types, odd and large sizes, addresses off alignment; and
- * the same bits when a case runs again. One counted reason is printed where there is no device. */
+ * the same bits when a case runs again. One counted reason is printed where there is no device.
+ * time limit: 900 s */
 #ifdef BL_HAVE_CUDA
 #include "executor/cuda/cuda.h"
 #include "tests/exec/cuda_cases.h"
