@@ -1,6 +1,8 @@
-/* Homes alone: the proof against every placement of a few experts, and what annealing must keep. */
+/* Homes alone: the proof against every placement of a few experts, and what annealing must keep; the even split. */
 #include "base/rng.h"
+#include "planner/baselines/eplb.h"
 #include "planner/place/anneal.h"
+#include "planner/place/even.h"
 #include "planner/place/homes_proof.h"
 #include "tests/check.h"
 
@@ -104,6 +106,44 @@ static void test_annealing_never_worse(void) {
   }
 }
 
+/* Largest rank load when every replica of an expert takes the same; counts what each rank holds. */
+static double even_load(const double *load, const int32_t *replicas, int32_t experts, int32_t ranks, int32_t *held) {
+  double sum[8] = {0}, largest = 0;
+  for (int32_t r = 0; r < ranks; ++r) held[r] = 0;
+  for (int32_t e = 0; e < experts; ++e) {
+    int32_t count = 0;
+    for (int32_t r = 0; r < ranks; ++r) count += replicas[r * experts + e];
+    CHECK(count >= 1);
+    for (int32_t r = 0; r < ranks; ++r) {
+      sum[r] += load[e] * replicas[r * experts + e] / count;
+      held[r] += replicas[r * experts + e];
+    }
+  }
+  for (int32_t r = 0; r < ranks; ++r) largest = fmax(largest, sum[r]);
+  return largest;
+}
+
+static void test_even_split_beats_eplb(void) {
+  enum { EXPERTS = 32, RANKS = 8 };
+  static const int32_t slots[RANKS] = {5, 5, 5, 5, 6, 4, 5, 5};
+  double excess = 0, theirs = 0;
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    double load[EXPERTS], mean = 0;
+    int32_t replicas[RANKS * EXPERTS], held[RANKS];
+    make_mild(load, EXPERTS, seed);
+    for (int32_t e = 0; e < EXPERTS; ++e) mean += load[e] / RANKS;
+    REQUIRE(bl_eplb_place(load, EXPERTS, RANKS, slots, replicas) == BL_OK);
+    const double eplb = even_load(load, replicas, EXPERTS, RANKS, held);
+    REQUIRE(bl_even_place(load, EXPERTS, RANKS, slots, replicas) == BL_OK);
+    const double even = even_load(load, replicas, EXPERTS, RANKS, held);
+    for (int32_t r = 0; r < RANKS; ++r) CHECK(held[r] == slots[r]);
+    CHECK(even <= eplb * (1 + 1e-12));
+    excess += even / mean - 1;
+    theirs += eplb / mean - 1;
+  }
+  CHECK(excess < theirs / 3);
+}
+
 static void test_bad_input(void) {
   const bl_homes_budget few = {100, 100};
   int32_t home[4] = {0, 0, 1, 1};
@@ -124,6 +164,7 @@ int main(void) {
   RUN(test_small_budget);
   RUN(test_mild_load_is_proved);
   RUN(test_annealing_never_worse);
+  RUN(test_even_split_beats_eplb);
   RUN(test_bad_input);
   TEST_MAIN_END;
 }
