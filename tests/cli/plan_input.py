@@ -65,6 +65,15 @@ def command_lines(trace, tmp):
     check(not [name for name in os.listdir(tmp) if ".tmp" in name], "no temporary file stays")
 
 
+def homes_alone(tmp):
+    """No copy slots, mild load: the plan is as good as its bound says it can be, and checks."""
+    must("ballast-trace", "gen", "-o", f"{tmp}/mild.blt", "--zipf", 0.05, "--experts", 32, "--layers", 3, "--steps", 2)
+    result = json.loads(must("ballast-plan", "place", "--trace", f"{tmp}/mild.blt", "--ranks", 8, "--slots", 4, "--json",
+                             "-o", f"{tmp}/mild.json"))
+    check(result["gap"] == 0 and 1 <= result["bound"] < 1.2, f"homes alone are proved: {result}")
+    must("ballast-plan", "check", f"{tmp}/mild.json", "--trace", f"{tmp}/mild.blt")
+
+
 def plans(trace, tmp):
     plan, other = f"{tmp}/plan.json", f"{tmp}/other.json"
     for ranks, slots in ((4, "5"), (5, "4"), (3, "6,7,6"), (16, "2"), (1, "16"), (4, "4"), (4, "2,5,6,6")):
@@ -107,5 +116,6 @@ with folder() as scratch:
     trace_path = f"{scratch}/t.blt"
     write_trace(trace_path, made_up(5))
     command_lines(trace_path, scratch)
+    homes_alone(scratch)
     plans(trace_path, scratch)
 sys.exit(check.end())
