@@ -23,6 +23,7 @@ extern const char *const bl_recompute_names[BL_RECOMPUTE_COUNT];
  */
 typedef struct bl_grid {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp, zero, micro_batch, micro_batches, copy_slots;
+  bool node_dispatch; /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
   bl_recompute recompute;
 } bl_grid;
 

@@ -12,7 +12,7 @@
 #include <string.h>
 
 static struct {
-  const char *model, *cluster, *trace, *output, *recompute, *zero;
+  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch;
   int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
@@ -22,6 +22,7 @@ static struct {
          .max_micro_batch = 16,
          .imbalance = 1,
          .memory_fraction = 0.9,
+         .dispatch = "choices",
          .recompute = "any",
          .zero = "any"};
 
@@ -72,6 +73,7 @@ static bl_status load_inputs(inputs *in) {
                           .max_vp = (int32_t)arg.max_vp,
                           .max_micro_batch = (int32_t)arg.max_micro_batch,
                           .copy_slots = (int32_t)arg.copy_slots,
+                          .node_dispatch = strcmp(arg.dispatch, "nodes") == 0,
                           .fixed = {.tp = (int32_t)arg.tp,
                                     .cp = (int32_t)arg.cp,
                                     .dp = (int32_t)arg.dp,
@@ -393,6 +395,11 @@ bl_command bl_command_search(void) {
        .help = "experts that a rank can hold beyond its homes",
        .min = 0,
        .max = 64},
+      {.name = "dispatch",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.dispatch,
+       .choices = "choices|nodes",
+       .help = "what crosses nodes: a row for each choice, or one for each node, which hands it on"},
       {.name = "memory-fraction",
        .type = BL_OPTION_NUMBER,
        .target = &arg.memory_fraction,

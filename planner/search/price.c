@@ -1,4 +1,5 @@
 #include "planner/search/price.h"
+#include <math.h>
 #include <string.h>
 
 const char *const bl_price_names[BL_PRICE_COUNT] = {
@@ -26,12 +27,20 @@ static double ring_us(const bl_cluster *c, double bytes, double size, double str
   return c->inter.latency_us + bytes * (size - 1) / size / gbps * 1e-3;
 }
 
-/* Every rank sends `bytes`, evenly over the group, itself included. */
-static double exchange_us(const bl_cluster *c, double bytes, double size, double stride) {
-  const double local = ranks_in_node(c, size, stride);
+/* Of `nodes` nodes, how many a token's choices lie on. */
+static double nodes_met(const bl_model *m, double nodes) {
+  const double met = nodes * (1 - pow(1 - 1 / nodes, m->top_k));
+  const double most = m->groups > 1 ? m->group_top_k * larger(1, nodes / m->groups) : nodes;
+  return met < most ? met : most;
+}
+
+/* Every rank sends the rows of its tokens, `bytes` a choice, evenly over the ep ranks, itself included. */
+static double exchange_us(const bl_model *m, const bl_cluster *c, const bl_grid *g, double bytes) {
+  const double size = g->ep, local = ranks_in_node(c, size, g->etp), nodes = size / local;
   if (size <= 1) return 0;
-  const double inside = bytes * (local - 1) / size / c->intra.gbps;
-  const double outside = bytes * (size - local) / size / c->inter.gbps;
+  const double into = g->node_dispatch ? m->top_k * (local - 1) / local : m->top_k * (local - 1) / size;
+  const double out = (g->node_dispatch ? nodes_met(m, nodes) : m->top_k) * (nodes - 1) / nodes;
+  const double inside = bytes * into / c->intra.gbps, outside = bytes * out / c->inter.gbps;
   return (local < size ? c->inter.latency_us : c->intra.latency_us) + larger(inside, outside) * 1e-3;
 }
 
@@ -118,7 +127,7 @@ static void add_moe(const item_maker *k, bl_item_price *p, double *forward, doub
   p->us[BL_PRICE_EXPERT] +=
       f + compute_us(k->c, 2 * flop, homes * macs * (k->num + 8) + 2 * bytes) + compute_us(k->c, 0, 7 * sent);
   *forward += f;
-  const double once = exchange_us(k->c, sent * k->imbalance, g->ep, etp);
+  const double once = exchange_us(m, k->c, g, k->part * row_bytes * k->imbalance);
   const double gather = ring_us(k->c, rows * row_bytes, etp, 1);
   p->us[BL_PRICE_EXCHANGE] += 4 * once;
   p->us[BL_PRICE_TENSOR] += 4 * gather;

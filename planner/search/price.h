@@ -8,7 +8,9 @@
  * - tp: the sequence is split beside the matrices (arXiv 2205.05198): an all-gather and a reduce-scatter for each of
  *   attention, feed-forward and shared experts, forward and backward, not overlapped.
  * - cp: keys and values travel a ring under the attention core (arXiv 2310.01889); what exceeds it is exposed.
- * - ep: dispatch and combine, forward and backward, not overlapped; every choice travels by itself. etp gathers rows.
+ * - ep: dispatch and combine, forward and backward, not overlapped; every choice travels by itself,
+ *   or under node_dispatch once to each node that it needs: n (1 - (1 - 1/n)^k) of n nodes for k even choices, at most
+ *   those that hold group_top_k of the groups. etp gathers rows.
  * - pp: m W + (sum of devices - W) / vp, where W is the slowest device's micro-batch: for vp = 1 what a flush schedule
  *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1.
  * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and

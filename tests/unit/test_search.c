@@ -275,6 +275,23 @@ static void test_too_little_memory(void) {
   CHECK_FAILS(bl_search(&o, &r), BL_EINPUT, "16 ranks, fewer than 17");
 }
 
+/* Rows that go once to each node spare the slower links, never more than the nodes spare. */
+static void test_node_dispatch(void) {
+  bl_grid g = {
+      .tp = 1, .cp = 1, .dp = 8, .pp = 1, .vp = 1, .etp = 1, .ep = 8, .edp = 1, .micro_batch = 4, .micro_batches = 1};
+  bl_grid_costs flat, nodes;
+  bl_cluster slow = cluster;
+  slow.inter = (bl_link){0.01, 0};
+  const double bytes = 4 * 1024 * 2.0 * 1024, us = bytes / 0.01 * 1e-3;
+  bl_grid_cost(&model, &slow, &g, 1, &flat);
+  g.node_dispatch = true;
+  bl_grid_cost(&model, &slow, &g, 1, &nodes);
+  /* Two choices on two nodes: each is off the own node half of the time; they lie on 2 (1 - 1/4) = 1.5 nodes, half of
+   * them not the own. Four passes. */
+  CHECK_NEAR(flat.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 2 * 0.5, 1e-6 * us);
+  CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.5 * 0.5, 1e-6 * us);
+}
+
 static void test_layout_of_entry(void) {
   bl_search_result r;
   bl_layout l;
@@ -319,6 +336,7 @@ int main(void) {
   RUN(test_stages);
   RUN(test_against_brute_force);
   RUN(test_too_little_memory);
+  RUN(test_node_dispatch);
   RUN(test_layout_of_entry);
   RUN(test_imbalance_of_trace);
   TEST_MAIN_END;
