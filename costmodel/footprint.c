@@ -2,7 +2,7 @@
 #include "costmodel/footprint.h"
 #include <string.h>
 
-const char *const bl_recompute_names[BL_RECOMPUTE_COUNT] = {"none", "selective", "full"};
+const char *const bl_recompute_names[BL_RECOMPUTE_COUNT] = {"none", "selective", "ffn", "full"};
 
 const char *const bl_footprint_names[BL_FOOTPRINT_COUNT] = {
 #define X(name, text, formula) text,
@@ -74,6 +74,10 @@ static bl_item_size layer_size(const bl_model *m, const bl_grid *grid, bool moe,
   const double all = part * (attention.all + rest.all), dropped = part * (attention.dropped + rest.dropped);
   s.kept_bytes = all;
   if (grid->recompute == BL_RECOMPUTE_SELECTIVE) s.kept_bytes -= dropped, s.workspace_bytes += dropped;
+  if (grid->recompute == BL_RECOMPUTE_FFN) {
+    s.kept_bytes = part * (attention.all - attention.dropped + num * H);
+    s.workspace_bytes += all - s.kept_bytes;
+  }
   if (grid->recompute == BL_RECOMPUTE_FULL) s.kept_bytes = num * part * H, s.workspace_bytes += all;
   if (grid->zero == 3) s.workspace_bytes += 2 * num * (s.dense_parameters + s.expert_parameters);
   return s;

@@ -13,6 +13,7 @@
 typedef enum bl_recompute {
   BL_RECOMPUTE_NONE,
   BL_RECOMPUTE_SELECTIVE, /* norms, activation functions, latent attention's up-projections */
+  BL_RECOMPUTE_FFN,       /* beside these, feed-forwards whole, dispatch and combine included */
   BL_RECOMPUTE_FULL,      /* whole layers, from their inputs */
   BL_RECOMPUTE_COUNT
 } bl_recompute;

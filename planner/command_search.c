@@ -457,7 +457,7 @@ bl_command bl_command_search(void) {
       {.name = "recompute",
        .type = BL_OPTION_CHOICE,
        .target = &arg.recompute,
-       .choices = "any|none|selective|full",
+       .choices = "any|none|selective|ffn|full",
        .help = "what backward computes again"}};
   return (bl_command){
       .name = "search",

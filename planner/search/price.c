@@ -131,17 +131,19 @@ static void add_moe(const item_maker *k, bl_item_price *p, double *forward, doub
   const double gather = ring_us(k->c, rows * row_bytes, etp, 1);
   p->us[BL_PRICE_EXCHANGE] += 4 * once;
   p->us[BL_PRICE_TENSOR] += 4 * gather;
-  *exchange += 2 * once + 2 * gather;
+  *exchange += 2 * once + 2 * gather + (m->shared_experts > 0 ? tp_pair_us(k) : 0);
 }
 
-/* Adds what recomputation repeats of a layer whose forward computes for `forward` and exchanges for `exchange`. */
-static void add_recompute(const item_maker *k, bl_item_price *p, bool moe, double forward, double exchange) {
+/* Adds what recomputation repeats: `whole_us`, forward with its exchanges; `ffn_us`, that of the feed-forward alone. */
+static void add_recompute(const item_maker *k, bl_item_price *p, bool moe, double whole_us, double ffn_us) {
   const bl_model *m = k->m;
-  if (k->g->recompute == BL_RECOMPUTE_FULL) p->us[BL_PRICE_RECOMPUTE] += forward + exchange;
-  if (k->g->recompute != BL_RECOMPUTE_SELECTIVE) return;
+  if (k->g->recompute == BL_RECOMPUTE_FULL) p->us[BL_PRICE_RECOMPUTE] += whole_us;
+  if (k->g->recompute == BL_RECOMPUTE_FFN) p->us[BL_PRICE_RECOMPUTE] += ffn_us;
+  if (k->g->recompute != BL_RECOMPUTE_SELECTIVE && k->g->recompute != BL_RECOMPUTE_FFN) return;
   const double hidden = moe ? m->top_k * k->imbalance * m->expert_width * (m->expert_gated ? 3 : 2)
                             : m->ffn_width * (m->ffn_gated ? 3.0 : 2.0);
-  const double bytes = (4.0 * m->hidden + hidden) * k->num * k->part;
+  const bool ffn_too = k->g->recompute == BL_RECOMPUTE_SELECTIVE; /* else ffn_us has it */
+  const double bytes = (ffn_too ? 4.0 * m->hidden + hidden : 2.0 * m->hidden) * k->num * k->part;
   double up = 0;
   if (m->latent_attention)
     up = (double)m->heads *
@@ -153,12 +155,13 @@ static void price_layer(const item_maker *k, bool moe, bl_item_price *p) {
   double forward = 0, exchange = 0;
   add_attention(k, p, &forward);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
-  exchange += tp_pair_us(k);
+  const double attention_us = forward + tp_pair_us(k);
   if (moe)
     add_moe(k, p, &forward, &exchange);
   else
     add_ffn(k, p, &forward), exchange += tp_pair_us(k);
-  add_recompute(k, p, moe, forward, exchange);
+  const double ffn_us = forward + exchange + tp_pair_us(k) - attention_us;
+  add_recompute(k, p, moe, attention_us + ffn_us, ffn_us);
 }
 
 static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_price *p) {

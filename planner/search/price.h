@@ -15,6 +15,7 @@
  *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1.
  * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and
  * gradients.
+ * - Recomputation repeats forward of what it covers, exchanges included; what is selective costs its memory traffic.
  * - Gradients in fp32 are reduced under the last backward, weights gathered under the first forward, all but those of
  *   one layer; under zero 3 both in every micro-batch.
  * - A group whose ranks lie on several nodes exchanges over both kinds of link at once, the slower one counts; its

@@ -1,9 +1,9 @@
 /* search.h - the best layouts of a model on a cluster: every fold of the two grids, pruned by bounds.
  *
  * The space: tp, cp, dp, pp with product `ranks`; etp, ep, edp with the product of tp, cp, dp; micro-batches of up to
- * max_micro_batch sequences; vp up to max_vp; zero 0, 1, 3; recomputation none, selective, full. A layout that holds
- * too much even were it spread evenly is pruned, so is one whose bound is no better than the K-th best; the others'
- * stages are divided exactly (stages.h) and priced (price.h). Deterministic. */
+ * max_micro_batch sequences; vp up to max_vp; zero 0, 1, 3; recomputation none, selective, ffn, full. A layout that
+ * holds too much even were it spread evenly is pruned, so is one whose bound is no better than the K-th best; the
+ * others' stages are divided exactly (stages.h) and priced (price.h). Deterministic. */
 #ifndef BL_PLANNER_SEARCH_SEARCH_H
 #define BL_PLANNER_SEARCH_SEARCH_H
 
