@@ -1,6 +1,7 @@
-/* curve.c - piecewise linear costs. */
+/* curve.c - piecewise linear costs, and their part of a file. */
 #include "costmodel/curve.h"
 #include <math.h>
+#include <string.h>
 
 double bl_curve_at(const bl_curve *curve, double x) {
   const int32_t n = curve->n;
@@ -31,4 +32,41 @@ double bl_curve_held_out_error(const bl_curve *curve) {
     if (curve->us[i] > 0) sum += fabs(predicted - curve->us[i]) / curve->us[i];
   }
   return sum / (curve->n - 2);
+}
+
+bl_status bl_curve_read(bl_json object, const char *unit, bl_curve *out) {
+  bl_json xs, times;
+  const char *per;
+  int64_t n, n_times;
+  out->n = 0;
+  BL_TRY(bl_json_keys(object, "per amounts times_us"));
+  BL_TRY(bl_json_string(object, "per", &per));
+  if (strcmp(per, unit) != 0) return bl_json_fail(object, "expected per \"%s\", found \"%s\"", unit, per);
+  BL_TRY(bl_json_array(object, "amounts", 1, BL_CURVE_MAX_POINTS, &xs, &n));
+  BL_TRY(bl_json_array(object, "times_us", n, n, &times, &n_times));
+  bl_json x = bl_json_first(xs), t = bl_json_first(times);
+  for (int64_t i = 0; i < n; i++, x = bl_json_next(x), t = bl_json_next(t)) {
+    double amount, us;
+    BL_TRY(bl_json_as_number(x, 1e-9, 1e18, &amount));
+    BL_TRY(bl_json_as_number(t, 0, 1e15, &us));
+    if (i > 0 && amount <= out->x[i - 1]) return bl_json_fail(x, "expected ascending amounts, found %g", amount);
+    BL_TRY(bl_curve_add(out, amount, us));
+  }
+  return BL_OK;
+}
+
+static void write_numbers(bl_json_writer *w, const char *key, const double *values, int32_t n) {
+  bl_json_key(w, key);
+  bl_json_begin_flat_array(w);
+  for (int32_t i = 0; i < n; i++) bl_json_write_number(w, values[i]);
+  bl_json_end_array(w);
+}
+
+void bl_curve_write(bl_json_writer *w, const char *unit, const bl_curve *curve) {
+  bl_json_begin_object(w);
+  bl_json_key(w, "per");
+  bl_json_write_string(w, unit);
+  write_numbers(w, "amounts", curve->x, curve->n);
+  write_numbers(w, "times_us", curve->us, curve->n);
+  bl_json_end_object(w);
 }

@@ -2,7 +2,7 @@
 #ifndef BL_COSTMODEL_CURVE_H
 #define BL_COSTMODEL_CURVE_H
 
-#include "base/status.h"
+#include "base/json.h"
 #include <stdint.h>
 
 enum { BL_CURVE_MAX_POINTS = 24 };
@@ -23,5 +23,10 @@ bl_status bl_curve_add(bl_curve *curve, double x, double us);
 /*! bl_curve_held_out_error() : mean of |predicted - measured| / measured over the inner points, each predicted by the
  *  curve without it; 0 with fewer than three points. */
 double bl_curve_held_out_error(const bl_curve *curve);
+
+/*! bl_curve_read(), bl_curve_write() : { "per": unit, "amounts": [...], "times_us": [...] }; another unit, amounts that
+ *  do not ascend or lists of unlike length are BL_EINPUT. */
+bl_status bl_curve_read(bl_json object, const char *unit, bl_curve *out);
+void bl_curve_write(bl_json_writer *w, const char *unit, const bl_curve *curve);
 
 #endif

@@ -70,27 +70,6 @@ static bl_status read_text(bl_json object, const char *key, char *out, size_t si
   return BL_OK;
 }
 
-static bl_status read_curve(bl_json object, bl_curve_kind kind, bl_curve *curve) {
-  bl_json xs, times;
-  const char *unit;
-  int64_t n, n_times;
-  BL_TRY(bl_json_keys(object, "per amounts times_us"));
-  BL_TRY(bl_json_string(object, "per", &unit));
-  if (strcmp(unit, bl_curve_units[kind]) != 0)
-    return bl_json_fail(object, "expected per \"%s\", found \"%s\"", bl_curve_units[kind], unit);
-  BL_TRY(bl_json_array(object, "amounts", 1, BL_CURVE_MAX_POINTS, &xs, &n));
-  BL_TRY(bl_json_array(object, "times_us", n, n, &times, &n_times));
-  bl_json x = bl_json_first(xs), t = bl_json_first(times);
-  for (int64_t i = 0; i < n; i++, x = bl_json_next(x), t = bl_json_next(t)) {
-    double amount, us;
-    BL_TRY(bl_json_as_number(x, 1e-9, 1e18, &amount));
-    BL_TRY(bl_json_as_number(t, 0, 1e15, &us));
-    if (i > 0 && amount <= curve->x[i - 1]) return bl_json_fail(x, "expected ascending amounts, found %g", amount);
-    BL_TRY(bl_curve_add(curve, amount, us));
-  }
-  return BL_OK;
-}
-
 static bl_status read_profile(bl_json root, bl_profile *p) {
   int64_t value;
   bl_json part, curve;
@@ -118,7 +97,7 @@ static bl_status read_profile(bl_json root, bl_profile *p) {
   for (int k = 0; k < BL_CURVE_COUNT; k++) {
     if (!bl_json_has(part, bl_curve_names[k])) continue;
     BL_TRY(bl_json_object(part, bl_curve_names[k], &curve));
-    BL_TRY(read_curve(curve, (bl_curve_kind)k, &p->curves[k]));
+    BL_TRY(bl_curve_read(curve, bl_curve_units[k], &p->curves[k]));
   }
   return BL_OK;
 }
@@ -143,13 +122,6 @@ static void write_number(bl_json_writer *w, const char *key, double value) {
   bl_json_write_number(w, value);
 }
 
-static void write_numbers(bl_json_writer *w, const char *key, const double *values, int32_t n) {
-  bl_json_key(w, key);
-  bl_json_begin_flat_array(w);
-  for (int32_t i = 0; i < n; i++) bl_json_write_number(w, values[i]);
-  bl_json_end_array(w);
-}
-
 static void write_curves(bl_json_writer *w, const bl_profile *p) {
   bl_json_key(w, "curves");
   bl_json_begin_object(w);
@@ -157,11 +129,7 @@ static void write_curves(bl_json_writer *w, const bl_profile *p) {
     const bl_curve *curve = &p->curves[k];
     if (curve->n == 0) continue;
     bl_json_key(w, bl_curve_names[k]);
-    bl_json_begin_object(w);
-    write_text(w, "per", bl_curve_units[k]);
-    write_numbers(w, "amounts", curve->x, curve->n);
-    write_numbers(w, "times_us", curve->us, curve->n);
-    bl_json_end_object(w);
+    bl_curve_write(w, bl_curve_units[k], curve);
   }
   bl_json_end_object(w);
 }

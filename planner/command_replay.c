@@ -18,23 +18,6 @@ static struct {
   bool json;
 } arg = {.micro_batches = "auto", .source_rank = -1, .micro_batch = -1};
 
-/* "3,7,8" into an array of the caller's. */
-static bl_status parse_layers(const char *text, int32_t **layers, int32_t *n) {
-  int32_t most = 1;
-  for (const char *c = text; *c; ++c) most += *c == ',';
-  BL_TRY(bl_new(layers, (size_t)most, sizeof **layers, "--layers"));
-  *n = 0;
-  for (const char *at = text;;) {
-    char *end;
-    const long value = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
-    if (value < 0 || value > BL_TRACE_MAX_LAYERS || (*end != '\0' && *end != ','))
-      return bl_fail(BL_EUSAGE, "--layers %s: expected layer numbers separated by commas", text);
-    (*layers)[(*n)++] = (int32_t)value;
-    if (*end == '\0') return BL_OK;
-    at = end + 1;
-  }
-}
-
 static void print_json(const bl_replay_result *r, bool each) {
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
@@ -137,7 +120,7 @@ static bl_status replay(bl_trace_reader *reader, int32_t *slots, int32_t **layer
   BL_TRY(bl_parse_slots(arg.slots, shape->experts, o.ranks, slots));
   if (arg.steps) BL_TRY(bl_parse_range(arg.steps, "--steps", &o.first, &o.last));
   if (arg.layers) {
-    BL_TRY(parse_layers(arg.layers, layers, &o.n_layers));
+    BL_TRY(bl_parse_layers(arg.layers, layers, &o.n_layers));
     o.layers = *layers;
   }
   BL_TRY(choose_micro_batches(shape, &o.each));

@@ -11,5 +11,6 @@ bl_command bl_command_check(void);
 bl_command bl_command_explain(void);
 bl_command bl_command_simulate(void);
 bl_command bl_command_search(void);
+bl_command bl_command_estimate(void);
 
 #endif

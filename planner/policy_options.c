@@ -1,4 +1,6 @@
 #include "planner/policy_options.h"
+#include "base/memory.h"
+#include "traces/trace.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,4 +157,20 @@ bl_status bl_parse_slots(const char *text, int32_t experts, int32_t ranks, int32
     at = end + 1;
   }
   return BL_OK;
+}
+
+bl_status bl_parse_layers(const char *text, int32_t **layers, int32_t *n) {
+  int32_t most = 1;
+  for (const char *c = text; *c; ++c) most += *c == ',';
+  BL_TRY(bl_new(layers, (size_t)most, sizeof **layers, "--layers"));
+  *n = 0;
+  for (const char *at = text;;) {
+    char *end;
+    const long value = *at >= '0' && *at <= '9' ? strtol(at, &end, 10) : -1;
+    if (value < 0 || value > BL_TRACE_MAX_LAYERS || (*end != '\0' && *end != ','))
+      return bl_fail(BL_EUSAGE, "--layers %s: expected layer numbers separated by commas", text);
+    (*layers)[(*n)++] = (int32_t)value;
+    if (*end == '\0') return BL_OK;
+    at = end + 1;
+  }
 }
