@@ -34,7 +34,8 @@ bl_status bl_fit_scale(const double *predicted, const double *measured, int32_t 
 
 double bl_r_squared(const double *predicted, const double *measured, int32_t n) {
   double mean = 0, errors = 0, spread = 0;
-  for (int32_t i = 0; i < n; i++) mean += measured[i] / n;
+  for (int32_t i = 0; i < n; i++) mean += measured[i];
+  mean /= n;
   for (int32_t i = 0; i < n; i++) {
     errors += (measured[i] - predicted[i]) * (measured[i] - predicted[i]);
     spread += (measured[i] - mean) * (measured[i] - mean);
