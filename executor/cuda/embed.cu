@@ -68,12 +68,11 @@ __global__ void sum_words(float *grad_table, const float *partial, const int32_t
   float sum = 0.0f;
   for (int64_t base = t; base < T; base += COLUMNS) {
     const bool found = me < T - base && lead[base + me] == word;
-    if (!__syncthreads_or(found)) continue;
+    if (!__syncthreads_or(found)) continue; /* behind it all are done with the last tile's `hit` */
     hit[me] = found;
     __syncthreads();
     for (int32_t i = 0; i < COLUMNS && column < H; i++)
       if (hit[i]) sum += partial[(base + i) * H + column];
-    __syncthreads(); /* all have read before `hit` changes */
   }
   if (column < H) grad_table[(int64_t)word * H + column] += sum;
 }

@@ -50,23 +50,23 @@ static void wait_in(state at, int operation) {
 static void block_barrier(void) { wait_in(AT_BLOCK, 0); }
 static void warp_barrier(int operation) { wait_in(AT_WARP, operation); }
 
-/* Lets warps go whose lanes all came to one operation; or the block. */
-static bool release(void) {
-  int done = 0, at_block = 0;
-  bool any = false;
-  for (int i = 0; i < n_threads; i++) done += fibers[i].at == DONE, at_block += fibers[i].at == AT_BLOCK;
+/* Lets a warp go whose lanes all came to one operation.  @return : false when it does not wait in any. */
+static bool release_warp(int first) {
+  int waiting = 0;
+  for (int i = first; i < first + 32; i++)
+    waiting += fibers[i].at == AT_WARP && fibers[i].operation == fibers[first].operation;
+  if (waiting == 0) return false;
+  if (waiting < 32) broken("not all lanes of the warp came to the same warp operation");
+  for (int i = first; i < first + 32; i++) fibers[i].at = READY;
+  return true;
+}
+
+/* Lets the block go.  @return : false when all threads have ended. */
+static bool release_block(void) {
+  int done = 0;
+  for (int i = 0; i < n_threads; i++) done += fibers[i].at == DONE;
   if (done == n_threads) return false;
-  for (int first = 0; first < n_threads; first += 32) {
-    int waiting = 0;
-    for (int i = first; i < first + 32; i++)
-      waiting += fibers[i].at == AT_WARP && fibers[i].operation == fibers[first].operation;
-    if (waiting == 0) continue;
-    if (waiting < 32) broken("not all lanes of the warp came to the same warp operation");
-    for (int i = first; i < first + 32; i++) fibers[i].at = READY;
-    any = true;
-  }
-  if (any) return true;
-  if (at_block < n_threads) broken("not all threads of the block came to the barrier");
+  if (done > 0) broken("not all threads of the block came to the barrier");
   for (int i = 0; i < n_threads; i++) fibers[i].at = READY;
   return true;
 }
@@ -87,11 +87,19 @@ static void resume(int thread) {
   swapcontext(&scheduler, &fibers[thread].context);
 }
 
+/* A warp runs on through its own operations up to a barrier of the block, while the others stand still: what it could
+ * overwrite too early on a device, it overwrites here. */
+static void run_warp(int first) {
+  do {
+    for (int k = 0; k < 32; k++) resume(first + (shim_reversed ? 31 - k : k));
+  } while (release_warp(first));
+}
+
 static void run_block(void) {
   for (int i = 0; i < n_threads; i++) prepare(&fibers[i], stacks + (size_t)i * STACK_BYTES);
   do {
-    for (int k = 0; k < n_threads; k++) resume(shim_reversed ? n_threads - 1 - k : k);
-  } while (release());
+    for (int k = 0; k < n_threads; k += 32) run_warp(shim_reversed ? n_threads - 32 - k : k);
+  } while (release_block());
 }
 
 void __syncthreads(void) { block_barrier(); }
