@@ -228,7 +228,6 @@ static bl_status as_bool(bl_json value, bool *out) {
 
 bool bl_json_is_null(bl_json value) { return value.node == NULL; }
 bool bl_json_value_is_array(bl_json value) { return cJSON_IsArray(node_of(value)); }
-bool bl_json_value_is_number(bl_json value) { return cJSON_IsNumber(node_of(value)); }
 bl_json bl_json_first(bl_json array) { return at(array, array.node ? node_of(array)->child : NULL); }
 bl_json bl_json_next(bl_json item) { return at(item, item.node ? node_of(item)->next : NULL); }
 

@@ -61,7 +61,6 @@ bl_status bl_json_as_number(bl_json value, double min, double max, double *out);
 bl_status bl_json_as_string(bl_json value, const char **out);
 bl_status bl_json_as_array(bl_json value, int64_t min_items, int64_t max_items, int64_t *n);
 bool bl_json_value_is_array(bl_json value);
-bool bl_json_value_is_number(bl_json value);
 
 /* Writer: straight to a stream, commas and indentation by itself. `pretty` = indented (short arrays of numbers stay on
  * one line), otherwise one line (JSONL). Non-finite numbers are written as null. Numbers as %.9g.
