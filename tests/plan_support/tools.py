@@ -1,57 +1,11 @@
 """What the tests of ballast-plan share: running programs, made-up traces, reading counts back from CSV."""
 import json
-import os
-import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = Path(os.environ.get("BL_BUILD", ROOT / "build/release"))
+from support.programs import BUILD, ROOT, Check, folder, must, run  # noqa: F401
+
 DATA = ROOT.parent / "shared/data"
-
-
-class Check:
-    def __init__(self):
-        self.passed = self.failed = self.skipped = 0
-
-    def __call__(self, good, what):
-        if good:
-            self.passed += 1
-        else:
-            self.failed += 1
-            print(f"failed: {what}")
-        return bool(good)
-
-    def near(self, value, expected, tolerance, what):
-        return self(abs(value - expected) <= tolerance, f"{what}: {value}, expected {expected} within {tolerance}")
-
-    def skip(self, reason):
-        self.skipped += 1
-        print(f"SKIP: {reason}")
-
-    def end(self):
-        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
-        return 1 if self.failed else 0
-
-
-def folder():
-    return tempfile.TemporaryDirectory()
-
-
-def run(program, *arguments):
-    """Exit code, stdout, stderr."""
-    done = subprocess.run([str(BUILD / program), *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, timeout=250)
-    return done.returncode, done.stdout, done.stderr
-
-
-def must(program, *arguments):
-    code, out, err = run(program, *arguments)
-    if code != 0:
-        raise RuntimeError(f"{program} {' '.join(map(str, arguments))}: exit {code}: {err}")
-    return out
 
 
 def replay(*arguments, dump=None):
