@@ -71,7 +71,7 @@ static void test_zero_load(void) {
 }
 
 static void test_without_glpk(void) {
-  if (bl_prove_has_solver()) SKIP("built with GLPK");
+  if (bl_prove_has_solver()) SKIP("only for builds without GLPK");
   const double load[4] = {1, 2, 3, 4};
   const int32_t slots[2] = {3, 3};
   bl_hosts hosts;
