@@ -51,9 +51,19 @@ void bl_gate_drop_over_capacity(int32_t *choice, int32_t sequences, int32_t sequ
   }
 }
 
-/* Part of `left` copies that expert e gets in proportion; equal parts where nobody left has any load. */
-static double part_of(double load, double total, int32_t open, int64_t left) {
-  return total > 0 ? load * (double)left / total : (double)left / open;
+/* Part of `left` copies that an expert gets in proportion, equal parts where nobody left has any load: whole copies,
+ * and *rest of the common denominator. Exact for counts (products below 2^53), so that equal remainders compare equal.
+ */
+static int64_t part_of(double load, double total, int32_t open, int64_t left, double *rest) {
+  const double all = total > 0 ? load * (double)left : (double)left, by = total > 0 ? total : open;
+  *rest = fmod(all, by);
+  return (int64_t)((all - *rest) / by);
+}
+
+static bool exceeds(double load, double total, int32_t open, int64_t left, int32_t tokens) {
+  double rest;
+  const int64_t whole = part_of(load, total, open, left, &rest);
+  return whole > tokens || (whole == tokens && rest > 0);
 }
 
 void bl_gate_scale_counts(const double *load, int32_t experts, int32_t tokens, int32_t top_k, int32_t *count) {
@@ -70,7 +80,7 @@ void bl_gate_scale_counts(const double *load, int32_t experts, int32_t tokens, i
     const int32_t round_open = open;
     const int64_t round_left = left;
     for (int32_t e = 0; e < experts; e++)
-      if (count[e] < 0 && part_of(load[e], round_total, round_open, round_left) > tokens) {
+      if (count[e] < 0 && exceeds(load[e], round_total, round_open, round_left, tokens)) {
         count[e] = tokens;
         left -= tokens;
         total -= load[e];
@@ -83,25 +93,26 @@ void bl_gate_scale_counts(const double *load, int32_t experts, int32_t tokens, i
         if (count[e] < 0) total += load[e];
     }
   }
+  double part_rest;
   int64_t given = 0;
   for (int32_t e = 0; e < experts; e++)
-    if (count[e] < 0) given += (int64_t)floor(part_of(load[e], total, open, left));
+    if (count[e] < 0) given += part_of(load[e], total, open, left, &part_rest);
   for (int64_t rest = left - given; rest > 0; rest--) {
     int32_t best = -1;
     double best_remainder = -1;
     for (int32_t e = 0; e < experts; e++) {
       if (count[e] != -1) continue;
-      const double part = part_of(load[e], total, open, left);
-      if (part - floor(part) > best_remainder && floor(part) < tokens) {
-        best_remainder = part - floor(part);
+      const int64_t whole = part_of(load[e], total, open, left, &part_rest);
+      if (part_rest > best_remainder && whole < tokens) {
+        best_remainder = part_rest;
         best = e;
       }
     }
     if (best < 0) break;
-    count[best] = (int32_t)floor(part_of(load[best], total, open, left)) + 1;
+    count[best] = (int32_t)part_of(load[best], total, open, left, &part_rest) + 1;
   }
   for (int32_t e = 0; e < experts; e++)
-    if (count[e] == -1) count[e] = (int32_t)floor(part_of(load[e], total, open, left));
+    if (count[e] == -1) count[e] = (int32_t)part_of(load[e], total, open, left, &part_rest);
 }
 
 void bl_gate_assign(const int32_t *count, int32_t experts, int32_t tokens, int32_t top_k, int32_t *choice) {

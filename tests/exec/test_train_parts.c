@@ -11,6 +11,20 @@
 #include "tests/check.h"
 #include <unistd.h>
 
+/* Largest remainder in whole numbers, ties to the lower id; nobody is cut. */
+static void largest_remainder(const double *load, int32_t E, uint64_t left, uint64_t total, int32_t *count) {
+  uint64_t given = 0;
+  bool more[12] = {0};
+  for (int32_t e = 0; e < E; e++) given += (uint64_t)(count[e] = (int32_t)((uint64_t)load[e] * left / total));
+  for (; given < left; given++) {
+    int32_t best = -1;
+    for (int32_t e = 0; e < E; e++)
+      if (!more[e] && (best < 0 || (uint64_t)load[e] * left % total > (uint64_t)load[best] * left % total)) best = e;
+    more[best] = true;
+    count[best]++;
+  }
+}
+
 static void test_scale_counts(void) {
   bl_rng rng;
   bl_rng_seed(&rng, 1, 0);
@@ -33,7 +47,11 @@ static void test_scale_counts(void) {
       capped += count[e] == T;
     }
     CHECK_INT(sum, (int64_t)K * T);
-    for (int32_t e = 0; e < E && capped == 0 && total > 0; e++) CHECK(fabs(count[e] - load[e] * K * T / total) < 1);
+    if (capped == 0 && total > 0) {
+      int32_t exact[12];
+      largest_remainder(load, E, (uint64_t)K * (uint64_t)T, (uint64_t)total, exact);
+      for (int32_t e = 0; e < E; e++) CHECK_INT(count[e], exact[e]);
+    }
     for (int32_t e = 0; e < E; e++) /* more load, no fewer tokens */
       for (int32_t f = 0; f < E; f++)
         if (load[e] > load[f]) CHECK(count[e] >= count[f]);
@@ -52,6 +70,8 @@ static void test_scale_known(void) {
   bl_gate_scale_counts((double[]){1, 1, 1, 0}, 4, 8, 1,
                        count); /* 2.67 each: two of them get the rest, lower ids first */
   CHECK(count[0] == 3 && count[1] == 3 && count[2] == 2 && count[3] == 0);
+  bl_gate_scale_counts((double[]){4, 1, 1}, 3, 8, 1, count); /* 5.33, 1.33, 1.33: equal remainders */
+  CHECK(count[0] == 6 && count[1] == 1 && count[2] == 1);
   bl_gate_scale_counts((double[]){100, 1, 1, 2}, 4, 8, 2, count); /* the first is cut at 8, 8 are left for 1:1:2 */
   CHECK(count[0] == 8 && count[1] == 2 && count[2] == 2 && count[3] == 4);
   bl_gate_scale_counts((double[]){5, 0, 0, 0}, 4, 8, 2, count); /* nobody else has any load: equal parts */
