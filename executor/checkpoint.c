@@ -230,7 +230,7 @@ static void sync_folder(const char *dir) {
 
 /* What stands at `dir` may only be nothing, an empty folder or a checkpoint. */
 static bl_status expect_replaceable(const char *dir) {
-  uint64_t seed;
+  bl_checkpoint_settings settings;
   struct stat info;
   if (lstat(dir, &info) != 0 && errno == ENOENT) return BL_OK;
   DIR *listing = opendir(dir);
@@ -238,7 +238,7 @@ static bl_status expect_replaceable(const char *dir) {
   int entries = -2; /* . and .. */
   while (readdir(listing)) entries++;
   closedir(listing);
-  if (entries == 0 || bl_checkpoint_seed(dir, &seed) == BL_OK) return BL_OK;
+  if (entries == 0 || bl_checkpoint_read_settings(dir, &settings) == BL_OK) return BL_OK;
   return bl_fail(BL_EINPUT, "%s: expected a checkpoint to replace or an empty folder, found other files", dir);
 }
 
@@ -378,7 +378,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
 
 typedef struct manifest {
   bl_json_doc *doc;
-  int64_t step, seed, ranks, plan_version;
+  int64_t step, seed, ranks, batch, micro_batches, plan_version;
   const char *policy, *hash;
   bl_json files;
 } manifest;
@@ -386,7 +386,7 @@ typedef struct manifest {
 static bl_status read_manifest(const char *dir, manifest *m) {
   char path[PATH_MAX];
   bl_json root;
-  int64_t version, n, ignored;
+  int64_t version, n;
   *m = (manifest){0};
   BL_TRY(join(path, dir, "manifest.json"));
   BL_TRY(bl_json_load(path, &m->doc, &root));
@@ -395,18 +395,20 @@ static bl_status read_manifest(const char *dir, manifest *m) {
   BL_TRY(bl_json_int(root, "step", 0, INT64_MAX, &m->step));
   BL_TRY(bl_json_int(root, "seed", 0, INT64_MAX, &m->seed));
   BL_TRY(bl_json_int(root, "ranks", 1, MAX_FILES, &m->ranks));
-  BL_TRY(bl_json_int(root, "batch", 1, INT32_MAX, &ignored));
-  BL_TRY(bl_json_int(root, "micro_batches", 1, INT32_MAX, &ignored));
+  BL_TRY(bl_json_int(root, "batch", 1, INT32_MAX, &m->batch));
+  BL_TRY(bl_json_int(root, "micro_batches", 1, INT32_MAX, &m->micro_batches));
   BL_TRY(bl_json_int(root, "plan_version", 0, INT64_MAX, &m->plan_version));
   BL_TRY(bl_json_string(root, "policy", &m->policy));
   BL_TRY(bl_json_string(root, "placement_hash", &m->hash));
   return bl_json_array(root, "files", 1, MAX_FILES, &m->files, &n);
 }
 
-bl_status bl_checkpoint_seed(const char *dir, uint64_t *seed) {
+bl_status bl_checkpoint_read_settings(const char *dir, bl_checkpoint_settings *settings) {
   manifest m;
   const bl_status status = read_manifest(dir, &m);
-  if (status == BL_OK) *seed = (uint64_t)m.seed;
+  if (status == BL_OK)
+    *settings = (bl_checkpoint_settings){
+        .seed = (uint64_t)m.seed, .batch = (int32_t)m.batch, .micro_batches = (int32_t)m.micro_batches};
   bl_json_free(m.doc);
   return status;
 }

@@ -32,7 +32,13 @@ bool bl_checkpoint_discard(void);
  *  @return : BL_OK, BL_EINPUT (damaged, or of another model), BL_EMACHINE. */
 bl_status bl_checkpoint_load(bl_rank *r, const char *dir);
 
-/*! bl_checkpoint_seed() : the seed in the manifest of a checkpoint. */
-bl_status bl_checkpoint_seed(const char *dir, uint64_t *seed);
+/* What a resumed run takes over where the command line does not say otherwise. */
+typedef struct bl_checkpoint_settings {
+  uint64_t seed;
+  int32_t batch, micro_batches;
+} bl_checkpoint_settings;
+
+/*! bl_checkpoint_read_settings() : the settings in the manifest of a checkpoint. */
+bl_status bl_checkpoint_read_settings(const char *dir, bl_checkpoint_settings *settings);
 
 #endif

@@ -63,7 +63,8 @@ static void catch_signals(struct sigaction old[STOP_SIGNALS], bool restore) {
   sigemptyset(&action.sa_mask);
   for (int i = 0; i < STOP_SIGNALS; i++) {
     sigaction(numbers[i], restore ? &old[i] : NULL, restore ? NULL : &old[i]);
-    if (!restore && old[i].sa_handler != SIG_IGN) sigaction(numbers[i], &action, NULL); /* nohup stays in force */
+    /* nohup stays in force; a script's background job, whose shell ignores SIGINT, still stops when asked by name */
+    if (!restore && (numbers[i] != SIGHUP || old[i].sa_handler != SIG_IGN)) sigaction(numbers[i], &action, NULL);
   }
 }
 
@@ -79,7 +80,9 @@ static bl_status open_trace(const launch *l, const bl_rank *r, bl_trace_writer *
                                 .live = true};
   if (l->options->resume) {
     const bl_status status = bl_trace_continue(path, &shape, r->step, out);
-    if (status == BL_OK || bl_path_exists(path)) return status;
+    struct stat info; /* an empty file holds no trace to go on with */
+    const bool empty = stat(path, &info) != 0 || (S_ISREG(info.st_mode) && info.st_size == 0);
+    if (status == BL_OK || !empty) return status;
   }
   return bl_trace_create(path, &shape, out);
 }
@@ -134,7 +137,8 @@ static bl_status close_outputs(launch *l, bool failed) {
     if (log_open && !out->log_continued) remove_file(out->log.path);
     if (dump_open && !out->dump_continued) remove_file(out->dump.path);
   }
-  if (failed)
+  /* A run with a checkpoint to go on from keeps the routing of the steps it made, as it keeps log and dump. */
+  if (failed && (out->steps_written == 0 || !l->options->checkpoint))
     bl_trace_discard(out->trace);
   else if (out->trace)
     BL_KEEP_FIRST(status, bl_trace_finish(out->trace));

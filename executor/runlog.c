@@ -45,15 +45,17 @@ static bl_status count_kept(const char *path, int64_t keep_step, uint64_t *kept)
 }
 
 /* Opens a file for this run alone and cuts it to what is kept; a device or a pipe is taken as it is. */
-static bl_status open_alone(const char *path, int64_t keep_step, bool continued, int *fd) {
+static bl_status open_alone(const char *path, int64_t keep_step, int *fd, bool *continued) {
   struct stat info;
   uint64_t kept = 0;
+  *continued = false;
   *fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   if (*fd < 0 || fstat(*fd, &info) != 0) return bl_fail_errno(BL_EINPUT, "%s: cannot write", path);
   if (!S_ISREG(info.st_mode)) return BL_OK;
   if (flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
     return bl_fail(BL_EINPUT, "%s: is being written already; expected a file for each output and run", path);
-  if (continued) BL_TRY(count_kept(path, keep_step, &kept));
+  if (keep_step >= 0) BL_TRY(count_kept(path, keep_step, &kept));
+  *continued = kept > 0;
   if (ftruncate(*fd, (off_t)kept) != 0 || lseek(*fd, 0, SEEK_END) < 0)
     return bl_fail_errno(BL_EINPUT, "%s: cannot write", path);
   return BL_OK;
@@ -63,8 +65,7 @@ bl_status bl_lines_open(const char *path, int64_t keep_step, bl_lines *out, bool
   int fd = -1;
   if (!strcmp(path, "-")) path = "/dev/stdout";
   *out = (bl_lines){.path = path};
-  *continued = keep_step >= 0 && bl_path_exists(path);
-  bl_status status = open_alone(path, keep_step, *continued, &fd);
+  bl_status status = open_alone(path, keep_step, &fd, continued);
   if (status == BL_OK && !(out->stream = fdopen(fd, "w"))) status = bl_fail(BL_EMACHINE, "out of memory: a stream");
   if (status != BL_OK) {
     if (fd >= 0) close(fd);

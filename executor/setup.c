@@ -232,9 +232,11 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
     return bl_fail(BL_EUSAGE,
                    "--lag 0 decides from counts that do not exist yet: only a replay can, training needs 1 or more");
   if (o->resume) {
-    uint64_t seed;
-    BL_TRY(bl_checkpoint_seed(o->resume, &seed));
-    if (!o->seed_given) run->seed = seed;
+    bl_checkpoint_settings saved;
+    BL_TRY(bl_checkpoint_read_settings(o->resume, &saved));
+    if (!o->seed_given) run->seed = saved.seed;
+    if (!o->batch_given) run->batch = saved.batch;
+    if (!o->micro_batches_given) run->micro_batches = saved.micro_batches;
   }
   BL_TRY(load_model(o, s));
   run->top_k = run->gate.kind == BL_GATE_SWITCH ? 1 : s->model.top_k;

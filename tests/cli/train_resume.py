@@ -51,6 +51,19 @@ def resumed_like_whole(tmp, base, policy):
         check(open(mine, "rb").read() == open(theirs, "rb").read(), f"{name}: {os.path.basename(mine)} differs when resumed")
 
 
+def settings_of_the_checkpoint(tmp, base):
+    """What shapes the data's order comes from the checkpoint where the command line is silent; a log without lines gets a header."""
+    bare = base[:base.index("--batch")]
+    whole = train(f"{tmp}/whole", *bare, "--batch", 12, "--micro-batches", 2, "--steps", 6)
+    must("ballast-train", *bare, "--batch", 12, "--micro-batches", 2, "--steps", 3, "--schedule-steps", 6, "--checkpoint", f"{tmp}/half")
+    open(f"{tmp}/rest.log", "w", encoding="ascii").close()
+    open(f"{tmp}/rest.blt", "w", encoding="ascii").close()
+    must("ballast-train", *bare, "--steps", 6, "--resume", f"{tmp}/half", "--log", f"{tmp}/rest.log", "--record-trace", f"{tmp}/rest.blt")
+    header, _ = read_log(f"{tmp}/rest.log")
+    check("command" in header and header["config"]["batch"] == 12 and header["config"]["micro_batches"] == 2, f"header: {header}")
+    check(losses(f"{tmp}/rest.log") == whole[3:], f"resumed without --batch: {losses(f'{tmp}/rest.log')} against {whole[3:]}")
+
+
 def other_ranks(tmp, base):
     whole = train(f"{tmp}/whole", *base, "--steps", 12)
     must("ballast-train", *base, "--steps", 6, "--schedule-steps", 12, "--ranks", 4, "--policy", "smartmoe:2", "--warmup", 1,
@@ -65,8 +78,9 @@ def interrupted(tmp, base, number):
     shutil.rmtree(ck, ignore_errors=True)
     command = ["--ranks", "2", "--steps", "100000", "--policy", "ballast", "--log", log, "--record-trace", f"{tmp}/int.blt",
                "--checkpoint", ck]
+    ignore = lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)  # noqa: E731  as a shell starts a background job
     process = subprocess.Popen([str(BUILD / "ballast-train"), *map(str, base), *command], stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, text=True, preexec_fn=ignore)
     for _ in range(600):
         time.sleep(0.05)
         if os.path.exists(log) and open(log, "rb").read().count(b"\n") > 5:
@@ -165,6 +179,7 @@ with folder() as tmp:
     for policy in (["static"], ["smartmoe:3"], ["eplb:2"], ["ballast", "--late-repair", 1.02], ["ballast", "--homes", "free"]):
         resumed_like_whole(tmp, base, policy)
     other_ranks(tmp, base)
+    settings_of_the_checkpoint(tmp, base)
     for number in (signal.SIGINT, signal.SIGTERM):
         interrupted(tmp, base, number)
     killed(tmp, base)
