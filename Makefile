@@ -37,7 +37,8 @@ LIBS    := -lcjson -lz -lm -lpthread
 
 # -- sources: a file belongs to the folder it lies in -----------------------------------------------------------------
 SRC_base      := $(wildcard base/*.c)
-SRC_traces    := $(filter-out traces/main.c,$(wildcard traces/*.c))
+SRC_traces    := $(filter-out traces/main.c traces/command_%.c,$(wildcard traces/*.c))
+SRC_trace_cmd := $(wildcard traces/command_*.c)
 SRC_costmodel := $(wildcard costmodel/*.c)
 SRC_planner   := $(filter-out planner/main.c planner/command_%.c,$(wildcard planner/*.c)) \
                  $(wildcard planner/place/*.c planner/baselines/*.c planner/passes/*.c planner/search/*.c)
@@ -95,7 +96,7 @@ found:
 ## programs: the programs of this variant, in build/VARIANT/
 programs: $(PROGRAMS)
 
-$(BUILD)/ballast-trace: $(BUILD)/traces/main.o $(BASE)
+$(BUILD)/ballast-trace: $(BUILD)/traces/main.o $(call obj,$(SRC_trace_cmd)) $(BASE)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/ballast-plan: $(BUILD)/planner/main.o $(BASE) $(PLANNER) $(MILP)
 	$(CC) $(LDFLAGS) -o $@ $^ $(GLPK_LIBS) $(LIBS)
@@ -157,7 +158,7 @@ $(BUILD)/tests/bench/exec_%: $(BUILD)/tests/bench/exec_%.o $(BASE) $(PLANNER) $(
 bench: programs $(BENCHES)
 	$(PYTHON) tests/bench/run.py --build $(BUILD) --json build/bench.json
 
-C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_costmodel) $(SRC_planner) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
+C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_trace_cmd) $(SRC_costmodel) $(SRC_planner) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
              $(wildcard traces/main.c planner/main.c executor/*_main.c)
 
 ## lint: cppcheck and clang-tidy over all C sources, where installed
