@@ -73,8 +73,9 @@ static bl_status read_text(bl_json object, const char *key, char *out, size_t si
 static bl_status read_profile(bl_json root, bl_profile *p) {
   int64_t value;
   bl_json part, curve;
-  BL_TRY(bl_json_keys(root,
-                      "version backend transport device ranks overlap num_bytes sgemm_gflops triad_gbps model curves"));
+  BL_TRY(bl_json_keys(
+      root,
+      "version backend transport device ranks overlap one_device num_bytes sgemm_gflops triad_gbps model curves"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &value));
   BL_TRY(read_text(root, "backend", p->backend, sizeof p->backend));
   BL_TRY(read_text(root, "transport", p->transport, sizeof p->transport));
@@ -82,6 +83,7 @@ static bl_status read_profile(bl_json root, bl_profile *p) {
   BL_TRY(bl_json_int(root, "ranks", 1, 1 << 20, &value));
   p->ranks = (int32_t)value;
   BL_TRY(bl_json_bool(root, "overlap", &p->overlap));
+  if (bl_json_has(root, "one_device")) BL_TRY(bl_json_bool(root, "one_device", &p->one_device));
   BL_TRY(bl_json_int(root, "num_bytes", 1, 4, &value));
   p->num_bytes = (int32_t)value;
   BL_TRY(bl_json_number(root, "sgemm_gflops", 1e-9, 1e12, &p->sgemm_gflops));
@@ -148,6 +150,10 @@ bl_status bl_profile_save(const char *path, const bl_profile *p) {
   write_number(&w, "ranks", p->ranks);
   bl_json_key(&w, "overlap");
   bl_json_write_bool(&w, p->overlap);
+  if (p->one_device) {
+    bl_json_key(&w, "one_device");
+    bl_json_write_bool(&w, true);
+  }
   write_number(&w, "num_bytes", p->num_bytes);
   write_number(&w, "sgemm_gflops", p->sgemm_gflops);
   write_number(&w, "triad_gbps", p->triad_gbps);

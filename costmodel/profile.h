@@ -48,7 +48,9 @@
   X(EXCHANGE, "exchange", "bytes")       /* largest sum that a rank sends or receives, its own part included */ \
   X(TRANSFER, "transfer", "bytes")       /* largest sum that leaves or reaches a rank */                        \
   X(ACCUMULATE, "accumulate", "bytes")   /* likewise, and added to what is there */                             \
-  X(ALL_REDUCE, "all_reduce", "bytes")   /* of the buffer, over all ranks of the profile */
+  X(ALL_REDUCE, "all_reduce", "bytes")   /* of the buffer, over all ranks of the profile */                     \
+  X(TO_DEVICE, "to_device", "bytes")     /* from the host's memory; backends with memory of their own */        \
+  X(TO_HOST, "to_host", "bytes")
 
 typedef enum bl_curve_kind {
 #define X(name, text, unit) BL_CURVE_##name,
@@ -69,6 +71,7 @@ typedef struct bl_profile {
   char backend[16], transport[16], device[96];
   int32_t ranks;
   bool overlap;      /* streams and links run beside the compute stream; false: a rank does one thing at a time */
+  bool one_device;   /* ranks share a device: exchanges are copies in its memory, not a link; false where left out */
   int32_t num_bytes; /* of the compute type */
   double sgemm_gflops, triad_gbps;
   bl_profile_shape shape;

@@ -60,6 +60,7 @@ extern const char *const bl_op_names[BL_OP_COUNT];
 struct bl_backend {
   const char *name;   /* "cpu", "cuda" */
   const char *kernel; /* what the matrix products run on; other kernels may round otherwise */
+  const char *device; /* the processor or card, as the system names it */
   size_t num_bytes;   /* of the compute type */
   bool host_memory;   /* device pointers may be read by the host (CPU backend) */
   bl_ops ops;         /* the first argument of every operation is a stream of this backend */
@@ -89,5 +90,14 @@ struct bl_backend {
 
 /*! bl_backend_cpu_create() : the reference backend. Single-threaded: a run of R ranks uses R cores. */
 bl_status bl_backend_cpu_create(bl_backend **out);
+
+/*! bl_backend_open() : a backend by the words of the command line: "cpu" or "cuda" (the first device, which ranks of
+ * one process share), and "auto", "fp32" or "bf16"; auto is fp32 on cpu and bf16 on cuda.
+ *  @return : BL_OK; BL_EUSAGE for a pair that does not exist; BL_ENOTSUP where this build has no such backend;
+ *  BL_EMACHINE saying what is missing. */
+bl_status bl_backend_open(const char *backend, const char *precision, bl_backend **out);
+
+/*! bl_backend_check() : whether bl_backend_open() could be asked for this pair, without opening anything. */
+bl_status bl_backend_check(const char *backend, const char *precision);
 
 #endif

@@ -4,7 +4,6 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "executor/checkpoint.h"
-#include "executor/cuda/cuda.h"
 #include "executor/runlog.h"
 #include <pthread.h>
 #include <signal.h>
@@ -241,22 +240,11 @@ static void *run_thread(void *argument) {
 
 /* -- all ranks ----------------------------------------------------------------------------------------------------- */
 
-/* Ranks that are threads share the first device. */
-static bl_status create_backend(const bl_train_options *o, bl_backend **out) {
-#ifdef BL_HAVE_CUDA
-  const bl_cuda_options cuda = {.bf16 = strcmp(o->precision, "fp32") != 0};
-  if (!strcmp(o->backend, "cuda")) return bl_backend_cuda_create(&cuda, out);
-#else
-  (void)o;
-#endif
-  return bl_backend_cpu_create(out);
-}
-
 static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *threads) {
   const int32_t R = l->setup.run.ranks;
   for (int32_t p = 0; p < R; p++) {
     threads[p] = (rank_thread){.launch = l, .rank = p};
-    BL_TRY(create_backend(l->options, &threads[p].backend));
+    BL_TRY(bl_backend_open(l->options->backend, l->options->precision, &threads[p].backend));
     BL_TRY(bl_threads_world_join(world, p, threads[p].backend, &threads[p].comm));
   }
   for (int32_t p = 0; p < R; p++) {

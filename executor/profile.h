@@ -11,14 +11,18 @@
 
 typedef struct bl_profile_options {
   const bl_model *model;
+  const char *backend, *precision; /* as bl_backend_open() takes them */
   int32_t ranks;
-  int32_t samples; /* timed calls a point; their median counts */
-  bool cpu_clock;  /* work of one rank by its thread's processor time instead of the wall clock */
+  int32_t samples;      /* timed calls a point; their median counts */
+  int32_t rows, matrix; /* most rows of an expert; width of the square product that gives the rate; 0: by the backend */
+  bool cpu_clock;       /* work of one rank by its thread's processor time instead of the wall clock; cpu alone */
 } bl_profile_options;
 
-/*! bl_profile_measure() : measures on the CPU backend and the threads transport with one thread a rank. Each point is
- * the mean over ranks of the median of samples, after a warm-up; operands come from a region larger than the caches, as
- * in training.  @return : BL_OK; BL_ENOTSUP for a model that the executor does not run; BL_EMACHINE, BL_ECOMM. */
+/*! bl_profile_measure() : measures on a backend and the threads transport with one thread a rank; ranks on cuda share
+ * one device. Each point is the mean over ranks of the median of samples, after a warm-up; operands come from a region
+ * larger than the caches, as in training. The clock: events on the rank's stream; where ranks work together, and on the
+ * CPU, the wall clock or the thread's processor time.
+ *  @return : BL_OK; BL_ENOTSUP for a model that the executor does not run; BL_EUSAGE, BL_EMACHINE, BL_ECOMM. */
 bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out);
 
 /* -- inside: one rank at work
@@ -29,9 +33,13 @@ typedef struct bl_bench {
   bl_backend *be;
   bl_stream *s;
   bl_comm *comm;
-  float *arena; /* device: operands are taken from it round and round */
+  bl_event *from, *to; /* around what is timed */
+  float *arena;        /* device: operands are taken from it round and round */
   int64_t arena_size, arena_next;
-  int32_t *ids; /* device: token ids, experts, rows; [max_ids] each of three */
+  int32_t max_rows; /* of an expert */
+  char *control;    /* host: small control data of this rank, then of all */
+  void *host;       /* host: what goes to the device and back; NULL where memory is the host's */
+  int32_t *ids;     /* device: token ids, experts, rows; [max_ids] each of three */
   int32_t *choice, *row;
   double *sum;         /* device */
   int32_t *host_index; /* host: a permutation of rows */
@@ -40,8 +48,10 @@ typedef struct bl_bench {
   void *decisions;  /* of the policy curves, owned by profile_work.c */
 } bl_bench;
 
-/*! bl_bench_take() : n floats of the arena, that have not been touched for long. */
+/*! bl_bench_take(), bl_bench_take_num() : n floats, or numbers of the compute type, of the arena, that have not been
+ * touched for long. */
 float *bl_bench_take(bl_bench *b, int64_t n);
+bl_num *bl_bench_take_num(bl_bench *b, int64_t n);
 
 /* One call of a kind of work at an amount; amounts[] ends with 0. */
 typedef struct bl_work {

@@ -6,8 +6,8 @@
 #include <stdio.h>
 
 typedef struct arguments {
-  const char *backend, *clock, *model, *output;
-  int64_t ranks, samples;
+  const char *backend, *precision, *clock, *model, *output;
+  int64_t ranks, samples, rows, matrix;
 } arguments;
 
 static bl_status print_table(const bl_profile *p) {
@@ -27,7 +27,9 @@ static bl_status print_table(const bl_profile *p) {
   }
   bl_table_print(table, stdout);
   bl_table_free(table);
-  printf("\nwhile %d ranks run, each: sgemm %.1f GFLOP/s, triad %.1f GB/s\n", p->ranks, p->sgemm_gflops, p->triad_gbps);
+  if (p->one_device) printf("\nranks share one device: what goes between them are copies in its own memory\n");
+  printf("\nwhile %d ranks run, each on %s: sgemm %.1f GFLOP/s, triad %.1f GB/s\n", p->ranks, p->device,
+         p->sgemm_gflops, p->triad_gbps);
   return BL_OK;
 }
 
@@ -39,17 +41,34 @@ static bl_status run(void *context) {
   BL_TRY(bl_output_check(a->output, inputs, 1));
   bl_model_default(&model);
   if (a->model) BL_TRY(bl_model_load(a->model, &model));
-  const bl_profile_options options = {
-      .model = &model, .ranks = (int32_t)a->ranks, .samples = (int32_t)a->samples, .cpu_clock = a->clock[0] == 'c'};
+  const bl_profile_options options = {.model = &model,
+                                      .backend = a->backend,
+                                      .precision = a->precision,
+                                      .ranks = (int32_t)a->ranks,
+                                      .samples = (int32_t)a->samples,
+                                      .rows = (int32_t)a->rows,
+                                      .matrix = (int32_t)a->matrix,
+                                      .cpu_clock = a->clock[0] == 'c'};
   BL_TRY(bl_profile_measure(&options, &profile));
   BL_TRY(bl_profile_save(a->output, &profile));
   return print_table(&profile);
 }
 
 int main(int argc, char **argv) {
-  arguments a = {.backend = "cpu", .clock = "wall", .ranks = 1, .samples = 11};
+  arguments a = {.backend = "cpu", .precision = "auto", .clock = "wall", .ranks = 1, .samples = 11};
   const bl_option options[] = {
-      {.name = "backend", .type = BL_OPTION_CHOICE, .target = &a.backend, .help = "what computes", .choices = "cpu"},
+      {.name = "backend",
+       .type = BL_OPTION_CHOICE,
+       .target = &a.backend,
+       .metavar = "cpu|cuda",
+       .help = "what computes",
+       .choices = "cpu|cuda"},
+      {.name = "precision",
+       .type = BL_OPTION_CHOICE,
+       .target = &a.precision,
+       .metavar = "TYPE",
+       .help = "auto: fp32 on cpu, bf16 with fp32 master weights on cuda",
+       .choices = "auto|fp32|bf16"},
       {.name = "ranks",
        .type = BL_OPTION_INT,
        .target = &a.ranks,
@@ -69,6 +88,20 @@ int main(int argc, char **argv) {
        .help = "timed calls a point, of which the median counts",
        .min = 1,
        .max = 101},
+      {.name = "rows",
+       .type = BL_OPTION_INT,
+       .target = &a.rows,
+       .metavar = "N",
+       .help = "most rows of one expert in a call; 0: 1024 on cpu, 8192 on cuda",
+       .min = 0,
+       .max = 16384},
+      {.name = "matrix",
+       .type = BL_OPTION_INT,
+       .target = &a.matrix,
+       .metavar = "N",
+       .help = "width of the square matrix product that gives the rate; 0: 1024 on cpu, 8192 on cuda",
+       .min = 0,
+       .max = 32768},
       {.name = "clock",
        .type = BL_OPTION_CHOICE,
        .target = &a.clock,

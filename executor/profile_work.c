@@ -6,7 +6,7 @@
 #include "planner/policy.h"
 #include <string.h>
 
-enum { MAX_GROUPS = 4, MAX_SEQUENCES = 8, MAX_ROWS = 1024 };
+enum { MAX_GROUPS = 4, MAX_SEQUENCES = 8, MAX_CONTROL_BYTES = 4096, LARGEST_BYTES = 1 << 24 };
 
 /* Sizes of the model that the calls need, in short. */
 typedef struct sizes {
@@ -21,56 +21,57 @@ static sizes sizes_of(const bl_bench *b) {
 }
 
 static float *take(bl_bench *b, int64_t n) { return bl_bench_take(b, n); }
+static bl_num *num(bl_bench *b, int64_t n) { return bl_bench_take_num(b, n); }
 
 static bl_status embed_fwd(bl_bench *b, int64_t T) {
   const sizes z = sizes_of(b);
-  b->be->ops.embed_fwd(b->s, take(b, T * z.H), b->ids, take(b, (int64_t)z.V * z.H), take(b, (int64_t)z.seq * z.H),
+  b->be->ops.embed_fwd(b->s, num(b, T * z.H), b->ids, num(b, (int64_t)z.V * z.H), num(b, (int64_t)z.seq * z.H),
                        (int32_t)T, z.seq, z.H);
   return BL_OK;
 }
 
 static bl_status embed_bwd(bl_bench *b, int64_t T) {
   const sizes z = sizes_of(b);
-  b->be->ops.embed_bwd(b->s, take(b, (int64_t)z.V * z.H), take(b, (int64_t)z.seq * z.H), b->ids, take(b, T * z.H),
+  b->be->ops.embed_bwd(b->s, take(b, (int64_t)z.V * z.H), take(b, (int64_t)z.seq * z.H), b->ids, num(b, T * z.H),
                        (int32_t)T, z.seq, z.H);
   return BL_OK;
 }
 
 /* y = norm(x) with fresh weights; returns y. */
-static float *norm_fwd(bl_bench *b, const float *x, int32_t T, int32_t H) {
-  float *y = take(b, (int64_t)T * H);
-  b->be->ops.norm_fwd(b->s, y, take(b, T), take(b, T), x, take(b, H), take(b, H), T, H);
+static bl_num *norm_fwd(bl_bench *b, const bl_num *x, int32_t T, int32_t H) {
+  bl_num *y = num(b, (int64_t)T * H);
+  b->be->ops.norm_fwd(b->s, y, take(b, T), take(b, T), x, num(b, H), num(b, H), T, H);
   return y;
 }
 
-static void norm_bwd(bl_bench *b, float *dx, const float *dy, int32_t T, int32_t H) {
-  b->be->ops.norm_bwd(b->s, dx, take(b, H), take(b, H), dy, take(b, (int64_t)T * H), take(b, T), take(b, T), take(b, H),
+static void norm_bwd(bl_bench *b, bl_num *dx, const bl_num *dy, int32_t T, int32_t H) {
+  b->be->ops.norm_bwd(b->s, dx, take(b, H), take(b, H), dy, num(b, (int64_t)T * H), take(b, T), take(b, T), num(b, H),
                       T, H);
 }
 
-static float *linear_fwd(bl_bench *b, const float *x, int32_t T, int32_t N, int32_t K, bool accumulate) {
-  float *y = take(b, (int64_t)T * N);
-  b->be->ops.linear_fwd(b->s, y, x, take(b, (int64_t)N * K), take(b, N), T, N, K, accumulate);
+static bl_num *linear_fwd(bl_bench *b, const bl_num *x, int32_t T, int32_t N, int32_t K, bool accumulate) {
+  bl_num *y = num(b, (int64_t)T * N);
+  b->be->ops.linear_fwd(b->s, y, x, num(b, (int64_t)N * K), num(b, N), T, N, K, accumulate);
   return y;
 }
 
-static float *linear_bwd(bl_bench *b, const float *dy, int32_t T, int32_t N, int32_t K) {
-  float *dx = take(b, (int64_t)T * K);
-  b->be->ops.linear_dw(b->s, take(b, (int64_t)N * K), take(b, N), dy, take(b, (int64_t)T * K), T, N, K);
-  b->be->ops.linear_dx(b->s, dx, dy, take(b, (int64_t)N * K), T, N, K, false);
+static bl_num *linear_bwd(bl_bench *b, const bl_num *dy, int32_t T, int32_t N, int32_t K) {
+  bl_num *dx = num(b, (int64_t)T * K);
+  b->be->ops.linear_dw(b->s, take(b, (int64_t)N * K), take(b, N), dy, num(b, (int64_t)T * K), T, N, K);
+  b->be->ops.linear_dx(b->s, dx, dy, num(b, (int64_t)N * K), T, N, K, false);
   return dx;
 }
 
 static void copy_rows(bl_bench *b, int64_t T) {
-  const size_t bytes = (size_t)T * (size_t)b->model->hidden * sizeof(float);
-  b->be->copy(b->s, take(b, T * b->model->hidden), take(b, T * b->model->hidden), bytes);
+  const size_t bytes = (size_t)T * (size_t)b->model->hidden * b->be->num_bytes;
+  b->be->copy(b->s, num(b, T * b->model->hidden), num(b, T * b->model->hidden), bytes);
 }
 
 static bl_status attention_fwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const float *qkv = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, 3 * z.A, z.H, false);
-  float *out = take(b, tokens * z.A);
+  const bl_num *qkv = linear_fwd(b, norm_fwd(b, num(b, tokens * z.H), T, z.H), T, 3 * z.A, z.H, false);
+  bl_num *out = num(b, tokens * z.A);
   b->be->ops.attention_fwd(b->s, out, take(b, tokens * z.heads), qkv, T / z.seq, z.seq, z.heads, z.width);
   copy_rows(b, tokens);
   linear_fwd(b, out, T, z.H, z.A, true);
@@ -80,19 +81,19 @@ static bl_status attention_fwd(bl_bench *b, int64_t tokens) {
 static bl_status attention_bwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const float *dout = linear_bwd(b, take(b, tokens * z.H), T, z.H, z.A);
-  float *dqkv = take(b, tokens * 3 * z.A);
-  b->be->ops.attention_bwd(b->s, dqkv, dout, take(b, tokens * 3 * z.A), take(b, tokens * z.A),
-                           take(b, tokens * z.heads), T / z.seq, z.seq, z.heads, z.width);
-  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dqkv, T, 3 * z.A, z.H), T, z.H);
+  const bl_num *dout = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.A);
+  bl_num *dqkv = num(b, tokens * 3 * z.A);
+  b->be->ops.attention_bwd(b->s, dqkv, dout, num(b, tokens * 3 * z.A), num(b, tokens * z.A), take(b, tokens * z.heads),
+                           T / z.seq, z.seq, z.heads, z.width);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dqkv, T, 3 * z.A, z.H), T, z.H);
   return BL_OK;
 }
 
 static bl_status ffn_fwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const float *hidden = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, z.D, z.H, false);
-  float *active = take(b, tokens * z.D);
+  const bl_num *hidden = linear_fwd(b, norm_fwd(b, num(b, tokens * z.H), T, z.H), T, z.D, z.H, false);
+  bl_num *active = num(b, tokens * z.D);
   b->be->ops.gelu_fwd(b->s, active, hidden, tokens * z.D);
   copy_rows(b, tokens);
   linear_fwd(b, active, T, z.H, z.D, true);
@@ -102,21 +103,22 @@ static bl_status ffn_fwd(bl_bench *b, int64_t tokens) {
 static bl_status ffn_bwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  float *dhidden = linear_bwd(b, take(b, tokens * z.H), T, z.H, z.D);
-  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, take(b, tokens * z.D), tokens * z.D);
-  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dhidden, T, z.D, z.H), T, z.H);
+  bl_num *dhidden = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.D);
+  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, num(b, tokens * z.D), tokens * z.D);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dhidden, T, z.D, z.H), T, z.H);
   return BL_OK;
 }
 
 static bl_status head(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const float *x = norm_fwd(b, take(b, tokens * z.H), T, z.H);
-  float *logits = linear_fwd(b, x, T, z.V, z.H, false), *loss = take(b, tokens), *dx = take(b, tokens * z.H);
+  const bl_num *x = norm_fwd(b, num(b, tokens * z.H), T, z.H);
+  bl_num *logits = linear_fwd(b, x, T, z.V, z.H, false), *dx = num(b, tokens * z.H);
+  float *loss = take(b, tokens);
   b->be->ops.cross_entropy(b->s, loss, logits, b->ids, T, z.V, 1e-3F);
   b->be->ops.sum_f32(b->s, b->sum, loss, tokens);
-  const float *dnorm = linear_bwd(b, logits, T, z.V, z.H);
-  b->be->zero(b->s, dx, (size_t)tokens * (size_t)z.H * sizeof(float));
+  const bl_num *dnorm = linear_bwd(b, logits, T, z.V, z.H);
+  b->be->zero(b->s, dx, (size_t)tokens * (size_t)z.H * b->be->num_bytes);
   norm_bwd(b, dx, dnorm, T, z.H);
   return BL_OK;
 }
@@ -124,7 +126,7 @@ static bl_status head(bl_bench *b, int64_t tokens) {
 static bl_status gate_fwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const float *logits = linear_fwd(b, norm_fwd(b, take(b, tokens * z.H), T, z.H), T, z.E, z.H, false);
+  const bl_num *logits = linear_fwd(b, norm_fwd(b, num(b, tokens * z.H), T, z.H), T, z.E, z.H, false);
   uint32_t counts[1];
   int32_t *chosen = (int32_t *)(void *)take(b, tokens * z.K);
   uint32_t *device_counts = (uint32_t *)(void *)take(b, z.E);
@@ -137,38 +139,38 @@ static bl_status gate_fwd(bl_bench *b, int64_t tokens) {
 static bl_status gate_bwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  float *dlogits = take(b, tokens * z.E);
+  bl_num *dlogits = num(b, tokens * z.E);
   b->be->ops.gate_top_k_bwd(b->s, dlogits, take(b, tokens * z.K), take(b, tokens * z.K), b->choice, T, z.E, z.K);
-  norm_bwd(b, take(b, tokens * z.H), linear_bwd(b, dlogits, T, z.E, z.H), T, z.H);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dlogits, T, z.E, z.H), T, z.H);
   return BL_OK;
 }
 
 static bl_status scatter(bl_bench *b, int64_t n) {
   const sizes z = sizes_of(b);
-  b->be->ops.rows_scatter(b->s, take(b, n * z.H), take(b, n / z.K * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
+  b->be->ops.rows_scatter(b->s, num(b, n * z.H), num(b, n / z.K * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
   return BL_OK;
 }
 
 static bl_status gather(bl_bench *b, int64_t n) {
   const sizes z = sizes_of(b);
   copy_rows(b, n / z.K);
-  b->be->ops.combine_fwd(b->s, take(b, n / z.K * z.H), take(b, n * z.H), take(b, n), b->row, (int32_t)(n / z.K), z.K,
+  b->be->ops.combine_fwd(b->s, num(b, n / z.K * z.H), num(b, n * z.H), take(b, n), b->row, (int32_t)(n / z.K), z.K,
                          z.H);
   return BL_OK;
 }
 
 static bl_status gather_bwd(bl_bench *b, int64_t n) {
   const sizes z = sizes_of(b);
-  b->be->ops.combine_bwd(b->s, take(b, n * z.H), take(b, n), take(b, n / z.K * z.H), take(b, n * z.H), take(b, n),
-                         b->row, (int32_t)(n / z.K), z.K, z.H);
+  b->be->ops.combine_bwd(b->s, num(b, n * z.H), take(b, n), num(b, n / z.K * z.H), num(b, n * z.H), take(b, n), b->row,
+                         (int32_t)(n / z.K), z.K, z.H);
   return BL_OK;
 }
 
 static bl_status scatter_bwd(bl_bench *b, int64_t n) {
   const sizes z = sizes_of(b);
-  float *dx = take(b, n / z.K * z.H);
-  b->be->zero(b->s, dx, (size_t)(n / z.K) * (size_t)z.H * sizeof(float));
-  b->be->ops.rows_sum(b->s, dx, take(b, n * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
+  bl_num *dx = num(b, n / z.K * z.H);
+  b->be->zero(b->s, dx, (size_t)(n / z.K) * (size_t)z.H * b->be->num_bytes);
+  b->be->ops.rows_sum(b->s, dx, num(b, n * z.H), b->row, (int32_t)(n / z.K), z.K, z.H);
   return BL_OK;
 }
 
@@ -177,14 +179,14 @@ static void make_groups(bl_bench *b, int64_t rows, int32_t N, int32_t K) {
   for (int32_t g = 0; g < b->n_groups; g++)
     b->groups[g] = (bl_group){.first = (int32_t)(g * rows),
                               .rows = (int32_t)rows,
-                              .weight = take(b, (int64_t)N * K),
-                              .bias = take(b, N),
+                              .weight = num(b, (int64_t)N * K),
+                              .bias = num(b, N),
                               .grad_weight = take(b, (int64_t)N * K),
                               .grad_bias = take(b, N)};
 }
 
-static float *reorder(bl_bench *b, const float *x, int64_t n) {
-  float *y = take(b, n * b->model->hidden);
+static bl_num *reorder(bl_bench *b, const bl_num *x, int64_t n) {
+  bl_num *y = num(b, n * b->model->hidden);
   b->be->ops.rows_gather(b->s, y, x, b->host_index, (int32_t)n, b->model->hidden);
   return y;
 }
@@ -192,8 +194,8 @@ static float *reorder(bl_bench *b, const float *x, int64_t n) {
 static bl_status expert_fwd(bl_bench *b, int64_t rows) {
   const sizes z = sizes_of(b);
   const int64_t n = rows * b->n_groups;
-  const float *x = reorder(b, take(b, n * z.H), n);
-  float *hidden = take(b, n * z.F), *active = take(b, n * z.F), *out = take(b, n * z.H);
+  const bl_num *x = reorder(b, num(b, n * z.H), n);
+  bl_num *hidden = num(b, n * z.F), *active = num(b, n * z.F), *out = num(b, n * z.H);
   make_groups(b, rows, z.F, z.H);
   b->be->ops.grouped_fwd(b->s, hidden, x, b->groups, b->n_groups, z.F, z.H);
   b->be->ops.gelu_fwd(b->s, active, hidden, n * z.F);
@@ -206,11 +208,11 @@ static bl_status expert_fwd(bl_bench *b, int64_t rows) {
 static bl_status expert_dx(bl_bench *b, int64_t rows) {
   const sizes z = sizes_of(b);
   const int64_t n = rows * b->n_groups;
-  const float *dout = reorder(b, take(b, n * z.H), n);
-  float *dhidden = take(b, n * z.F), *drows = take(b, n * z.H);
+  const bl_num *dout = reorder(b, num(b, n * z.H), n);
+  bl_num *dhidden = num(b, n * z.F), *drows = num(b, n * z.H);
   make_groups(b, rows, z.H, z.F);
   b->be->ops.grouped_dx(b->s, dhidden, dout, b->groups, b->n_groups, z.H, z.F);
-  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, take(b, n * z.F), n * z.F);
+  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, num(b, n * z.F), n * z.F);
   make_groups(b, rows, z.F, z.H);
   b->be->ops.grouped_dx(b->s, drows, dhidden, b->groups, b->n_groups, z.F, z.H);
   reorder(b, drows, n);
@@ -221,9 +223,9 @@ static bl_status expert_dw(bl_bench *b, int64_t rows) {
   const sizes z = sizes_of(b);
   const int64_t n = rows * b->n_groups;
   make_groups(b, rows, z.H, z.F);
-  b->be->ops.grouped_dw(b->s, take(b, n * z.H), take(b, n * z.F), b->groups, b->n_groups, z.H, z.F);
+  b->be->ops.grouped_dw(b->s, num(b, n * z.H), num(b, n * z.F), b->groups, b->n_groups, z.H, z.F);
   make_groups(b, rows, z.F, z.H);
-  b->be->ops.grouped_dw(b->s, take(b, n * z.F), take(b, n * z.H), b->groups, b->n_groups, z.F, z.H);
+  b->be->ops.grouped_dw(b->s, num(b, n * z.F), num(b, n * z.H), b->groups, b->n_groups, z.F, z.H);
   return BL_OK;
 }
 
@@ -240,7 +242,8 @@ static bl_status square_grads(bl_bench *b, int64_t n) {
 static bl_status optimizer(bl_bench *b, int64_t n) {
   const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 0.1F, 1, 0.1F, 0.05F};
   float *master = take(b, n);
-  b->be->ops.adamw(b->s, master, master, take(b, n), take(b, n), take(b, n), n, &hyper);
+  b->be->ops.adamw(b->s, b->be->num_bytes == sizeof(float) ? (bl_num *)master : num(b, n), master, take(b, n),
+                   take(b, n), take(b, n), n, &hyper);
   return BL_OK;
 }
 
@@ -322,8 +325,7 @@ void bl_bench_release(bl_bench *b) {
  * ------------------------------------------------------------------------------------------------------ */
 
 static bl_status gather_host(bl_bench *b, int64_t bytes) {
-  char *data = (char *)take(b, bytes), *all = (char *)take(b, bytes * b->comm->size);
-  return bl_comm_all_gather_host(b->comm, data, bytes, all);
+  return bl_comm_all_gather_host(b->comm, b->control, bytes, b->control + MAX_CONTROL_BYTES);
 }
 
 /* `bytes` in all to all ranks alike, the own part included. */
@@ -361,16 +363,29 @@ static bl_status all_reduce(bl_bench *b, int64_t bytes) {
   return bl_comm_all_reduce(b->comm, b->s, take(b, n), n);
 }
 
+/* Page-locked or not is the program's habit in training: plain host memory. */
+static bl_status to_device(bl_bench *b, int64_t bytes) {
+  b->be->to_device(b->s, take(b, bytes / (int64_t)sizeof(float)), b->host, (size_t)bytes);
+  return BL_OK;
+}
+
+static bl_status to_host(bl_bench *b, int64_t bytes) {
+  b->be->to_host(b->s, b->host, take(b, bytes / (int64_t)sizeof(float)), (size_t)bytes);
+  return BL_OK;
+}
+
 /* -- the list
  * ----------------------------------------------------------------------------------------------------------- */
 
 bl_status bl_bench_prepare(bl_bench *b) {
   const sizes z = sizes_of(b);
-  const int64_t n = (int64_t)MAX_SEQUENCES * z.seq * z.K, rows = (int64_t)MAX_ROWS * MAX_GROUPS;
+  const int64_t n = (int64_t)MAX_SEQUENCES * z.seq * z.K, rows = (int64_t)b->max_rows * MAX_GROUPS;
   int32_t *host = NULL;
   b->n_groups = z.E < MAX_GROUPS ? z.E : MAX_GROUPS;
   BL_TRY(bl_new(&b->groups, (size_t)b->n_groups, sizeof *b->groups, "a profile"));
   BL_TRY(bl_new(&b->host_index, (size_t)rows, sizeof *host, "a profile"));
+  BL_TRY(bl_new(&b->control, (size_t)(b->comm->size + 1) * MAX_CONTROL_BYTES, 1, "a profile"));
+  if (!b->be->host_memory) BL_TRY(bl_new(&b->host, LARGEST_BYTES, 1, "a profile"));
   BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->ids));
   BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->choice));
   BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->row));
@@ -396,16 +411,19 @@ bl_status bl_bench_prepare(bl_bench *b) {
   return status;
 }
 
-static void fill(int64_t *amounts, const int64_t *factors, int64_t unit) {
+/* Up to `most`. */
+static void fill(int64_t *amounts, const int64_t *factors, int64_t unit, int64_t most) {
   int i = 0;
-  for (; factors[i] && i < BL_CURVE_MAX_POINTS; i++) amounts[i] = factors[i] * unit;
+  for (; factors[i] && factors[i] * unit <= most && i < BL_CURVE_MAX_POINTS; i++) amounts[i] = factors[i] * unit;
   amounts[i] = 0;
 }
 
 int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
-  static const int64_t sequences[] = {1, 2, 4, MAX_SEQUENCES, 0}, rows[] = {1, 8, 32, 64, 128, 256, 512, MAX_ROWS, 0};
+  static const int64_t sequences[] = {1, 2, 4, MAX_SEQUENCES, 0},
+                       rows[] = {1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 0};
   static const int64_t parameters[] = {1000, 10000, 100000, 1000000, 4000000, 0}, once[] = {1, 0};
-  static const int64_t large[] = {1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 0}, small[] = {8, 256, 4096, 0};
+  static const int64_t large[] = {1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, LARGEST_BYTES, 0},
+                       small[] = {8, 256, MAX_CONTROL_BYTES, 0};
   const sizes z = sizes_of(b);
   const int32_t moe = bl_model_moe_layers(b->model);
   const bool dense = moe<b->model->layers, several = b->comm->size> 1;
@@ -442,6 +460,8 @@ int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
       {BL_CURVE_TRANSFER, transfer, large, 1, several},
       {BL_CURVE_ACCUMULATE, accumulate, large, 1, several},
       {BL_CURVE_ALL_REDUCE, all_reduce, large, 1, several},
+      {BL_CURVE_TO_DEVICE, to_device, large, 1, !b->be->host_memory},
+      {BL_CURVE_TO_HOST, to_host, large, 1, !b->be->host_memory},
   };
   int32_t n = 0;
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
@@ -449,9 +469,9 @@ int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
     const bool by_expert = list[i].factors == rows;
     works[n] = (bl_work){.curve = list[i].curve,
                          .call = list[i].call,
-                         .together = list[i].curve >= BL_CURVE_GATHER_HOST,
+                         .together = list[i].curve >= BL_CURVE_GATHER_HOST && list[i].curve <= BL_CURVE_ALL_REDUCE,
                          .per_call = by_expert ? b->n_groups : 1};
-    fill(works[n++].amounts, list[i].factors, list[i].unit);
+    fill(works[n++].amounts, list[i].factors, list[i].unit, by_expert ? b->max_rows : INT64_MAX);
   }
   return n;
 }

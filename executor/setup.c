@@ -31,11 +31,7 @@ static bl_status check_backend(const bl_train_options *o) {
     return bl_fail(BL_EUSAGE, "--backend cpu works with --transport threads or mpi, not nccl");
   if (!cpu && !strcmp(o->transport, "mpi"))
     return bl_fail(BL_EUSAGE, "--backend cuda works with --transport threads or nccl, not mpi");
-  if (cpu && !strcmp(o->precision, "bf16"))
-    return bl_fail(BL_EUSAGE, "--precision bf16: the cpu backend computes in fp32 alone");
-#ifndef BL_HAVE_CUDA
-  if (!cpu) return bl_fail(BL_ENOTSUP, "this build has no %s backend", o->backend);
-#endif
+  BL_TRY(bl_backend_check(o->backend, o->precision));
   if (strcmp(o->transport, "threads") != 0) return bl_fail(BL_ENOTSUP, "this build has no %s transport", o->transport);
   return BL_OK;
 }

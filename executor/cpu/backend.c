@@ -3,6 +3,7 @@
 #include "executor/cpu/cpu.h"
 #include "executor/cpu/gemm.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,6 +13,7 @@ enum { ALIGNMENT = 64 };
 typedef struct cpu_backend {
   bl_backend base;
   size_t held, peak;
+  char device[96];
 } cpu_backend;
 
 /* Stands in front of every allocation; a whole alignment unit, so that what follows is aligned too. */
@@ -116,15 +118,30 @@ static double cpu_event_us(const bl_event *from, const bl_event *to) {
   return 1e6 * (double)(to->at.tv_sec - from->at.tv_sec) + 1e-3 * (double)(to->at.tv_nsec - from->at.tv_nsec);
 }
 
+static void read_device_name(char *name, size_t size) {
+  char line[512];
+  FILE *f = fopen("/proc/cpuinfo", "r");
+  snprintf(name, size, "unknown");
+  while (f && fgets(line, sizeof line, f)) {
+    const char *colon = strchr(line, ':');
+    if (strncmp(line, "model name", 10) != 0 || !colon) continue;
+    snprintf(name, size, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+    break;
+  }
+  if (f) fclose(f);
+}
+
 static void cpu_destroy(bl_backend *be) { free(be); }
 
 bl_status bl_backend_cpu_create(bl_backend **out) {
   cpu_backend *cpu = calloc(1, sizeof *cpu);
   if (!cpu) return bl_fail(BL_EMACHINE, "out of memory: %zu bytes for the CPU backend", sizeof *cpu);
   bl_gemm_init();
+  read_device_name(cpu->device, sizeof cpu->device);
   cpu->base = (bl_backend){
       .name = "cpu",
       .kernel = bl_gemm_kernel(),
+      .device = cpu->device,
       .num_bytes = sizeof(float),
       .host_memory = true,
       .ops =

@@ -331,11 +331,13 @@ static bl_status check_driver(int32_t device) {
 
 static __global__ void code_for_this_device(void) {}
 
-static bl_status check_device(const bl_cuda_backend *cuda) {
+static bl_status check_device(bl_cuda_backend *cuda) {
   cudaDeviceProp about;
   cudaFuncAttributes attributes;
   BL_TRY(check_cuda(cuda, "cudaSetDevice", use_device(cuda->device)));
   BL_TRY(check_cuda(cuda, "cudaGetDeviceProperties", cudaGetDeviceProperties(&about, cuda->device)));
+  snprintf(cuda->name, sizeof cuda->name, "%.95s", about.name);
+  cuda->base.device = cuda->name;
   if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(code_for_this_device)) == cudaSuccess)
     return BL_OK;
   cudaGetLastError();
@@ -365,6 +367,7 @@ static void fill_operations(bl_ops *ops, bool bf16) {
 
 static void fill_table(bl_backend *be, bool bf16) {
   be->name = "cuda";
+  be->kernel = "cublas";
   be->num_bytes = bf16 ? sizeof(bl_bf16) : sizeof(float);
   be->host_memory = false;
   fill_operations(&be->ops, bf16);

@@ -32,6 +32,7 @@ struct bl_cuda_backend {
   int32_t device;
   bl_cuda_grouping grouping;
   bool bf16;
+  char name[96];        /* of the device */
   cudaStream_t service; /* clears new memory */
   bl_cuda_allocation *allocations;
   size_t n_allocations, allocations_room, held, peak;

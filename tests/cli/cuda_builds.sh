@@ -52,6 +52,8 @@ if grep -q "the CUDA backend needs an NVIDIA driver" "$BL_BUILD/ballast-train"; 
   check "without a device there is one line" test "$(wc -l <"$TMPDIR/err")" = 1
   check "the line says what is missing: $(cat "$TMPDIR/err")" grep -q "NVIDIA driver\|CUDA device" "$TMPDIR/err"
   check "nothing is left behind" test ! -e "$TMPDIR/run.jsonl"
+  "$BL_BUILD/ballast-profile" --backend cuda -o "$TMPDIR/profile.json" 2>"$TMPDIR/err"
+  check "neither can it be profiled" test $? = 3 -a "$(wc -l <"$TMPDIR/err")" = 1 -a ! -e "$TMPDIR/profile.json"
   train --backend cuda --transport mpi
   check "cuda with mpi is refused" test $? = 2
 else

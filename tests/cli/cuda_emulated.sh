@@ -50,18 +50,22 @@ check "every operation agrees with the CPU backend" test $? = 0
 tail -1 "$TMPDIR/ops.log" | grep -q '^[0-9]* passed, 0 failed, 0 skipped$' || tail -20 "$TMPDIR/ops.log"
 check "the operations were run" grep -q '^[0-9]\{4,\} passed, 0 failed, 0 skipped$' "$TMPDIR/ops.log"
 
-# Training: the programs' own objects, but for the two that know whether there is a CUDA backend.
-link_train() {
-  nice $cc -c executor/launch.c -o "$TMPDIR/with_launch.o" && nice $cc -c executor/setup.c -o "$TMPDIR/with_setup.o" || return 1
+# The programs' own objects, but for the one that knows whether there is a CUDA backend.
+link_programs() {
+  nice $cc -c executor/open_backend.c -o "$TMPDIR/with_cuda.o" || return 1
   local others
   others=$(ls "$objects"/{base,traces,costmodel,planner,planner/place,planner/baselines,planner/passes,planner/search}/*.o \
     "$objects"/executor/{,cpu/,transport/}*.o 2>/dev/null |
-    grep -v '_main\.o$\|/main\.o$\|/command_[a-z_]*\.o$\|executor//*launch\.o$\|executor//*setup\.o$')
+    grep -v '_main\.o$\|/main\.o$\|/command_[a-z_]*\.o$\|executor//*open_backend\.o$')
   local blas=
   ldd "$objects/ballast-train" | grep -q openblas && blas=-lopenblas
-  g++ $sanitize -o "$TMPDIR/train" "$objects/executor/train_main.o" $others "$TMPDIR"/with_*.o "$shim"/*.o $blas -lcjson -lz -lm -lpthread
+  local program
+  for program in train profile; do
+    g++ $sanitize -o "$TMPDIR/$program" "$objects/executor/${program}_main.o" $others "$TMPDIR/with_cuda.o" "$shim"/*.o $blas \
+      -lcjson -lz -lm -lpthread || return 1
+  done
 }
-check "ballast-train links with the stand-ins" link_train
+check "the programs link with the stand-ins" link_programs
 cat >"$TMPDIR/model.json" <<'JSON'
 {"version": 1, "name": "tiny", "layers": 3, "hidden": 32, "vocabulary": 256, "sequence": 32,
  "attention": {"heads": 2, "head_width": 16}, "ffn": {"width": 64},
@@ -94,5 +98,27 @@ check "homes move" train moved --ranks 2 --policy smartmoe:1
 check "fp32 as on the CPU, homes moved" within 1e-6 "$TMPDIR/moved.cpu" "$TMPDIR/moved.fp32"
 check "a gate with capacity trains" train gshard --gate gshard
 check "fp32 as on the CPU, gshard" within 1e-6 "$TMPDIR/gshard.cpu" "$TMPDIR/gshard.fp32"
+# A profile: every kind of work, timed by events.
+profile() { # OUTPUT OPTION...
+  local output=$1
+  shift
+  nice "$TMPDIR/profile" --model "$TMPDIR/model.json" --backend cuda --samples 1 --rows 32 --matrix 64 -o "$output" "$@" \
+    >"$TMPDIR/profile.log" 2>&1 || { tail -20 "$TMPDIR/profile.log"; return 1; }
+}
+has() { # FILE EXPRESSION over p, the profile
+  /usr/bin/python3 -c 'import json, sys; p = json.load(open(sys.argv[1])); sys.exit(not eval(sys.argv[2]))' "$@"
+}
+check "one rank on cuda is profiled" profile "$TMPDIR/one.profile"
+check "bf16 unless asked otherwise" has "$TMPDIR/one.profile" 'p["backend"] == "cuda" and p["num_bytes"] == 2 and p["device"] == "shim"'
+check "what goes to the device and back has curves" has "$TMPDIR/one.profile" \
+  'all(len(p["curves"][k]["amounts"]) == 6 for k in ("to_device", "to_host", "exchange")) and "transfer" not in p["curves"]'
+check "experts and attention have curves" has "$TMPDIR/one.profile" \
+  'all(min(p["curves"][k]["times_us"]) > 0 for k in "expert_fwd expert_dx expert_dw attention_fwd attention_bwd gate_fwd head".split())'
+check "two ranks on one device are profiled" profile "$TMPDIR/two.profile" --ranks 2 --precision fp32
+check "which the profile says" has "$TMPDIR/two.profile" 'p["one_device"] is True and p["num_bytes"] == 4 and "all_reduce" in p["curves"]'
+check "a simulation takes it" "$objects/ballast-plan" simulate --ranks 2 --policy ballast --model "$TMPDIR/model.json" \
+  --profile "$TMPDIR/two.profile" --json >"$TMPDIR/simulated"
+"$TMPDIR/profile" --backend cuda --clock cpu -o "$TMPDIR/no.profile" 2>"$TMPDIR/err"
+check "processor time is no clock of a device" test $? = 2 -a ! -e "$TMPDIR/no.profile"
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
