@@ -35,7 +35,8 @@ typedef struct bl_layer_placement {
 
 typedef struct bl_placement {
   int32_t ranks, experts, layers;
-  int32_t *slots; /* [ranks]: distinct experts a rank can hold, homes plus copies */
+  int32_t *slots;  /* [ranks]: distinct experts a rank can hold, homes plus copies */
+  bool even_split; /* shares are whole numbers of equal replicas, for stacks that cannot split otherwise */
   bl_layer_placement *layer;
 } bl_placement;
 

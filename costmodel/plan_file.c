@@ -113,15 +113,24 @@ static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index
   return read_copies(json, placement, layer);
 }
 
+static bl_status read_split(bl_json json, bl_placement *placement) {
+  const char *split;
+  if (!bl_json_has(json, "split")) return BL_OK;
+  BL_TRY(bl_json_string(json, "split", &split));
+  placement->even_split = strcmp(split, "even") == 0;
+  return placement->even_split ? BL_OK : bl_json_fail(json, "split is \"%s\": expected \"even\", or no split", split);
+}
+
 static bl_status read_placement(bl_json json, bl_placement *placement) {
   bl_json layers;
   int64_t n;
   int32_t ranks;
-  BL_TRY(bl_json_keys(json, "ranks slots layers"));
+  BL_TRY(bl_json_keys(json, "ranks slots split layers"));
   BL_TRY(read_int(json, "ranks", 1, MAX_RANKS, &ranks));
   BL_TRY(bl_new(&placement->slots, (size_t)ranks, sizeof *placement->slots, "slots"));
   placement->ranks = ranks;
   BL_TRY(read_slots(json, placement));
+  BL_TRY(read_split(json, placement));
   BL_TRY(bl_json_array(json, "layers", 1, MAX_LAYERS, &layers, &n));
   BL_TRY(bl_new(&placement->layer, (size_t)n, sizeof *placement->layer, "layers"));
   placement->layers = (int32_t)n;
@@ -263,6 +272,10 @@ static void write_placement(bl_json_writer *w, const bl_placement *placement) {
     bl_json_begin_flat_array(w);
     for (int32_t r = 0; r < placement->ranks; ++r) bl_json_write_int(w, placement->slots[r]);
     bl_json_end_array(w);
+  }
+  if (placement->even_split) {
+    bl_json_key(w, "split");
+    bl_json_write_string(w, "even");
   }
   bl_json_key(w, "layers");
   bl_json_begin_array(w);

@@ -50,6 +50,7 @@ static void explain_summary(const bl_plan *plan) {
   } else {
     printf(" with %d to %d slots.\n", least, most);
   }
+  if (p->even_split) printf("Split: even, every replica of an expert takes as many of its tokens as the others.\n");
   printf("Homes: %.1f of %d experts a layer live elsewhere than in contiguous order. Copies: %.1f a layer.\n",
          (double)away / p->layers, p->experts, (double)copies / p->layers);
   printf("Balance: the busiest rank computes %.2f %% more tokens than the mean rank (mean over layers), %.2f %% in the "

@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "costmodel/plan.h"
+#include "planner/command_place_even.h"
 #include "planner/command_place_prove.h"
 #include "planner/commands.h"
 #include "planner/place/bound.h"
@@ -20,7 +21,7 @@
 
 static struct {
   bl_policy_options policy;
-  const char *trace, *slots, *steps, *output;
+  const char *trace, *slots, *steps, *output, *split;
   int64_t ranks;
   double prove, within;
   bool prove_given, within_given;
@@ -39,6 +40,8 @@ typedef struct place {
   bl_place_proofs proofs;
   int32_t steps;
 } place;
+
+static bool even_split(void) { return strcmp(arg.split, "even") == 0; }
 
 static bl_status sum_loads(place *p) {
   int64_t low = INT64_MIN, high = INT64_MAX;
@@ -155,6 +158,7 @@ static bl_status place_layer(place *p, int32_t l) {
   const double *load = p->sum + (int64_t)l * p->shape->experts;
   bl_policy_outcome outcome;
   bl_bound bound;
+  if (even_split()) return bl_place_even_layer(&p->plan.placement, l, load, p->slots);
   BL_TRY(bl_policy_micro_batch(p->policy, l, load, NULL, &outcome));
   const bl_hosts *hosts = bl_policy_hosts(p->policy, l);
   BL_TRY(find_bound(p, load, &bound));
@@ -184,6 +188,7 @@ static bl_status place_all(place *p) {
   BL_TRY(sum_loads(p));
   for (int32_t r = 0; r < arg.ranks; ++r) /* a shadowing rule copies to every rank, whatever the slots */
     p->plan.placement.slots[r] = strcmp(arg.policy.policy, "fastermoe") == 0 ? p->shape->experts : p->slots[r];
+  p->plan.placement.even_split = even_split();
   if (arg.prove_given) BL_TRY(bl_place_proofs_create(&p->proofs, p->shape->layers));
   BL_TRY(bl_policy_preview(p->policy, p->sum, NULL));
   BL_TRY(bl_policy_begin_step(p->policy, 0));
@@ -263,6 +268,10 @@ static bl_status run(void *context) {
   if (!arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)
     return bl_fail(BL_EUSAGE, "--prove goes with --policy ballast; %s follows its own rule", arg.policy.policy);
+  if (even_split() && (strcmp(arg.policy.policy, "ballast") != 0 || arg.homes_given || arg.prove_given))
+    return bl_fail(BL_EUSAGE,
+                   "--split even has its own rule for homes: it goes with --policy ballast, and neither with "
+                   "--homes nor with --prove");
   if (arg.within_given && !arg.prove_given) return bl_fail(BL_EUSAGE, "--within goes with --prove");
   p.proofs = (bl_place_proofs){
       .seconds = arg.prove, .within = arg.within, .free_homes = strcmp(arg.policy.homes, "free") == 0};
@@ -332,6 +341,11 @@ bl_command bl_command_place(void) {
        .help = "homes under ballast: chosen with the copies, or left contiguous",
        .choices = "free|fixed",
        .given = &arg.homes_given},
+      {.name = "split",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.split,
+       .help = "shares of an expert's hosts: as the loads ask, or even, all replicas alike as EPLB's users have it",
+       .choices = "free|even"},
       {.name = "prove",
        .type = BL_OPTION_NUMBER,
        .target = &arg.prove,
@@ -357,6 +371,7 @@ bl_command bl_command_place(void) {
       {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "print the result as JSON"}};
   bl_policy_options_init(&arg.policy);
   arg.policy.homes = "free";
+  arg.split = "free";
   arg.within = 1.05;
   return (bl_command){.name = "place",
                       .summary = "places the experts of every layer for the loads of a trace",
