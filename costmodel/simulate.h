@@ -28,8 +28,22 @@ typedef struct bl_simulation {
 bl_status bl_simulate(const bl_step *step, const bl_costs *costs, bl_simulation *out);
 void bl_simulation_free(bl_simulation *simulation); /* a zeroed one is fine */
 
-/*! bl_timeline_write() : the simulation as Chrome trace JSON (Perfetto): a process a rank, a track a resource; waiting
- *  for other ranks is its own slice before a collective. `path` as in bl_output_open(). */
-bl_status bl_timeline_write(const char *path, const bl_step *step, const bl_simulation *simulation);
+/* Times of one step, predicted or measured, that a timeline shows; everything is borrowed. */
+typedef struct bl_timeline {
+  const char *name; /* "predicted", "measured" */
+  const bl_step *step;
+  int32_t ranks;
+  const bl_span *spans; /* [rank][action]; an action without duration is left out */
+} bl_timeline;
+
+/*! bl_timeline_write() : n timelines of step number `number` as Chrome trace JSON (Perfetto): a process for each rank
+ *  of each, those of one rank side by side; a track a resource; waiting for other ranks is its own slice before a
+ *  collective. `path` as in bl_output_open(). */
+bl_status bl_timeline_write(const char *path, int64_t number, const bl_timeline *timelines, int32_t n);
+
+/*! bl_timeline_read() : the times in a file that bl_timeline_write() made of one measured timeline of `step` on `ranks`
+ *  ranks: spans[ranks][actions], freed by the caller, and the number of the step.
+ *  @return : BL_OK; BL_EINPUT where the file is none, or of another program; BL_EMACHINE. */
+bl_status bl_timeline_read(const char *path, const bl_step *step, int32_t ranks, int64_t *number, bl_span **spans);
 
 #endif

@@ -1,5 +1,4 @@
 /* interpret.c - runs one training step as the step program says: its actions, in its order, never another. */
-#include "base/log.h"
 #include "executor/rank.h"
 #include <string.h>
 
@@ -102,20 +101,28 @@ static void clear_result(bl_rank *r) {
   memset(layer, 0, (size_t)r->weights.moe_layers * sizeof *layer);
 }
 
+static void sum_phases(bl_rank *r) {
+  bl_spans_read(&r->spans);
+  for (int32_t i = 0; i < r->spans.n; i++)
+    r->result.phase_us[r->run->program->actions[i].kind] += r->spans.span[i].end_us - r->spans.span[i].start_us;
+}
+
 bl_status bl_rank_step(bl_rank *r) {
   const bl_step *program = r->run->program;
   clear_result(r);
   r->step++;
   BL_TRY(load_tokens(r));
+  bl_spans_start(&r->spans, r->s);
   for (int32_t i = 0; i < program->n_actions; i++) {
-    const bl_action *action = &program->actions[program->order[i]];
-    const int64_t start = bl_now_us();
-    BL_TRY(run_action(r, action));
-    r->result.phase_us[action->kind] += bl_now_us() - start;
+    const int32_t number = program->order[i];
+    BL_TRY(run_action(r, &program->actions[number]));
+    bl_spans_end(&r->spans, number, r->s);
   }
   BL_TRY(bl_policy_end_step(r->policy));
   for (int32_t l = 0; l < r->weights.moe_layers; l++)
     r->result.layer[l].copies = bl_policy_report(r->policy, l)->copies;
   r->result.plan_version = r->plan_version;
-  return r->be->stream_sync(r->s);
+  BL_TRY(r->be->stream_sync(r->s));
+  sum_phases(r);
+  return BL_OK;
 }

@@ -193,6 +193,19 @@ static bl_status print_result(const bl_rank *r) {
   return status;
 }
 
+/* Every rank's times count from its own start of the step. */
+static bl_status write_timeline(const bl_rank *r, const char *path) {
+  const bl_step *program = r->run->program;
+  const int64_t bytes = (int64_t)sizeof(bl_span) * program->n_actions;
+  bl_span *all = NULL;
+  BL_TRY(bl_new(&all, (size_t)r->run->ranks * (size_t)program->n_actions, sizeof *all, "measured times"));
+  bl_status status = bl_comm_all_gather_host(r->comm, r->spans.span, bytes, all);
+  const bl_timeline measured = {"measured", program, r->run->ranks, all};
+  if (status == BL_OK && r->rank == 0) status = bl_timeline_write(path, r->step, &measured, 1);
+  free(all);
+  return status;
+}
+
 static bl_status run_rank(launch *l, const rank_thread *thread) {
   const bl_train_options *o = l->options;
   bl_rank r = {0};
@@ -212,7 +225,8 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
   if (r.rank == 0) BL_TRY_GOTO(status, open_outputs(l, &r), done);
   status = train(l, &r);
   if ((status == BL_OK && r.step > first) || status == BL_EINTERRUPTED) {
-    const bl_status printed = print_result(&r);
+    bl_status printed = print_result(&r);
+    if (printed == BL_OK && o->perfetto) printed = write_timeline(&r, o->perfetto);
     if (printed != BL_OK) status = printed;
   }
   if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);

@@ -85,6 +85,7 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
   r->tokens = run->sequences * run->model->sequence;
   BL_TRY(backend->stream_create(backend, &r->s));
   BL_TRY(bl_pool_create(backend, &r->pool));
+  BL_TRY(bl_spans_create(backend, run->program->n_actions, &r->spans));
   BL_TRY(bl_weights_create(run->model, backend, &r->weights));
   BL_TRY(bind_weights(r));
   const bl_policy_shape shape = {.layers = r->weights.moe_layers,
@@ -152,6 +153,7 @@ void bl_rank_free(bl_rank *r) {
   bl_policy_free(r->policy);
   bl_weights_free(&r->weights);
   bl_pool_free(r->pool);
+  bl_spans_free(&r->spans);
   r->be->stream_destroy(r->s);
   *r = (bl_rank){0};
 }

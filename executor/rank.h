@@ -7,12 +7,14 @@
 #define BL_EXECUTOR_RANK_H
 
 #include "base/status.h"
+#include "costmodel/flop.h"
 #include "costmodel/step.h"
 #include "executor/backend.h"
 #include "executor/data.h"
 #include "executor/gates.h"
 #include "executor/pool.h"
 #include "executor/route.h"
+#include "executor/spans.h"
 #include "executor/transport.h"
 #include "executor/weights.h"
 #include "planner/policy.h"
@@ -35,10 +37,12 @@ typedef struct bl_run {
   int32_t top_k;     /* choices a token: the model's, or 1 under the switch gate */
   int32_t sequences; /* of one micro-batch on one rank = batch / (ranks * micro_batches) */
   uint64_t seed;
-  int64_t steps;          /* train up to this step */
-  int64_t schedule_steps; /* length of the learning-rate schedule */
-  int64_t warmup;         /* steps of linear warm-up */
-  double lr;              /* peak learning rate */
+  int64_t steps;           /* train up to this step */
+  int64_t schedule_steps;  /* length of the learning-rate schedule */
+  int64_t warmup;          /* steps of linear warm-up */
+  double lr;               /* peak learning rate */
+  bl_flop_convention flop; /* how the operations of the model are counted */
+  double peak_flops;       /* of all devices of the run together; 0: by the device's name */
 } bl_run;
 
 /* Device buffers of one (micro-batch, layer) that live from one action to another; each is taken by the action that
@@ -80,7 +84,7 @@ typedef struct bl_step_result {
   int64_t moved_bytes, fill_bytes; /* of all ranks together */
   int64_t plan_version;            /* how often hosts have changed since the run began */
   bl_layer_result *layer;          /* [MoE layers] */
-  int64_t phase_us[BL_ACTION_COUNT];
+  double phase_us[BL_ACTION_COUNT];
   bool stop; /* some rank was asked to stop after this step */
 } bl_step_result;
 
@@ -117,6 +121,7 @@ typedef struct bl_rank {
   double *device_sums, *squares;
   int64_t n_squares, n_sums;
   bl_step_result result;
+  bl_spans spans; /* of the program's actions, in the last step */
 
   int32_t *host_tokens, *host_targets; /* [tokens] */
   int32_t *host_ids, *mask_ids;        /* [tokens * top_k] */

@@ -169,6 +169,29 @@ static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_h
   bl_json_end_object(w);
 }
 
+/* The peak of all devices together: ranks that are threads of one process share one. 0: not known. */
+static double peak_of(const bl_rank *r) {
+  if (r->run->peak_flops > 0) return r->run->peak_flops;
+  const double devices = !strcmp(r->comm->ops->name, "threads") ? 1 : r->run->ranks;
+  return devices * bl_device_peak_flops(r->be->device, (int32_t)r->be->num_bytes);
+}
+
+static double flop_per_token(const bl_rank *r) {
+  bl_model model = *r->run->model;
+  model.top_k = r->run->top_k;
+  return bl_flop_per_token(&model, r->run->flop);
+}
+
+static void write_peak(bl_json_writer *w, const bl_rank *r) {
+  bl_json_key(w, "mfu");
+  bl_json_begin_flat_object(w);
+  write_text(w, "convention", bl_flop_names[r->run->flop]);
+  write_number(w, "flop_per_token", flop_per_token(r));
+  write_text(w, "device", r->be->device);
+  if (peak_of(r) > 0) write_number(w, "peak_tflops", 1e-12 * peak_of(r));
+  bl_json_end_object(w);
+}
+
 bl_status bl_runlog_begin(bl_lines *log, const bl_rank *r, const bl_runlog_header *h) {
   const bl_run *run = r->run;
   bl_json_writer w;
@@ -188,6 +211,7 @@ bl_status bl_runlog_begin(bl_lines *log, const bl_rank *r, const bl_runlog_heade
   BL_TRY(write_input(&w, "trace", run->gate.trace_path));
   bl_json_end_array(&w);
   write_text(&w, "kernel", r->be->kernel);
+  write_peak(&w, r);
   bl_json_end_object(&w);
   bl_json_newline(&w);
   return bl_lines_flush(log);
@@ -223,12 +247,15 @@ bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us) {
   write_int(&w, "tokens", tokens);
   write_int(&w, "step_us", step_us);
   write_number(&w, "tokens_per_s", (double)tokens * 1e6 / (double)(step_us > 0 ? step_us : 1));
-  bl_json_key(&w, "mfu"); /* no peak rate of a CPU is known */
-  bl_json_write_null(&w);
+  bl_json_key(&w, "mfu");
+  if (peak_of(r) > 0 && step_us > 0)
+    bl_json_write_number(&w, flop_per_token(r) * (double)tokens / (1e-6 * (double)step_us * peak_of(r)));
+  else
+    bl_json_write_null(&w); /* the peak is not known */
   bl_json_key(&w, "phases");
   bl_json_begin_object(&w);
   for (int k = 0; k < BL_ACTION_COUNT; k++)
-    if (result->phase_us[k]) write_int(&w, bl_action_names[k], result->phase_us[k]);
+    if (result->phase_us[k] >= 1) write_int(&w, bl_action_names[k], (int64_t)result->phase_us[k]);
   bl_json_end_object(&w);
   write_layers(&w, r);
   write_int(&w, "moved_bytes", result->moved_bytes);

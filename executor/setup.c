@@ -17,6 +17,7 @@ void bl_train_options_init(bl_train_options *options) {
                                 .precision = "auto",
                                 .transport = "threads",
                                 .gate = "naive",
+                                .flop = "mcore",
                                 .warmup = -1,
                                 .schedule_steps = -1,
                                 .lr = 1e-3,
@@ -189,10 +190,10 @@ static bool same_file(const char *a, const char *b) {
 static bl_status check_outputs(const bl_train_options *o, const char *trace) {
   const struct {
     const char *name, *path;
-  } files[] = {{"--log", o->log},   {"--dump", o->dump},   {"--record-trace", o->record_trace},
-               {"--data", o->data}, {"--model", o->model}, {"--plan", o->plan},
-               {"--gate", trace}};
-  enum { OUTPUTS = 3, FILES = sizeof files / sizeof *files };
+  } files[] = {{"--log", o->log},           {"--dump", o->dump}, {"--record-trace", o->record_trace},
+               {"--perfetto", o->perfetto}, {"--data", o->data}, {"--model", o->model},
+               {"--plan", o->plan},         {"--gate", trace}};
+  enum { OUTPUTS = 4, FILES = sizeof files / sizeof *files };
   for (int i = 0; i < OUTPUTS; i++)
     if (files[i].path && strcmp(files[i].path, "-") == 0)
       return bl_fail(BL_EUSAGE, "%s -: expected a file, found standard output, which gets the result", files[i].name);
@@ -217,13 +218,15 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
                   .seed = (uint64_t)o->seed,
                   .steps = o->steps,
                   .schedule_steps = o->schedule_steps < 0 ? o->steps : o->schedule_steps,
-                  .lr = o->lr};
+                  .lr = o->lr,
+                  .peak_flops = 1e12 * o->peak_tflops};
   run->warmup = o->warmup >= 0 ? o->warmup : run->schedule_steps / 10 < 100 ? run->schedule_steps / 10 : 100;
   run->gate.capacity_factor = o->capacity_factor;
   run->gate.balance = o->balance;
   if (o->checkpoint_every > 0 && !o->checkpoint) return bl_fail(BL_EUSAGE, "--checkpoint-every needs --checkpoint DIR");
   BL_TRY(bl_gate_parse(o->gate, &run->gate));
   BL_TRY(check_backend(o));
+  BL_TRY(bl_flop_convention_by_name(o->flop, &run->flop));
   if (o->policy.lag == 0)
     return bl_fail(BL_EUSAGE,
                    "--lag 0 decides from counts that do not exist yet: only a replay can, training needs 1 or more");

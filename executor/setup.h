@@ -15,12 +15,13 @@ typedef struct bl_train_options {
   int argc;
   char **argv;
   const char *model, *plan, *data, *slots, *backend, *precision, *transport, *gate;
-  const char *log, *record_trace, *dump, *checkpoint, *resume;
+  const char *log, *record_trace, *dump, *checkpoint, *resume, *perfetto, *flop;
   int64_t ranks, steps, seed, batch, micro_batches;
   bool ranks_given, seed_given, batch_given, micro_batches_given;
   int64_t warmup, schedule_steps; /* -1: by the number of steps */
   int64_t checkpoint_every;       /* 0: at the end alone */
   double lr, capacity_factor, balance;
+  double peak_tflops; /* 0: by the device's name */
   bl_policy_options policy;
 } bl_train_options;
 

@@ -14,7 +14,7 @@
 
 static struct {
   bl_policy_options policy;
-  const char *plan, *profile, *cluster, *model, *trace, *slots, *steps, *perfetto, *log;
+  const char *plan, *profile, *cluster, *model, *trace, *slots, *steps, *perfetto, *measured, *log;
   int64_t ranks, batch, micro_batches;
   bool json, ranks_given;
 } arg = {.ranks = 1, .batch = 8, .micro_batches = 1};
@@ -32,11 +32,28 @@ typedef struct result {
   row *rows;
   size_t n, room;
   double phase_us[BL_ACTION_COUNT], measured_phase_us[BL_ACTION_COUNT]; /* means over steps */
+  bool drawn;                                                           /* the timeline is written */
 } result;
+
+/* The first step, or with --measured the one that was measured, beside it. */
+static bl_status draw(result *r, int64_t iteration, const bl_step *step, const bl_simulation *s) {
+  bl_timeline both[] = {{"predicted", step, s->ranks, s->spans}, {"measured", step, s->ranks, NULL}};
+  bl_span *spans = NULL;
+  int64_t number = iteration;
+  if (arg.measured) BL_TRY(bl_timeline_read(arg.measured, step, s->ranks, &number, &spans));
+  both[1].spans = spans;
+  bl_status status = BL_OK;
+  if (!arg.measured || !arg.trace || number == iteration) {
+    status = bl_timeline_write(arg.perfetto, number, both, arg.measured ? 2 : 1);
+    r->drawn = true;
+  }
+  free(spans);
+  return status;
+}
 
 static bl_status note_step(void *context, int64_t iteration, const bl_step *step, const bl_simulation *s) {
   result *r = context;
-  if (r->n == 0 && arg.perfetto) BL_TRY(bl_timeline_write(arg.perfetto, step, s));
+  if (arg.perfetto && !r->drawn) BL_TRY(draw(r, iteration, step, s));
   BL_TRY(bl_grow(&r->rows, &r->room, r->n + 1, sizeof *r->rows, "simulated steps"));
   r->rows[r->n++] = (row){.iteration = iteration,
                           .step_us = s->step_us,
@@ -273,7 +290,9 @@ static bl_status open_inputs(inputs *in, bl_forecast_options *o) {
   bl_policy_config config;
   BL_TRY(bl_policy_config_read(&arg.policy, &config)); /* also where a plan stands in its place */
   if (arg.log && !arg.trace) return bl_fail(BL_EUSAGE, "--log needs --trace: the routing of the same run");
-  const char *const paths[] = {arg.plan, arg.profile, arg.cluster, arg.model, arg.trace, arg.log};
+  if (arg.measured && !arg.perfetto)
+    return bl_fail(BL_EUSAGE, "--measured needs --perfetto: the timeline to draw it in");
+  const char *const paths[] = {arg.plan, arg.profile, arg.cluster, arg.model, arg.trace, arg.log, arg.measured};
   BL_TRY(bl_output_check(arg.perfetto, paths, sizeof paths / sizeof *paths));
   bl_model_default(&in->model);
   if (arg.model) BL_TRY(bl_model_load(arg.model, &in->model));
@@ -312,6 +331,8 @@ static bl_status run(void *context) {
   (void)context;
   bl_status status = open_inputs(&in, &options);
   if (status == BL_OK) status = bl_forecast(&options, note_step, &r);
+  if (status == BL_OK && arg.perfetto && !r.drawn)
+    status = bl_fail(BL_EINPUT, "%s: measured in a step that is not among those simulated", arg.measured);
   if (status == BL_OK && arg.log) status = read_log(&r);
   if (status == BL_OK) status = sum_up(&r, &s);
   if (status == BL_OK && arg.json)
@@ -392,6 +413,11 @@ bl_command bl_command_simulate(void) {
        .target = &arg.perfetto,
        .metavar = "FILE",
        .help = "timeline of the first step, for ui.perfetto.dev"},
+      {.name = "measured",
+       .type = BL_OPTION_STRING,
+       .target = &arg.measured,
+       .metavar = "FILE",
+       .help = "timeline that ballast-train --perfetto wrote, to be drawn beside the same step's prediction"},
       {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "results as JSON"}};
   enum { OWN = sizeof own / sizeof *own };
   static bl_option options[OWN + BL_POLICY_OPTION_ROWS];

@@ -94,6 +94,41 @@ def timeline(tmp, profile, model):
         check(all(a[1] <= b[0] + 0.01 for a, b in zip(row, row[1:])), f"rank {rank} does one thing at a time")
 
 
+def measured(tmp, profile, model, data):
+    """The last step of a run, laid over its prediction: two processes a rank, the same actions in both."""
+    log, trace, times, both = (os.path.join(tmp, name) for name in ("m.jsonl", "m.blt", "m.json", "both.json"))
+    shape = ("--ranks", 2, "--batch", 8, "--micro-batches", 2, "--policy", "ballast")
+    must("ballast-train", "--model", model, "--data", data, "--steps", 3, *shape, "--log", log, "--record-trace", trace,
+         "--perfetto", times)
+    alone = load(times)
+    slices = [e for e in alone["traceEvents"] if e["ph"] == "X"]
+    check(alone["step"] == 3 and {e["pid"] for e in slices} == {0, 1}, "the last step of all ranks")
+    of_rank = [e for e in slices if e["pid"] == 0]
+    row = read_log(log)[1][2]
+    for name, us in row["phases"].items():
+        seen = sum(e["dur"] for e in of_rank if e["name"] == name)
+        check(us <= seen + 1e-3 < us + 1.1, f"{name}: {us} us in the log, {seen} in the timeline")
+    ordered = sorted((e["ts"], e["ts"] + e["dur"]) for e in of_rank)
+    check(all(a[1] <= b[0] + 0.01 for a, b in zip(ordered, ordered[1:])), "actions follow one another")
+    common = ("simulate", *shape, "--model", model, "--profile", profile, "--trace", trace)
+    must("ballast-plan", *common, "--perfetto", both, "--measured", times)
+    names = {e["args"]["name"] for e in load(both)["traceEvents"] if e["name"] == "process_name"}
+    check(names == {f"rank {r} {what}" for r in (0, 1) for what in ("predicted", "measured")}, f"processes: {names}")
+    laid = [e for e in load(both)["traceEvents"] if e["ph"] == "X"]
+    mine = sorted((e["name"], e["ts"], e["dur"]) for e in laid if e["pid"] in (1, 3))
+    check(mine == sorted((e["name"], e["ts"], e["dur"]) for e in slices), "what was measured is drawn as it was")
+    check({e["name"] for e in laid if e["pid"] == 0} - {"wait"} >= {"expert_fwd", "attention_bwd", "optimizer"}, "beside the prediction")
+    refused(1, "not among those simulated", "ballast-plan", *common, "--steps", "1:2", "--perfetto", both, "--measured", times)
+    refused(1, "expected an action of the program", "ballast-plan", "simulate", *shape[:4], "--policy", "static", "--model", model,
+            "--profile", profile, "--perfetto", both, "--measured", times)
+    refused(2, "--measured needs", "ballast-plan", *common, "--measured", times)
+    check(row["mfu"] is None and read_log(log)[0]["mfu"]["convention"] == "mcore", "no peak of this processor is known")
+    must("ballast-train", "--model", model, "--data", data, "--steps", 1, *shape, "--log", log, "--peak-tflops", 0.5, "--mfu", "aiperf")
+    header, (row,) = read_log(log)
+    utilisation = header["mfu"]["flop_per_token"] * row["tokens"] / (row["step_us"] * 1e-6 * 0.5e12)
+    check(abs(row["mfu"] / utilisation - 1) < 1e-6 and header["mfu"]["peak_tflops"] == 0.5, f"{row['mfu']}, by hand {utilisation}")
+
+
 def plans(tmp, profile, model):
     """A placement with copies balances a skewed trace, which shows in the prediction."""
     trace, plan = os.path.join(tmp, "skewed.blt"), os.path.join(tmp, "plan.json")
@@ -208,6 +243,7 @@ def main():
         profile = profile_file(tmp, model)
         trace = against_a_run(tmp, profile, model, data)
         timeline(tmp, profile, model)
+        measured(tmp, profile, model, data)
         plans(tmp, profile, model)
         late_repair(tmp, profile, model)
         clusters(tmp)

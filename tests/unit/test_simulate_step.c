@@ -156,7 +156,8 @@ static void test_timeline(void) {
   snprintf(path, sizeof path, "/tmp/ballast_test_timeline.%ld.json", (long)getpid());
   REQUIRE(prepare(&s, false, 100, 300));
   REQUIRE_OK(bl_simulate(&s.step, &s.costs, &out));
-  REQUIRE_OK(bl_timeline_write(path, &s.step, &out));
+  const bl_timeline predicted = {"predicted", &s.step, out.ranks, out.spans};
+  REQUIRE_OK(bl_timeline_write(path, 7, &predicted, 1));
   REQUIRE_OK(bl_json_load(path, &doc, &root));
   CHECK_OK(bl_json_array(root, "traceEvents", 1, 100000, &events, &n));
   for (bl_json e = bl_json_first(events); !bl_json_is_null(e); e = bl_json_next(e)) {
@@ -169,6 +170,43 @@ static void test_timeline(void) {
   unlink(path);
   bl_simulation_free(&out);
   done(&s);
+}
+
+/* What was measured comes back as it was written; files of something else do not. */
+static void test_measured_timeline(void) {
+  set_up s, other;
+  bl_span *spans, *back;
+  int64_t number;
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/ballast_test_measured.%ld.json", (long)getpid());
+  REQUIRE(prepare(&s, false, 100, 300));
+  const int32_t n = s.step.n_actions, ranks = 2;
+  REQUIRE((spans = calloc((size_t)(n * ranks), sizeof *spans)) != NULL);
+  for (int32_t i = 0; i < n * ranks; i++) spans[i] = (bl_span){10.0 * i, 10.0 * i, 10.0 * i + i % 5};
+  const bl_timeline measured = {"measured", &s.step, ranks, spans};
+  REQUIRE_OK(bl_timeline_write(path, 42, &measured, 1));
+  REQUIRE_OK(bl_timeline_read(path, &s.step, ranks, &number, &back));
+  CHECK_INT(number, 42);
+  for (int32_t i = 0; i < n * ranks; i++)
+    if (i % 5) CHECK(back[i].ready_us == spans[i].ready_us && back[i].end_us == spans[i].end_us);
+  free(back);
+  CHECK_FAILS(bl_timeline_read(path, &s.step, 1, &number, &back), BL_EINPUT, "pid");
+  CHECK(back == NULL);
+  REQUIRE(prepare(&other, true, 100, 300));
+  CHECK_OK(
+      bl_timeline_read(path, &other.step, ranks, &number, &back)); /* a program with copies has these actions too */
+  free(back);
+  for (int32_t i = 0; i < other.step.n_actions * ranks && i < n * ranks; i++) spans[i].end_us = spans[i].start_us + 1;
+  const bl_timeline with_copies = {"measured", &other.step, 1, spans};
+  REQUIRE_OK(bl_timeline_write(path, 42, &with_copies, 1));
+  CHECK_FAILS(bl_timeline_read(path, &s.step, ranks, &number, &back), BL_EINPUT, "expected an action of the program");
+  const bl_timeline two[] = {measured, measured};
+  REQUIRE_OK(bl_timeline_write(path, 42, two, 2));
+  CHECK_FAILS(bl_timeline_read(path, &s.step, ranks, &number, &back), BL_EINPUT, "pid");
+  unlink(path);
+  free(spans);
+  done(&s);
+  done(&other);
 }
 
 static void test_curve(void) {
@@ -234,5 +272,6 @@ int main(void) {
   RUN(test_copies_cost);
   RUN(test_memory);
   RUN(test_timeline);
+  RUN(test_measured_timeline);
   TEST_MAIN_END;
 }

@@ -1,0 +1,45 @@
+/* spans.c - events around actions. */
+#include "executor/spans.h"
+#include "base/memory.h"
+#include <stdlib.h>
+
+bl_status bl_spans_create(bl_backend *be, int32_t n, bl_spans *out) {
+  *out = (bl_spans){.be = be, .n = n};
+  BL_TRY(bl_new(&out->event, (size_t)n + 1, sizeof *out->event, "measured times"));
+  BL_TRY(bl_new(&out->from, (size_t)n, sizeof *out->from, "measured times"));
+  BL_TRY(bl_new(&out->span, (size_t)n, sizeof *out->span, "measured times"));
+  for (int32_t i = 0; i <= n; i++) BL_TRY(be->event_create(be, &out->event[i]));
+  return BL_OK;
+}
+
+void bl_spans_free(bl_spans *spans) {
+  for (int32_t i = 0; spans->event && i <= spans->n; i++)
+    if (spans->event[i]) spans->be->event_destroy(spans->event[i]);
+  free(spans->event);
+  free(spans->from);
+  free(spans->span);
+  *spans = (bl_spans){0};
+}
+
+void bl_spans_start(bl_spans *spans, bl_stream *s) {
+  for (int32_t i = 0; i < spans->n; i++) spans->from[i] = -1;
+  spans->last = 0;
+  spans->be->event_record(spans->event[0], s);
+}
+
+void bl_spans_end(bl_spans *spans, int32_t number, bl_stream *s) {
+  spans->from[number] = spans->last;
+  spans->last = number + 1;
+  spans->be->event_record(spans->event[number + 1], s);
+}
+
+void bl_spans_read(bl_spans *spans) {
+  const bl_event *start = spans->event[0];
+  for (int32_t i = 0; i < spans->n; i++) {
+    bl_span *span = &spans->span[i];
+    *span = (bl_span){0};
+    if (spans->from[i] < 0) continue;
+    span->start_us = span->ready_us = spans->be->event_us(start, spans->event[spans->from[i]]);
+    span->end_us = spans->be->event_us(start, spans->event[i + 1]);
+  }
+}
