@@ -1,6 +1,7 @@
 /* cluster.c - cluster files, and curves from data sheets. */
 #include "costmodel/cluster.h"
 #include "base/json.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,17 +19,37 @@ static bl_status read_text(bl_json object, const char *key, char *out, size_t si
 static bl_status read_link(bl_json links, const char *key, bl_link *out) {
   bl_json object;
   const char *source;
+  double efficiency = 1;
   BL_TRY(bl_json_object(links, key, &object));
-  BL_TRY(bl_json_keys(object, "gbps latency_us source"));
+  BL_TRY(bl_json_keys(object, "gbps efficiency latency_us source"));
   BL_TRY(bl_json_number(object, "gbps", 1e-6, 1e9, &out->gbps));
+  BL_TRY(bl_json_number_or(object, "efficiency", 1e-6, 1, &efficiency));
+  out->gbps *= efficiency;
   BL_TRY(bl_json_number(object, "latency_us", 0, 1e9, &out->latency_us));
   return bl_json_string(object, "source", &source);
+}
+
+static bl_status read_types(bl_json object, bl_cluster *c) {
+  bl_json list;
+  int64_t n;
+  if (!bl_json_has(object, "types")) return BL_OK;
+  BL_TRY(bl_json_array(object, "types", 0, BL_CLUSTER_MAX_TYPES, &list, &n));
+  for (bl_json item = bl_json_first(list); !bl_json_is_null(item); item = bl_json_next(item)) {
+    bl_compute_type *type = &c->types[c->n_types++];
+    BL_TRY(bl_json_keys(item, "name tflops efficiency source"));
+    BL_TRY(read_text(item, "name", type->name, sizeof type->name));
+    BL_TRY(bl_json_number(item, "tflops", 1e-6, 1e9, &type->tflops));
+    BL_TRY(bl_json_number(item, "efficiency", 1e-6, 1, &type->efficiency));
+    BL_TRY(read_text(item, "source", type->source, sizeof type->source));
+  }
+  return BL_OK;
 }
 
 static bl_status read_device(bl_json object, bl_cluster *c) {
   const char *source;
   int64_t num_bytes;
-  BL_TRY(bl_json_keys(object, "name tflops num_bytes memory_bytes memory_gbps efficiency call_us source"));
+  BL_TRY(bl_json_keys(object, "name tflops num_bytes memory_bytes memory_gbps efficiency efficiency_source call_us "
+                              "spread types source"));
   BL_TRY(read_text(object, "name", c->device, sizeof c->device));
   BL_TRY(bl_json_number(object, "tflops", 1e-6, 1e9, &c->tflops));
   BL_TRY(bl_json_int(object, "num_bytes", 1, 4, &num_bytes));
@@ -36,7 +57,12 @@ static bl_status read_device(bl_json object, bl_cluster *c) {
   BL_TRY(bl_json_number(object, "memory_gbps", 1e-6, 1e9, &c->memory_gbps));
   BL_TRY(bl_json_number(object, "efficiency", 1e-6, 1, &c->efficiency));
   BL_TRY(bl_json_number(object, "call_us", 0, 1e6, &c->call_us));
+  BL_TRY(bl_json_number_or(object, "spread", 0, 1, &c->spread));
   c->num_bytes = (int32_t)num_bytes;
+  snprintf(c->efficiency_source, sizeof c->efficiency_source, "assumed");
+  if (bl_json_has(object, "efficiency_source"))
+    BL_TRY(read_text(object, "efficiency_source", c->efficiency_source, sizeof c->efficiency_source));
+  BL_TRY(read_types(object, c));
   return bl_json_string(object, "source", &source);
 }
 
@@ -66,6 +92,31 @@ bl_status bl_cluster_load(const char *path, bl_cluster *out) {
   const bl_status status = read_cluster(root, out);
   bl_json_free(doc);
   return status;
+}
+
+bl_status bl_cluster_use_type(bl_cluster *c, const char *name) {
+  char known[128] = "";
+  memset(&c->matrix, 0, sizeof c->matrix);
+  if (!name) return BL_OK;
+  for (int32_t i = 0; i < c->n_types; i++) {
+    const size_t used = strlen(known);
+    if (strcmp(c->types[i].name, name) == 0) c->matrix = c->types[i];
+    snprintf(known + used, sizeof known - used, "%s%s", i ? ", " : "", c->types[i].name);
+  }
+  if (c->matrix.tflops > 0) return BL_OK;
+  return bl_fail(BL_EINPUT, "cluster %s: expected one of its device.types (%s), found %s", c->name,
+                 c->n_types ? known : "there are none", name);
+}
+
+double bl_cluster_rate(const bl_cluster *c) {
+  return (c->matrix.tflops > 0 ? c->matrix.tflops * c->matrix.efficiency : c->tflops * c->efficiency) * 1e6;
+}
+
+double bl_cluster_slowest(const bl_cluster *c, double ranks) {
+  if (ranks < 2) return 1;
+  const double pi = 3.14159265358979323846, root = sqrt(2 * log(ranks));
+  const double largest = root - (log(log(ranks)) + log(4 * pi)) / (2 * root);
+  return 1 + c->spread * (largest > 0 ? largest : 0);
 }
 
 /* -- curves -------------------------------------------------------------------------------------------------------- */

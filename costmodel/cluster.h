@@ -2,29 +2,56 @@
  *
  *   { "version": 1, "name": "64 H100", "nodes": 8, "ranks_per_node": 8,
  *     "device": { "name": "H100 SXM", "tflops": 989, "num_bytes": 2, "memory_bytes": 80e9, "memory_gbps": 3350,
- *                 "efficiency": 0.5, "call_us": 8, "source": "data sheet" },
- *     "links": { "intra": { "gbps": 450, "latency_us": 6, "source": "..." },
- *                "inter": { "gbps": 50, "latency_us": 15, "source": "..." } } }
+ *                 "efficiency": 0.5, "efficiency_source": "fitted to ...", "call_us": 8, "spread": 0.02,
+ *                 "source": "data sheet",
+ *                 "types": [ { "name": "fp8", "tflops": 1979, "efficiency": 0.35, "source": "..." } ] },
+ *     "links": { "intra": { "gbps": 450, "efficiency": 0.8, "latency_us": 6, "source": "..." },
+ *                "inter": { "gbps": 50, "efficiency": 0.9, "latency_us": 15, "source": "..." } } }
  *
- * Strict JSON. gbps are gigabytes a second of one rank and direction; tflops is the dense peak in the compute type of
- * num_bytes; efficiency is what of it large matrix products reach (the one number to fit on measurements). */
+ * Strict JSON. gbps are gigabytes a second of one rank and direction, of which messages reach the part `efficiency`
+ * (default 1). tflops is the dense peak in the compute type of num_bytes; efficiency is what of it large matrix
+ * products reach (the one number to fit on measurements), efficiency_source where it comes from (default "assumed").
+ * `types` are narrower types that products with weights may use, each with its own peak and efficiency; what is kept
+ * and sent stays num_bytes wide. spread: standard deviation of the devices' speeds over their mean (default 0). */
 #ifndef BL_COSTMODEL_CLUSTER_H
 #define BL_COSTMODEL_CLUSTER_H
 
 #include "costmodel/profile.h"
 
 typedef struct bl_link {
-  double gbps, latency_us;
+  double gbps, latency_us; /* gbps: reached, efficiency included */
 } bl_link;
+
+typedef struct bl_compute_type {
+  char name[16];
+  double tflops, efficiency;
+  char source[256]; /* of the efficiency */
+} bl_compute_type;
+
+enum { BL_CLUSTER_MAX_TYPES = 4 };
 
 typedef struct bl_cluster {
   char name[64], device[64];
-  int32_t nodes, ranks_per_node, num_bytes;
-  double tflops, memory_bytes, memory_gbps, efficiency, call_us;
+  int32_t nodes, ranks_per_node, num_bytes, n_types;
+  double tflops, memory_bytes, memory_gbps, efficiency, call_us, spread;
+  char efficiency_source[256];
+  bl_compute_type types[BL_CLUSTER_MAX_TYPES];
+  bl_compute_type matrix; /* what products with weights use; tflops 0: that of num_bytes */
   bl_link intra, inter;
 } bl_cluster;
 
 bl_status bl_cluster_load(const char *path, bl_cluster *out);
+
+/*! bl_cluster_use_type() : products with weights from now on in `name` of the file's types, or in that of num_bytes
+ *  where name is NULL.  @return : BL_OK, or BL_EINPUT naming the types that there are. */
+bl_status bl_cluster_use_type(bl_cluster *cluster, const char *name);
+
+/*! bl_cluster_rate() : floating point operations a microsecond that products with weights reach on a device. */
+double bl_cluster_rate(const bl_cluster *cluster);
+
+/*! bl_cluster_slowest() : time on the slowest of `ranks` devices over that on the mean one: 1 + spread times the
+ *  expectation of the largest of so many normal deviates (H. Cramer, Mathematical Methods of Statistics, 28.6). */
+double bl_cluster_slowest(const bl_cluster *cluster, double ranks);
 
 /*! bl_cluster_profile() : what each kind of work of `model` takes on `ranks` ranks of the cluster: the longer of its
  *  arithmetic at tflops * efficiency and its bytes at memory_gbps, plus call_us; messages at latency plus bytes over

@@ -18,6 +18,38 @@ const char *const bl_footprint_formulas[BL_FOOTPRINT_COUNT] = {
 
 static double larger(double a, double b) { return a > b ? a : b; }
 
+static const bl_layer_kind item_kinds[BL_ITEM_COUNT] = {[BL_ITEM_EMBED] = BL_LAYER_COUNT,
+                                                        [BL_ITEM_DENSE] = BL_LAYER_DENSE,
+                                                        [BL_ITEM_MOE] = BL_LAYER_MOE,
+                                                        [BL_ITEM_HEAD] = BL_LAYER_COUNT,
+                                                        [BL_ITEM_STATE_SPACE] = BL_LAYER_STATE_SPACE,
+                                                        [BL_ITEM_ATTENTION] = BL_LAYER_ATTENTION,
+                                                        [BL_ITEM_FFN] = BL_LAYER_FFN,
+                                                        [BL_ITEM_EXPERTS] = BL_LAYER_EXPERTS};
+
+bl_layer_kind bl_item_kind(bl_item item) { return item_kinds[item]; }
+
+bl_item bl_item_of_layer(const bl_model *model, int32_t layer) {
+  const bl_layer_kind kind = bl_model_layer_kind(model, layer);
+  int item = 0;
+  while (item_kinds[item] != kind) item++;
+  return (bl_item)item;
+}
+
+bool bl_item_occurs(const bl_model *model, bl_item item) {
+  const bl_layer_kind kind = item_kinds[item];
+  if (kind == BL_LAYER_COUNT) return true;
+  if (kind == BL_LAYER_STATE_SPACE) return model->state_heads > 0;
+  if (bl_layer_has_experts(kind) && model->experts == 0) return false;
+  return kind == BL_LAYER_DENSE || kind == BL_LAYER_MOE || model->pattern[0] != '\0';
+}
+
+void bl_items_of_model(const bl_model *model, int32_t *count) {
+  memset(count, 0, BL_ITEM_COUNT * sizeof *count);
+  count[BL_ITEM_EMBED] = count[BL_ITEM_HEAD] = 1;
+  for (int32_t l = 0; l < model->layers; l++) count[bl_item_of_layer(model, l)]++;
+}
+
 double bl_grid_tokens(const bl_model *model, const bl_grid *grid) {
   return (double)grid->micro_batch * model->sequence / grid->cp;
 }
@@ -37,45 +69,61 @@ static kept attention_kept(const bl_model *m, double num) {
   return (kept){num * (2 * H + up + latents + heads * m->value_width) + 4 * heads, num * (H + up)};
 }
 
+/* norm1's input and output, what the input projection makes, the scan's output and its norm's. */
+static kept state_space_kept(const bl_model *m, double num) {
+  const double inner = (double)m->state_heads * m->state_head_width, H = m->hidden;
+  const double made = 2 * inner + 2.0 * m->state_groups * m->state_width + m->state_heads;
+  return (kept){num * (2 * H + made + 2 * inner), num * (H + inner)};
+}
+
 /* norm2's input and output, and inside a feed-forward of `width`: what fc1 makes, and what the activation makes. */
 static kept ffn_kept(const bl_model *m, double width, bool gated, double num) {
   return (kept){num * (2.0 * m->hidden + (gated ? 3 : 2) * width), num * (m->hidden + width)};
 }
 
+/* The weights of the choices multiply the hidden numbers, so that the experts' outputs need not be kept. */
 static kept moe_kept(const bl_model *m, const bl_grid *grid, double num, double imbalance) {
-  const double rows = m->top_k * imbalance, H = m->hidden, f = m->expert_width;
+  const double rows = m->top_k * imbalance, width = bl_model_row_width(m), f = m->expert_width;
   kept k = ffn_kept(m, (double)m->shared_experts * m->shared_width, m->expert_gated, num);
-  k.all += 4.0 * m->experts + num * m->top_k * H; /* scores; the experts' outputs, for the gradient of their weights */
-  k.all += num * rows * (H * grid->etp + (m->expert_gated ? 3 : 2) * f);
+  k.all += 4.0 * m->experts + num * m->latent_width * 2.0; /* scores; what goes in and out of the latent vectors */
+  k.all += num * rows * (width * grid->etp + (m->expert_gated ? 3 : 2) * f);
   k.dropped += num * rows * f;
   return k;
 }
 
 /* One layer: parameters, what it keeps, what it needs while it runs. */
-static bl_item_size layer_size(const bl_model *m, const bl_grid *grid, bool moe, double num, double imbalance) {
+static bl_item_size layer_size(const bl_model *m, const bl_grid *grid, bl_layer_kind kind, double num,
+                               double imbalance) {
   const double tokens = bl_grid_tokens(m, grid), part = tokens / grid->tp, H = m->hidden;
   bl_item_size s = {0};
-  kept attention = attention_kept(m, num), rest;
-  s.dense_parameters = (double)bl_model_part_parameters(m, BL_PART_ATTENTION) / grid->tp;
+  kept mixer = {0}, rest = {0};
   s.workspace_bytes = grid->tp > 1 ? 2 * num * tokens * H : 0; /* a gathered sequence, and its gradient */
-  if (moe) {
+  if (bl_layer_has_attention(kind)) {
+    s.dense_parameters = (double)bl_model_part_parameters(m, BL_PART_ATTENTION) / grid->tp;
+    mixer = attention_kept(m, num);
+  } else if (kind == BL_LAYER_STATE_SPACE) {
+    s.dense_parameters = (double)bl_model_part_parameters(m, BL_PART_STATE_SPACE) / grid->tp;
+    mixer = state_space_kept(m, num);
+  }
+  if (bl_layer_has_experts(kind)) {
     const int32_t homes = (m->experts + grid->ep - 1) / grid->ep;
     const double expert = (double)bl_model_part_parameters(m, BL_PART_EXPERT) / grid->etp;
     s.dense_parameters += (double)bl_model_part_parameters(m, BL_PART_SHARED) / grid->tp;
     s.dense_parameters += (double)bl_model_part_parameters(m, BL_PART_GATE);
     s.expert_parameters = homes * expert;
     s.copy_parameters = grid->copy_slots * expert;
-    s.workspace_bytes += num * part * m->top_k * H * (1 + imbalance * grid->etp); /* sent and received rows */
+    /* sent and received rows */
+    s.workspace_bytes += num * part * m->top_k * bl_model_row_width(m) * (1 + imbalance * grid->etp);
     rest = moe_kept(m, grid, num, imbalance);
-  } else {
+  } else if (bl_layer_has_ffn(kind)) {
     s.dense_parameters += (double)bl_model_part_parameters(m, BL_PART_FFN) / grid->tp;
     rest = ffn_kept(m, m->ffn_width, m->ffn_gated, num);
   }
-  const double all = part * (attention.all + rest.all), dropped = part * (attention.dropped + rest.dropped);
+  const double all = part * (mixer.all + rest.all), dropped = part * (mixer.dropped + rest.dropped);
   s.kept_bytes = all;
   if (grid->recompute == BL_RECOMPUTE_SELECTIVE) s.kept_bytes -= dropped, s.workspace_bytes += dropped;
   if (grid->recompute == BL_RECOMPUTE_FFN) {
-    s.kept_bytes = part * (attention.all - attention.dropped + num * H);
+    s.kept_bytes = part * (mixer.all - mixer.dropped + (rest.all > 0 ? num * H : 0));
     s.workspace_bytes += all - s.kept_bytes;
   }
   if (grid->recompute == BL_RECOMPUTE_FULL) s.kept_bytes = num * part * H, s.workspace_bytes += all;
@@ -87,8 +135,9 @@ void bl_item_sizes(const bl_model *m, const bl_grid *grid, int32_t num_bytes, do
   const double num = num_bytes, tokens = bl_grid_tokens(m, grid);
   memset(sizes, 0, BL_ITEM_COUNT * sizeof *sizes);
   sizes[BL_ITEM_EMBED].dense_parameters = (double)bl_model_part_parameters(m, BL_PART_EMBED) / grid->tp;
-  sizes[BL_ITEM_DENSE] = layer_size(m, grid, false, num, imbalance);
-  if (m->experts > 0) sizes[BL_ITEM_MOE] = layer_size(m, grid, true, num, imbalance);
+  for (int i = 0; i < BL_ITEM_COUNT; i++)
+    if (item_kinds[i] != BL_LAYER_COUNT && bl_item_occurs(m, (bl_item)i))
+      sizes[i] = layer_size(m, grid, item_kinds[i], num, imbalance);
   bl_item_size *head = &sizes[BL_ITEM_HEAD];
   const bl_item_size *extra = &sizes[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE];
   const double modules = m->multi_token;
@@ -104,10 +153,14 @@ void bl_item_sizes(const bl_model *m, const bl_grid *grid, int32_t num_bytes, do
   head->workspace_bytes = larger(logits, modules > 0 ? extra->workspace_bytes : 0);
 }
 
+bool bl_grid_overlaps(const bl_grid *g) {
+  return g->overlap && g->ep > 1 && g->vp > 1 && g->recompute <= BL_RECOMPUTE_SELECTIVE;
+}
+
 double bl_grid_in_flight(const bl_grid *grid, int32_t position) {
   const double m = grid->micro_batches, behind = grid->pp - position;
   if (grid->vp == 1) return m < behind ? m : behind;
-  const double stages = 2 * (behind - 1) + (grid->vp - 1.0) * grid->pp + 1;
+  const double stages = 2 * (behind - 1) + (grid->vp - 1.0) * grid->pp + 1 + bl_grid_overlaps(grid);
   return (stages < m * grid->vp ? stages : m * grid->vp) / grid->vp;
 }
 

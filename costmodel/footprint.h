@@ -1,7 +1,7 @@
 /* footprint.h - memory of a rank under a layout, item by item, in closed form.
  *
  * Unlike memory.h, which follows the buffers of one step program, this covers every layout of the two grids, also those
- * that no step program is built for. A model is a chain of items: embedding, layers (dense or MoE), head. Sources:
+ * that no step program is built for. A model is a chain of items: embedding, layers of each kind, head. Sources:
  * activations after Korthikanti et al. (arXiv 2205.05198), without attention scores (they are computed in tiles), with
  * sequences split over tp beside the matrices; ZeRO after Rajbhandari et al. (arXiv 1910.02054); micro-batches in
  * flight after Narayanan et al. (arXiv 2104.04473). All dense matrices but the gate are taken as split over tp. */
@@ -25,10 +25,32 @@ extern const char *const bl_recompute_names[BL_RECOMPUTE_COUNT];
 typedef struct bl_grid {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp, zero, micro_batch, micro_batches, copy_slots;
   bool node_dispatch; /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
+  bool overlap;       /* interleaved pipelines exchange rows of one micro-batch while another computes */
   bl_recompute recompute;
 } bl_grid;
 
-typedef enum bl_item { BL_ITEM_EMBED, BL_ITEM_DENSE, BL_ITEM_MOE, BL_ITEM_HEAD, BL_ITEM_COUNT } bl_item;
+typedef enum bl_item {
+  BL_ITEM_EMBED,
+  BL_ITEM_DENSE,
+  BL_ITEM_MOE,
+  BL_ITEM_HEAD,
+  BL_ITEM_STATE_SPACE, /* from here on: layers that are one block each */
+  BL_ITEM_ATTENTION,
+  BL_ITEM_FFN,
+  BL_ITEM_EXPERTS,
+  BL_ITEM_COUNT
+} bl_item;
+
+/*! bl_item_of_layer() : the item that a layer is. */
+bl_item bl_item_of_layer(const bl_model *model, int32_t layer);
+
+/*! bl_item_kind() : what the layers of an item are made of, BL_LAYER_COUNT for embedding and head; whether the model
+ * can have such layers, its multi-token modules included. */
+bl_layer_kind bl_item_kind(bl_item item);
+bool bl_item_occurs(const bl_model *model, bl_item item);
+
+/*! bl_items_of_model() : the items of the whole model.  count[BL_ITEM_COUNT]. */
+void bl_items_of_model(const bl_model *model, int32_t *count);
 
 /* name, text, formula. P: parameters on the rank; n: bytes of the compute type; Z: ranks that share a state. */
 #define BL_FOOTPRINT_LIST(X)                                                                     \
@@ -71,8 +93,13 @@ double bl_grid_tokens(const bl_model *model, const bl_grid *grid);
 void bl_item_sizes(const bl_model *model, const bl_grid *grid, int32_t num_bytes, double imbalance,
                    bl_item_size *sizes);
 
+/*! bl_grid_overlaps() : whether exchanges run beside the other direction of another micro-batch: overlap is wanted, the
+ *  pipeline interleaved, and backward does not repeat them. */
+bool bl_grid_overlaps(const bl_grid *grid);
+
 /*! bl_grid_in_flight() : micro-batches whose activations the device of pipeline position `position` holds at once,
- *  as a multiple of all its stages': min(m, pp - position) without interleaving, else after Narayanan et al. */
+ *  as a multiple of all its stages': min(m, pp - position) without interleaving, else after Narayanan et al., and
+ *  one stage's more where exchanges overlap. */
 double bl_grid_in_flight(const bl_grid *grid, int32_t position);
 
 /*! bl_footprint_of() : memory of a device that holds count[k] items of each kind, `in_flight` micro-batches at once. */

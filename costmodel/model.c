@@ -16,7 +16,7 @@ enum {
 static const double max_parameters = 1e15;
 
 typedef enum field_type { INT, BOOL, CHOICE } field_type;
-typedef enum section { ROOT, ATTENTION, LATENT, FFN, MOE, SECTIONS } section;
+typedef enum section { ROOT, ATTENTION, LATENT, STATE_SPACE, FFN, MOE, SECTIONS } section;
 
 typedef struct field {
   section in;
@@ -47,6 +47,12 @@ static const field fields[] = {
     {LATENT, "kv_rank", INT, AT(kv_rank), true, 1, MAX_SIZE, {0}},
     {LATENT, "rope_width", INT, AT(rope_width), true, 0, MAX_SIZE, {0}},
     {LATENT, "value_width", INT, AT(value_width), true, 1, MAX_SIZE, {0}},
+    {STATE_SPACE, "heads", INT, AT(state_heads), true, 1, MAX_SIZE, {0}},
+    {STATE_SPACE, "head_width", INT, AT(state_head_width), true, 1, MAX_SIZE, {0}},
+    {STATE_SPACE, "state", INT, AT(state_width), true, 1, MAX_SIZE, {0}},
+    {STATE_SPACE, "groups", INT, AT(state_groups), false, 1, MAX_SIZE, {0}},
+    {STATE_SPACE, "convolution", INT, AT(state_convolution), false, 1, 64, {0}},
+    {STATE_SPACE, "chunk", INT, AT(state_chunk), false, 1, MAX_SIZE, {0}},
     {FFN, "width", INT, AT(ffn_width), false, 1, MAX_SIZE, {0}},
     {FFN, "gated", BOOL, AT(ffn_gated), false, 0, 1, {0}},
     {MOE, "experts", INT, AT(experts), true, 1, MAX_EXPERTS, {0}},
@@ -61,16 +67,20 @@ static const field fields[] = {
     {MOE, "score_bias", BOOL, AT(score_bias), false, 0, 1, {0}},
     {MOE, "groups", INT, AT(groups), false, 1, MAX_EXPERTS, {0}},
     {MOE, "group_top_k", INT, AT(group_top_k), false, 1, MAX_EXPERTS, {0}},
+    {MOE, "latent", INT, AT(latent_width), false, 0, MAX_SIZE, {0}},
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
-static const char *const section_names[SECTIONS] = {"", "attention", "attention.latent", "ffn", "moe"};
+static const char *const section_names[SECTIONS] = {"", "attention", "attention.latent", "state_space", "ffn", "moe"};
 static const char *const section_keys[SECTIONS] = {
-    "version name layers hidden vocabulary sequence norm position biases tied_embedding causal multi_token attention "
-    "ffn "
-    "moe",
-    "heads kv_heads head_width latent", "q_rank kv_rank rope_width value_width", "width gated",
-    "experts width top_k gated first_layer every shared_experts shared_width score score_bias groups group_top_k"};
+    "version name layers hidden vocabulary sequence norm position biases tied_embedding causal multi_token pattern "
+    "attention state_space ffn moe",
+    "heads kv_heads head_width latent",
+    "q_rank kv_rank rope_width value_width",
+    "heads head_width state groups convolution chunk",
+    "width gated",
+    "experts width top_k gated first_layer every shared_experts shared_width score score_bias groups group_top_k "
+    "latent"};
 
 /* What an empty file would say; sizes that have no default stay 0. */
 static void model_init(bl_model *model) {
@@ -78,6 +88,7 @@ static void model_init(bl_model *model) {
   snprintf(model->name, sizeof model->name, "model");
   model->biases = model->tied_embedding = model->causal = true;
   model->moe_every = model->groups = model->group_top_k = 1;
+  model->state_groups = 1, model->state_convolution = 4, model->state_chunk = 128;
 }
 
 static void fill_in_defaults(bl_model *model) {
@@ -131,16 +142,21 @@ static bl_status read_section(bl_json object, section in, bl_model *model) {
   return BL_OK;
 }
 
+static bl_status read_text(bl_json root, const char *key, char *out, size_t size) {
+  const char *text;
+  if (!bl_json_has(root, key)) return BL_OK;
+  BL_TRY(bl_json_string(root, key, &text));
+  if (strlen(text) >= size) return bl_json_fail(root, "expected a %s of at most %zu bytes", key, size - 1);
+  memcpy(out, text, strlen(text) + 1);
+  return BL_OK;
+}
+
 static bl_status read_model(bl_json root, bl_model *model) {
   int64_t version;
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
-  if (bl_json_has(root, "name")) {
-    const char *name;
-    BL_TRY(bl_json_string(root, "name", &name));
-    if (strlen(name) >= sizeof model->name)
-      return bl_json_fail(root, "expected a name of at most %zu bytes", sizeof model->name - 1);
-    snprintf(model->name, sizeof model->name, "%s", name);
-  }
+  if (bl_json_has(root, "name")) memset(model->name, 0, sizeof model->name);
+  BL_TRY(read_text(root, "name", model->name, sizeof model->name));
+  BL_TRY(read_text(root, "pattern", model->pattern, sizeof model->pattern));
   BL_TRY(read_section(root, ROOT, model));
   bl_json part, latent;
   BL_TRY(bl_json_object(root, "attention", &part));
@@ -149,6 +165,10 @@ static bl_status read_model(bl_json root, bl_model *model) {
     BL_TRY(bl_json_object(part, "latent", &latent));
     BL_TRY(read_section(latent, LATENT, model));
     model->latent_attention = true;
+  }
+  if (bl_json_has(root, "state_space")) {
+    BL_TRY(bl_json_object(root, "state_space", &part));
+    BL_TRY(read_section(part, STATE_SPACE, model));
   }
   if (bl_json_has(root, "ffn")) {
     BL_TRY(bl_json_object(root, "ffn", &part));
@@ -205,6 +225,10 @@ bl_status bl_model_save(const char *path, const bl_model *model) {
   bl_json_key(&w, "name");
   bl_json_write_string(&w, model->name);
   write_section(&w, ROOT, model);
+  if (model->pattern[0]) {
+    bl_json_key(&w, "pattern");
+    bl_json_write_string(&w, model->pattern);
+  }
   bl_json_key(&w, "attention");
   bl_json_begin_object(&w);
   write_section(&w, ATTENTION, model);
@@ -215,6 +239,12 @@ bl_status bl_model_save(const char *path, const bl_model *model) {
     bl_json_end_object(&w);
   }
   bl_json_end_object(&w);
+  if (model->state_heads > 0) {
+    bl_json_key(&w, "state_space");
+    bl_json_begin_object(&w);
+    write_section(&w, STATE_SPACE, model);
+    bl_json_end_object(&w);
+  }
   bl_json_key(&w, "ffn");
   bl_json_begin_object(&w);
   write_section(&w, FFN, model);
@@ -232,7 +262,26 @@ bl_status bl_model_save(const char *path, const bl_model *model) {
 
 static bool field_applies(const field *f, const bl_model *model) {
   if (f->in == LATENT) return model->latent_attention;
+  if (f->in == STATE_SPACE) return model->state_heads > 0;
   return f->in != MOE || model->experts > 0;
+}
+
+/* One known letter a layer, each with the section that it needs. */
+static bl_status check_pattern(const bl_model *model, const char *where) {
+  const size_t letters = strlen(model->pattern);
+  if (letters == 0) return BL_OK;
+  if (letters != (size_t)model->layers)
+    return bl_fail(BL_EINPUT, "%s: pattern: expected a letter for each of %d layers, found %zu", where, model->layers,
+                   letters);
+  for (size_t i = 0; i < letters; i++) {
+    const char letter = model->pattern[i];
+    if (!strchr("M*-E", letter))
+      return bl_fail(BL_EINPUT, "%s: pattern: expected M, *, - or E as letter %zu, found %c", where, i + 1, letter);
+    if ((letter == 'M' && model->state_heads == 0) || (letter == 'E' && model->experts == 0))
+      return bl_fail(BL_EINPUT, "%s: pattern: letter %zu is %c, but there is no \"%s\"", where, i + 1, letter,
+                     section_names[letter == 'M' ? STATE_SPACE : MOE]);
+  }
+  return BL_OK;
 }
 
 bl_status bl_model_check(const bl_model *model, const char *where) {
@@ -247,6 +296,15 @@ bl_status bl_model_check(const bl_model *model, const char *where) {
   if (model->heads % model->kv_heads != 0)
     return bl_fail(BL_EINPUT, "%s: attention.kv_heads: expected a divisor of %d heads, found %d", where, model->heads,
                    model->kv_heads);
+  BL_TRY(check_pattern(model, where));
+  if (model->state_heads > 0 && model->state_heads % model->state_groups != 0)
+    return bl_fail(BL_EINPUT, "%s: state_space.groups: expected a divisor of %d heads, found %d", where,
+                   model->state_heads, model->state_groups);
+  if ((int64_t)model->state_heads * model->state_head_width + (int64_t)model->state_groups * model->state_width >
+      MAX_SIZE)
+    return bl_fail(BL_EINPUT,
+                   "%s: state_space: %d heads of width %d and %d groups of state %d are more than %d numbers", where,
+                   model->state_heads, model->state_head_width, model->state_groups, model->state_width, MAX_SIZE);
   const int64_t widest = model->head_width + (int64_t)model->rope_width + model->value_width;
   if (model->heads * widest > MAX_SIZE * 16)
     return bl_fail(BL_EINPUT, "%s: attention: %d heads of width %d are more than %d numbers a token", where,
@@ -263,11 +321,13 @@ bl_status bl_model_check(const bl_model *model, const char *where) {
       return bl_fail(BL_EINPUT, "%s: moe.group_top_k: %d of %d groups cannot hold the top %d experts", where,
                      model->group_top_k, model->groups, model->top_k);
   }
+  const double state = (double)model->state_heads * model->state_head_width;
   const double mlp = 3.0 * model->hidden;
   const double most = (double)(model->layers + model->multi_token) *
                           (mlp * model->expert_width * model->experts + mlp * model->ffn_width +
                            mlp * model->shared_width * model->shared_experts +
-                           4.0 * model->hidden * model->heads * (model->head_width + model->rope_width)) +
+                           4.0 * model->hidden * model->heads * (model->head_width + model->rope_width) +
+                           4.0 * model->hidden * (state + (double)model->state_groups * model->state_width)) +
                       2.0 * model->hidden * ((double)model->vocabulary + model->sequence);
   if (most > max_parameters)
     return bl_fail(BL_EINPUT, "%s: expected at most %.0e parameters, found about %.1e", where, max_parameters, most);
@@ -289,12 +349,14 @@ bl_status bl_model_runs_on_executor(const bl_model *model) {
       {model->head_width * model->heads != model->hidden, "attention.head_width other than hidden / heads"},
       {model->latent_attention, "attention.latent"},
       {model->ffn_gated && bl_model_moe_layers(model) < model->layers, "ffn.gated"},
+      {model->pattern[0] != '\0', "pattern"},
       {model->experts == 0, "a model without moe"},
       {model->expert_gated, "moe.gated"},
       {model->shared_experts > 0, "moe.shared_experts"},
       {model->score != BL_SCORE_SOFTMAX, "moe.score \"sigmoid\""},
       {model->score_bias, "moe.score_bias"},
       {model->groups > 1, "moe.groups"},
+      {model->latent_width > 0, "moe.latent"},
   };
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
     if (rules[i].refused)
@@ -310,12 +372,35 @@ bl_status bl_model_expect_same(const bl_model *model, const char *where, const b
       return bl_fail(BL_EINPUT, "%s: %s%s%s: expected the same as in %s, found another", where, section_names[f->in],
                      f->in == ROOT ? "" : ".", f->key, origin);
   }
+  if (strcmp(model->pattern, wanted->pattern) != 0)
+    return bl_fail(BL_EINPUT, "%s: pattern: expected the same as in %s, found another", where, origin);
   return BL_OK;
 }
 
+bl_layer_kind bl_model_layer_kind(const bl_model *model, int32_t layer) {
+  switch (model->pattern[0] ? model->pattern[layer] : '\0') {
+  case 'M':
+    return BL_LAYER_STATE_SPACE;
+  case '*':
+    return BL_LAYER_ATTENTION;
+  case '-':
+    return BL_LAYER_FFN;
+  case 'E':
+    return BL_LAYER_EXPERTS;
+  default:
+    return model->experts > 0 && layer >= model->moe_first_layer &&
+                   (layer - model->moe_first_layer + 1) % model->moe_every == 0
+               ? BL_LAYER_MOE
+               : BL_LAYER_DENSE;
+  }
+}
+
 bool bl_model_layer_is_moe(const bl_model *model, int32_t layer) {
-  return model->experts > 0 && layer >= model->moe_first_layer && layer < model->layers &&
-         (layer - model->moe_first_layer + 1) % model->moe_every == 0;
+  return layer < model->layers && bl_layer_has_experts(bl_model_layer_kind(model, layer));
+}
+
+int32_t bl_model_row_width(const bl_model *model) {
+  return model->latent_width > 0 ? model->latent_width : model->hidden;
 }
 
 int32_t bl_model_moe_layers(const bl_model *model) {

@@ -250,6 +250,8 @@ static bl_status refuse_unbuilt(const bl_model *model, const bl_layout *layout, 
 
 bl_status bl_step_build(const bl_model *model, const bl_layout *layout, const bl_step_options *options, int32_t stage,
                         bl_step *out) {
+  if (model->pattern[0])
+    return bl_fail(BL_ENOTSUP, "model %s: no step program is built for layers of a pattern", model->name);
   BL_TRY(refuse_unbuilt(model, layout, options));
   BL_TRY(bl_step_begin(out, layout, model->layers, stage, options->ranks_per_node));
   builder b = {model, layout, options, out, BL_OK};

@@ -44,10 +44,25 @@ static void add_attention(list *l) {
   add_linear(l, "attn.out.weight", "attn.out.bias", m->hidden, m->heads * m->value_width, BL_INIT_NORMAL_OUT);
 }
 
+/* in makes gate, value, both projections of the state and a time step a head (arXiv 2405.21060, section 7). */
+static void add_state_space(list *l) {
+  const bl_model *m = l->model;
+  const int32_t inner = m->state_heads * m->state_head_width, both = 2 * m->state_groups * m->state_width;
+  add_norm(l, "norm1.weight", "norm1.bias", m->hidden);
+  add_linear(l, "ssm.in.weight", NULL, 2 * inner + both + m->state_heads, m->hidden, BL_INIT_NORMAL);
+  add(l, "ssm.convolution.weight", inner + both, m->state_convolution, BL_INIT_NORMAL, true);
+  add(l, "ssm.convolution.bias", 1, inner + both, BL_INIT_ZERO, false);
+  add(l, "ssm.decay", 1, m->state_heads, BL_INIT_ONE, false);
+  add(l, "ssm.step", 1, m->state_heads, BL_INIT_ONE, false);
+  add(l, "ssm.skip", 1, m->state_heads, BL_INIT_ONE, false);
+  add(l, "ssm.norm.weight", 1, inner, BL_INIT_ONE, false);
+  add_linear(l, "ssm.out.weight", NULL, m->hidden, inner, BL_INIT_NORMAL_OUT);
+}
+
 /* fc1 of a gated feed-forward holds gate and value, one behind the other. */
-static void add_mlp(list *l, const char *const names[4], int32_t width, bool gated) {
-  add_linear(l, names[0], names[1], gated ? 2 * width : width, l->model->hidden, BL_INIT_NORMAL);
-  add_linear(l, names[2], names[3], l->model->hidden, width, BL_INIT_NORMAL_OUT);
+static void add_mlp(list *l, const char *const names[4], int32_t in, int32_t width, bool gated) {
+  add_linear(l, names[0], names[1], gated ? 2 * width : width, in, BL_INIT_NORMAL);
+  add_linear(l, names[2], names[3], in, width, BL_INIT_NORMAL_OUT);
 }
 
 int32_t bl_model_tensors(const bl_model *m, bl_model_part part, bl_tensor *tensors) {
@@ -62,20 +77,27 @@ int32_t bl_model_tensors(const bl_model *m, bl_model_part part, bl_tensor *tenso
   case BL_PART_ATTENTION:
     add_attention(&l);
     break;
+  case BL_PART_STATE_SPACE:
+    if (m->state_heads > 0) add_state_space(&l);
+    break;
   case BL_PART_FFN:
     add_norm(&l, "norm2.weight", "norm2.bias", m->hidden);
-    add_mlp(&l, ffn, m->ffn_width, m->ffn_gated);
+    add_mlp(&l, ffn, m->hidden, m->ffn_width, m->ffn_gated);
     break;
   case BL_PART_GATE:
     add_norm(&l, "norm2.weight", "norm2.bias", m->hidden);
     add(&l, "moe.gate.weight", m->experts, m->hidden, BL_INIT_NORMAL, true);
     if (m->score_bias) add(&l, "moe.gate.bias", 1, m->experts, BL_INIT_ZERO, false);
+    if (m->latent_width > 0) {
+      add_linear(&l, "moe.latent_in.weight", NULL, m->latent_width, m->hidden, BL_INIT_NORMAL);
+      add_linear(&l, "moe.latent_out.weight", NULL, m->hidden, m->latent_width, BL_INIT_NORMAL_OUT);
+    }
     break;
   case BL_PART_SHARED:
-    if (m->shared_experts > 0) add_mlp(&l, expert, m->shared_experts * m->shared_width, m->expert_gated);
+    if (m->shared_experts > 0) add_mlp(&l, expert, m->hidden, m->shared_experts * m->shared_width, m->expert_gated);
     break;
   case BL_PART_EXPERT:
-    add_mlp(&l, expert, m->expert_width, m->expert_gated);
+    add_mlp(&l, expert, bl_model_row_width(m), m->expert_width, m->expert_gated);
     break;
   case BL_PART_HEAD:
     add_norm(&l, "norm.weight", "norm.bias", m->hidden);
@@ -101,6 +123,7 @@ void bl_tensor_name(bl_model_part part, const bl_tensor *tensor, int32_t layer, 
   case BL_PART_COUNT:
     break;
   case BL_PART_ATTENTION:
+  case BL_PART_STATE_SPACE:
   case BL_PART_FFN:
   case BL_PART_GATE:
     snprintf(prefix, sizeof prefix, "layers.%d.", layer);
@@ -137,30 +160,41 @@ int64_t bl_model_part_macs(const bl_model *model, bl_model_part part) {
   return sum;
 }
 
+int64_t bl_model_scan_macs(const bl_model *m) {
+  const int64_t inner = (int64_t)m->state_heads * m->state_head_width;
+  return m->state_chunk * ((int64_t)m->state_groups * m->state_width + inner) + 2 * inner * m->state_width;
+}
+
 void bl_model_count(const bl_model *m, bl_model_counts *out) {
-  const int64_t moe = bl_model_moe_layers(m) + (m->experts > 0 ? m->multi_token : 0);
-  const int64_t layers = m->layers + m->multi_token, dense = layers - moe;
+  int64_t layers[BL_LAYER_COUNT] = {0};
+  for (int32_t l = 0; l < m->layers; l++) layers[bl_model_layer_kind(m, l)]++;
+  layers[m->experts > 0 ? BL_LAYER_MOE : BL_LAYER_DENSE] += m->multi_token;
+  const int64_t n_attention = layers[BL_LAYER_DENSE] + layers[BL_LAYER_MOE] + layers[BL_LAYER_ATTENTION];
+  const int64_t n_moe = layers[BL_LAYER_MOE] + layers[BL_LAYER_EXPERTS], n_state = layers[BL_LAYER_STATE_SPACE];
+  const int64_t n_ffn = layers[BL_LAYER_DENSE] + layers[BL_LAYER_FFN];
   const int64_t expert = m->experts > 0 ? bl_model_part_parameters(m, BL_PART_EXPERT) : 0;
   const int64_t gate = bl_model_part_parameters(m, BL_PART_GATE), shared = bl_model_part_parameters(m, BL_PART_SHARED);
-  const int64_t attention = bl_model_part_parameters(m, BL_PART_ATTENTION),
-                ffn = bl_model_part_parameters(m, BL_PART_FFN);
   const int64_t logits = (int64_t)m->vocabulary * m->hidden;
   const int64_t widths = m->latent_attention ? m->head_width + m->rope_width + m->value_width : 2 * m->head_width;
   *out = (bl_model_counts){0};
-  out->expert_parameters = moe * m->experts * expert;
+  out->expert_parameters = n_moe * m->experts * expert;
   out->parameters = bl_model_part_parameters(m, BL_PART_EMBED) + bl_model_part_parameters(m, BL_PART_HEAD) +
-                    layers * attention + dense * ffn + moe * (gate + shared) + out->expert_parameters +
-                    m->multi_token * bl_model_part_parameters(m, BL_PART_MULTI_TOKEN);
-  out->used_parameters = out->parameters - moe * (m->experts - m->top_k) * expert;
-  out->layer_macs_dense =
-      bl_model_part_macs(m, BL_PART_ATTENTION) +
-      (m->experts > 0 ? bl_model_part_macs(m, BL_PART_GATE) + bl_model_part_macs(m, BL_PART_SHARED) : 0);
+                    n_attention * bl_model_part_parameters(m, BL_PART_ATTENTION) +
+                    n_state * bl_model_part_parameters(m, BL_PART_STATE_SPACE) +
+                    n_ffn * bl_model_part_parameters(m, BL_PART_FFN) + n_moe * (gate + shared) +
+                    out->expert_parameters + m->multi_token * bl_model_part_parameters(m, BL_PART_MULTI_TOKEN);
+  out->used_parameters = out->parameters - n_moe * (m->experts - m->top_k) * expert;
+  const int64_t attention = bl_model_part_macs(m, BL_PART_ATTENTION);
+  const int64_t beside_experts =
+      m->experts > 0 ? bl_model_part_macs(m, BL_PART_GATE) + bl_model_part_macs(m, BL_PART_SHARED) : 0;
+  out->layer_macs_dense = attention + beside_experts;
   out->layer_macs_expert = m->experts > 0 ? bl_model_part_macs(m, BL_PART_EXPERT) : 0;
-  out->macs_dense = moe * out->layer_macs_dense +
-                    dense * (bl_model_part_macs(m, BL_PART_ATTENTION) + bl_model_part_macs(m, BL_PART_FFN)) +
+  out->macs_dense = n_attention * attention + n_state * bl_model_part_macs(m, BL_PART_STATE_SPACE) +
+                    n_ffn * bl_model_part_macs(m, BL_PART_FFN) + n_moe * beside_experts +
                     m->multi_token * bl_model_part_macs(m, BL_PART_MULTI_TOKEN) + (1 + m->multi_token) * logits;
-  out->macs_used = out->macs_dense + moe * m->top_k * out->layer_macs_expert;
-  out->macs_attention = layers * m->heads * widths * m->sequence / (m->causal ? 2 : 1);
+  out->macs_used = out->macs_dense + n_moe * m->top_k * out->layer_macs_expert;
+  out->macs_attention =
+      n_attention * m->heads * widths * m->sequence / (m->causal ? 2 : 1) + n_state * bl_model_scan_macs(m);
 }
 
 double bl_model_training_flop(const bl_model *model, int64_t tokens, bool with_attention) {

@@ -12,7 +12,7 @@
 #include <string.h>
 
 static struct {
-  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch;
+  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type;
   int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
@@ -22,7 +22,8 @@ static struct {
          .max_micro_batch = 16,
          .imbalance = 1,
          .memory_fraction = 0.9,
-         .dispatch = "choices",
+         .dispatch = "nodes",
+         .overlap = "exchange",
          .recompute = "any",
          .zero = "any"};
 
@@ -58,6 +59,7 @@ static bl_status load_inputs(inputs *in) {
   BL_TRY(bl_model_load(arg.model, &in->model));
   if (arg.sequence > 0) in->model.sequence = (int32_t)arg.sequence;
   BL_TRY(bl_cluster_load(arg.cluster, &in->cluster));
+  BL_TRY(bl_cluster_use_type(&in->cluster, arg.type));
   if (arg.ranks_per_node > in->cluster.ranks_per_node)
     return bl_fail(BL_EINPUT, "--ranks-per-node %" PRId64 ": a node of %s has %d", arg.ranks_per_node, in->cluster.name,
                    in->cluster.ranks_per_node);
@@ -74,6 +76,7 @@ static bl_status load_inputs(inputs *in) {
                           .max_micro_batch = (int32_t)arg.max_micro_batch,
                           .copy_slots = (int32_t)arg.copy_slots,
                           .node_dispatch = strcmp(arg.dispatch, "nodes") == 0,
+                          .overlap = strcmp(arg.overlap, "exchange") == 0,
                           .fixed = {.tp = (int32_t)arg.tp,
                                     .cp = (int32_t)arg.cp,
                                     .dp = (int32_t)arg.dp,
@@ -399,7 +402,17 @@ bl_command bl_command_search(void) {
        .type = BL_OPTION_CHOICE,
        .target = &arg.dispatch,
        .choices = "choices|nodes",
-       .help = "what crosses nodes: a row for each choice, or one for each node, which hands it on"},
+       .help = "what an exchange sends: a row for each choice, or one for each node and rank that a token needs"},
+      {.name = "overlap",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.overlap,
+       .choices = "none|exchange",
+       .help = "what interleaved pipelines run beside another micro-batch's compute"},
+      {.name = "type",
+       .type = BL_OPTION_STRING,
+       .target = &arg.type,
+       .metavar = "NAME",
+       .help = "type of products with weights, one of the cluster's device.types, such as fp8"},
       {.name = "memory-fraction",
        .type = BL_OPTION_NUMBER,
        .target = &arg.memory_fraction,

@@ -1,23 +1,30 @@
 /* price.h - what a training step takes under a layout, in closed form.
  *
- * Each kind of item (embedding, dense layer, MoE layer, head) has a price per micro-batch; a device's time is the sum
- * over its items; the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
- * - Compute takes the longer of its arithmetic, at tflops * efficiency, and its bytes, at memory_gbps, plus call_us a
- *   kind of work. Arithmetic is done in tiles of 128 x 128, the last of which are half empty on average: factors
- *   (1 + 64 / rows) (1 + 64 / width). Backward is twice forward, and fp32 gradients are read and written.
+ * Each kind of item (embedding, layers, head) has a price per micro-batch; a device's time is the sum over its items;
+ * the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
+ * - Products with weights take the longer of their arithmetic, at the rate of the data type, and their weights' bytes,
+ * at memory_gbps; backward is twice forward, and fp32 gradients are read and written. Arithmetic is done in tiles of
+ *   128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
+ * - Attention cores and scans have no weights and run in the type of num_bytes; a core's backward is 2.5 times its
+ *   forward, which it repeats (arXiv 2307.08691). What is neither (norms, residuals, rotations, activation functions,
+ *   scatter and gather, scores) takes its bytes. Each kind of work takes call_us besides.
+ * - The slowest of all devices sets the pace: their speeds spread normally.
  * - tp: the sequence is split beside the matrices (arXiv 2205.05198): an all-gather and a reduce-scatter for each of
- *   attention, feed-forward and shared experts, forward and backward, not overlapped.
- * - cp: keys and values travel a ring under the attention core (arXiv 2310.01889); what exceeds it is exposed.
- * - ep: dispatch and combine, forward and backward, not overlapped; every choice travels by itself,
- *   or under node_dispatch once to each node that it needs: n (1 - (1 - 1/n)^k) of n nodes for k even choices, at most
- *   those that hold group_top_k of the groups. etp gathers rows.
+ *   mixer, feed-forward and shared experts, forward and backward, not overlapped.
+ * - cp: keys and values travel a ring under the attention core (arXiv 2310.01889); what exceeds it is exposed. A
+ *   state-space layer exchanges sequences for heads and back.
+ * - ep: dispatch and combine, forward and backward; every choice travels by itself, or under node_dispatch once to each
+ *   node that it needs, n (1 - (1 - 1/n)^k) of n nodes for k even choices, at most those that hold group_top_k of the
+ *   groups, and once to each rank within it. etp gathers rows. Under overlap, an interleaved pipeline (vp > 1) runs
+ * them beside the other direction of another micro-batch, all but those of its warm-up.
  * - pp: m W + (sum of devices - W) / vp, where W is the slowest device's micro-batch: for vp = 1 what a flush schedule
  *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1.
  * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and
- * gradients.
+ *   gradients.
  * - Recomputation repeats forward of what it covers, exchanges included; what is selective costs its memory traffic.
  * - Gradients in fp32 are reduced under the last backward, weights gathered under the first forward, all but those of
  *   one layer; under zero 3 both in every micro-batch.
+ * - An exchange under compute takes processors from it: BL_PRICE_STOLEN of its time.
  * - A group whose ranks lie on several nodes exchanges over both kinds of link at once, the slower one counts; its
  *   rings use a network card for each of its ranks in a node. */
 #ifndef BL_PLANNER_SEARCH_PRICE_H
@@ -25,6 +32,9 @@
 
 #include "costmodel/cluster.h"
 #include "costmodel/footprint.h"
+
+/* DeepEP's kernels take 24 of the 132 multiprocessors of an H100 (github.com/deepseek-ai/DeepEP, README). */
+#define BL_PRICE_STOLEN (24.0 / 132)
 
 #define BL_PRICE_LIST(X)                                                   \
   X(DENSE, "dense", "attention, feed-forward, gate, embedding, head")      \

@@ -42,17 +42,10 @@ static bool price(const bl_search_options *o, const bl_grid *g, const bl_grid_co
   return e->memory.total <= limit;
 }
 
-static void whole_model(const bl_model *m, int32_t *count) {
-  const int32_t moe = bl_model_moe_layers(m);
-  count[BL_ITEM_EMBED] = count[BL_ITEM_HEAD] = 1;
-  count[BL_ITEM_MOE] = moe;
-  count[BL_ITEM_DENSE] = m->layers - moe;
-}
-
 bool bl_search_price(const bl_search_options *o, const bl_grid *grid, bl_search_entry *e) {
   bl_grid_costs costs;
   int32_t count[BL_ITEM_COUNT];
-  whole_model(o->model, count);
+  bl_items_of_model(o->model, count);
   bl_grid_cost(o->model, o->cluster, grid, imbalance_of(o, grid), &costs);
   const bool fits = price(o, grid, &costs, o->memory_bytes, e);
   if (!fits) price(o, grid, &costs, DBL_MAX / 2, e);
@@ -119,13 +112,7 @@ static void each_variant(searcher *s, bl_grid *g) {
   const bl_search_options *o = s->o;
   const int32_t most_vp = g->pp > 1 ? o->max_vp : 1, stages = o->model->layers + 2;
   bl_grid_costs costs[3][BL_RECOMPUTE_COUNT];
-  for (int z = 0; z < 3; z++)
-    for (int r = 0; r < BL_RECOMPUTE_COUNT; r++) {
-      g->zero = zeros[z], g->recompute = (bl_recompute)r, g->vp = 1;
-      if ((o->zero_fixed && o->fixed.zero != g->zero) || (o->recompute_fixed && o->fixed.recompute != g->recompute))
-        continue;
-      bl_grid_cost(o->model, o->cluster, g, imbalance_of(o, g), &costs[z][r]);
-    }
+  bool known[3][BL_RECOMPUTE_COUNT] = {{false}};
   for (g->vp = 1; g->vp <= most_vp && g->vp * g->pp <= stages; g->vp++) {
     if (!wanted(o->fixed.vp, g->vp)) continue;
     if (g->vp > 1 && g->micro_batches % g->pp != 0) {
@@ -138,6 +125,9 @@ static void each_variant(searcher *s, bl_grid *g) {
         g->zero = zeros[z], g->recompute = (bl_recompute)r;
         if ((o->zero_fixed && o->fixed.zero != g->zero) || (o->recompute_fixed && o->fixed.recompute != g->recompute))
           continue;
+        if (!known[z][r] || bl_grid_overlaps(g)) /* all else is the same for every vp */
+          bl_grid_cost(o->model, o->cluster, g, imbalance_of(o, g), &costs[z][r]);
+        known[z][r] = !bl_grid_overlaps(g);
         try_layout(s, g, &costs[z][r]);
       }
     if (!s->least_memory && s->variant->price.step_us < DBL_MAX) keep_variant(s);
@@ -197,10 +187,10 @@ static void each_pipeline(searcher *s, bl_grid *g) {
 
 static void enumerate(searcher *s) {
   const bl_search_options *o = s->o;
-  bl_grid g = {.copy_slots = o->copy_slots, .node_dispatch = o->node_dispatch};
+  bl_grid g = {.copy_slots = o->copy_slots, .node_dispatch = o->node_dispatch, .overlap = o->overlap};
   for (g.tp = 1; g.tp <= o->ranks; g.tp++) {
     if (o->ranks % g.tp != 0 || !wanted(o->fixed.tp, g.tp)) continue;
-    if (o->model->heads % g.tp != 0) {
+    if (o->model->heads % g.tp != 0 || o->model->state_heads % g.tp != 0) {
       reject(s, BL_SEARCH_HEADS, &g);
       continue;
     }
@@ -232,10 +222,11 @@ static bl_status begin(searcher *s, const bl_search_options *o, bl_search_result
   memset(out, 0, sizeof *out);
   *s = (searcher){.o = o, .result = out};
   BL_TRY(check_options(o));
-  whole_model(o->model, s->count);
+  bl_items_of_model(o->model, s->count);
   out->bound_us = DBL_MAX;
   const double flop = bl_model_training_flop(o->model, (int64_t)o->batch * o->model->sequence, true);
-  out->roofline_us = flop / (o->cluster->tflops * o->cluster->efficiency * o->ranks) * 1e-6;
+  const double base = o->cluster->tflops * o->cluster->efficiency * 1e6, rate = bl_cluster_rate(o->cluster);
+  out->roofline_us = flop / ((rate > base ? rate : base) * o->ranks);
   BL_TRY(bl_new(&out->entry, (size_t)o->top, sizeof *out->entry, "layouts"));
   /* Both workspaces in one allocation. */
   const bl_status status = bl_new(&s->variant, 2, sizeof *s->variant, "layouts");

@@ -17,7 +17,7 @@ typedef struct bl_search_options {
   double memory_bytes;     /* that a rank may fill */
   const double *imbalance; /* [experts + 1]: max/mean rows of a rank, by ep */
   int32_t max_vp, max_micro_batch, copy_slots;
-  bool node_dispatch;
+  bool node_dispatch, overlap;
   bl_grid fixed; /* sizes that are 0 are free; micro_batches and copy_slots are not looked at */
   bool zero_fixed, recompute_fixed;
   int32_t top; /* layouts to keep, 1 .. BL_SEARCH_MAX_TOP */
@@ -25,7 +25,7 @@ typedef struct bl_search_options {
 
 /* Why layouts are not priced: name, sentence. */
 #define BL_SEARCH_REASON_LIST(X)                                      \
-  X(HEADS, "tp does not divide the attention heads")                  \
+  X(HEADS, "tp does not divide the heads")                            \
   X(SEQUENCE, "cp > 1, and 2 cp does not divide the sequence")        \
   X(STAGES, "more stages than layers")                                \
   X(BATCH, "dp does not divide the batch")                            \

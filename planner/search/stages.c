@@ -3,7 +3,7 @@
 #include <string.h>
 
 static void count_stage(const bl_model *m, int32_t stages, int32_t stage, int32_t from, int32_t to, int32_t *count) {
-  for (int32_t l = from; l < to; l++) count[bl_model_layer_is_moe(m, l) ? BL_ITEM_MOE : BL_ITEM_DENSE]++;
+  for (int32_t l = from; l < to; l++) count[bl_item_of_layer(m, l)]++;
   if (stage == 0) count[BL_ITEM_EMBED]++;
   if (stage == stages - 1) count[BL_ITEM_HEAD]++;
 }
@@ -33,13 +33,15 @@ typedef struct divider {
   const bl_grid_costs *costs;
   int32_t num_bytes, stages;
   double memory_bytes;
-  int32_t moe_before[BL_STAGES_MAX_LAYERS + 1]; /* MoE layers among the first l */
+  int16_t before[BL_STAGES_MAX_LAYERS + 1][BL_ITEM_COUNT]; /* items of each kind among the first l layers */
 } divider;
 
 /* The time of layers from..to-1 as a stage, or DBL_MAX where they do not fit. */
 static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to) {
-  const int32_t moe = d->moe_before[to] - d->moe_before[from];
-  const int32_t count[BL_ITEM_COUNT] = {stage == 0, to - from - moe, moe, stage == d->stages - 1};
+  int32_t count[BL_ITEM_COUNT];
+  for (int k = 0; k < BL_ITEM_COUNT; k++) count[k] = d->before[to][k] - d->before[from][k];
+  count[BL_ITEM_EMBED] = stage == 0;
+  count[BL_ITEM_HEAD] = stage == d->stages - 1;
   if (d->grid->vp == 1) {
     bl_footprint f;
     bl_footprint_of(d->costs->size, count, d->grid, d->num_bytes, bl_grid_in_flight(d->grid, stage), &f);
@@ -64,11 +66,14 @@ static int32_t last_run(const divider *d, int32_t stage, const double *before, i
 bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, int32_t num_bytes,
                       double memory_bytes, int32_t *first) {
   const int32_t layers = model->layers;
-  divider d = {model, grid, costs, num_bytes, grid->pp * grid->vp, memory_bytes, {0}};
+  divider d = {model, grid, costs, num_bytes, grid->pp * grid->vp, memory_bytes, {{0}}};
   double row[2][BL_STAGES_MAX_LAYERS + 1];
   static _Thread_local int16_t from[BL_STAGES_MAX][BL_STAGES_MAX_LAYERS + 1];
   if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
-  for (int32_t l = 0; l < layers; l++) d.moe_before[l + 1] = d.moe_before[l] + bl_model_layer_is_moe(model, l);
+  for (int32_t l = 0; l < layers; l++) {
+    memcpy(d.before[l + 1], d.before[l], sizeof d.before[l]);
+    d.before[l + 1][bl_item_of_layer(model, l)]++;
+  }
   for (int32_t j = 0; j <= layers; j++) row[0][j] = j ? DBL_MAX : 0;
   for (int32_t s = 0; s < d.stages; s++)
     for (int32_t j = s == d.stages - 1 ? layers : 0; j <= layers; j++)

@@ -77,6 +77,56 @@ static void test_deepseek_v3(void) {
   CHECK_STRING(bl_error_text(), "model deepseek-v3: the executor does not run norm \"rms\"");
 }
 
+/* One block a layer, all of it by hand: a mixer of 4 heads of 8 with 2 groups of state 16 in chunks of 64, attention of
+ * 2 heads of 8 with one key, experts on 6 numbers. */
+static const char blocks[] =
+    "{\"version\":1,\"layers\":4,\"hidden\":16,\"vocabulary\":32,\"sequence\":128,\"norm\":\"rms\",\"position\":"
+    "\"rotary\",\"biases\":false,\"tied_embedding\":false,\"pattern\":\"%s\",\"attention\":{\"heads\":2,"
+    "\"kv_heads\":1,\"head_width\":8},%s\"moe\":{\"experts\":8,\"width\":10,\"top_k\":3,\"latent\":6}}";
+static const char mixer[] = "\"state_space\":{\"heads\":4,\"head_width\":8,\"state\":16,\"groups\":%d,\"chunk\":64},";
+
+static void test_blocks(void) {
+  bl_model m, back;
+  bl_model_counts c;
+  char text[1024], section[128];
+  snprintf(section, sizeof section, mixer, 2);
+  snprintf(text, sizeof text, blocks, "ME*-", section);
+  REQUIRE_OK(load_text(text, &m));
+  CHECK_INT(bl_model_layer_kind(&m, 0), BL_LAYER_STATE_SPACE);
+  CHECK_INT(bl_model_layer_kind(&m, 1), BL_LAYER_EXPERTS);
+  CHECK_INT(bl_model_layer_kind(&m, 2), BL_LAYER_ATTENTION);
+  CHECK_INT(bl_model_layer_kind(&m, 3), BL_LAYER_FFN);
+  CHECK_INT(bl_model_moe_layers(&m), 1);
+  const int64_t inner = 4 * 8, both = 2 * 2 * 16, in = 16 * (2 * inner + both + 4), out = 16 * inner;
+  const int64_t convolution = 4 * (inner + both), expert = 2 * 6 * 10, latent = 2 * 6 * 16;
+  const int64_t attention = 16 * (2 + 2) * 8 + 16 * 16, ffn = 2 * 16 * 64, gate = 8 * 16;
+  bl_model_count(&m, &c);
+  CHECK_INT(c.parameters, 2 * 32 * 16 + 16 + (16 + in + convolution + inner + both + 3 * 4 + inner + out) +
+                              (16 + attention) + (16 + ffn) + (16 + gate + latent + 8 * expert));
+  CHECK_INT(c.used_parameters, c.parameters - 5 * expert);
+  CHECK_INT(c.macs_used, 32 * 16 + in + convolution + out + attention + ffn + gate + latent + 3 * expert);
+  /* The scan: 2 groups x 64 x 16, 32 x 64, and the state twice; scores and their application over half a sequence. */
+  CHECK_INT(bl_model_scan_macs(&m), 2 * 64 * 16 + 32 * 64 + 2 * 32 * 16);
+  CHECK_INT(c.macs_attention, bl_model_scan_macs(&m) + 2 * 16 * 128 / 2);
+  CHECK(bl_model_runs_on_executor(&m) == BL_ENOTSUP);
+  REQUIRE_OK(bl_model_save(path, &m));
+  REQUIRE_OK(bl_model_load(path, &back));
+  CHECK(memcmp(&m, &back, sizeof m) == 0);
+  static const struct {
+    const char *pattern;
+    int32_t groups;
+    const char *expected;
+  } bad[] = {{"ME*", 2, "pattern: expected a letter for each of 4 layers, found 3"},
+             {"ME*X", 2, "letter 4, found X"},
+             {"ME*-", 0, "letter 1 is M, but there is no \"state_space\""},
+             {"ME*-", 3, "state_space.groups: expected a divisor of 4"}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    snprintf(section, sizeof section, mixer, bad[i].groups);
+    snprintf(text, sizeof text, blocks, bad[i].pattern, bad[i].groups ? section : "");
+    CHECK_FAILS(load_text(text, &m), BL_EINPUT, bad[i].expected);
+  }
+}
+
 static void test_round_trip(void) {
   bl_model m, back;
   char text[2048];
@@ -127,6 +177,7 @@ int main(void) {
   RUN(test_default_model);
   RUN(test_names);
   RUN(test_deepseek_v3);
+  RUN(test_blocks);
   RUN(test_round_trip);
   RUN(test_refusals);
   unlink(path);

@@ -9,9 +9,13 @@ static void test_model_sizes(void) {
     const char *file;
     double total, used, total_within, used_within;
   } models[] = {
-      {"mixtral-8x7b", 46.7, 12.9, 0.05, 0.05}, {"mixtral-8x22b", 140.6, 39.1, 0.1, 0.1},
-      {"qwen3-30b-a3b", 30.5, 3.3, 0.05, 0.06}, {"qwen3-235b-a22b", 235, 22, 0.5, 0.5},
-      {"llama-4-maverick", 400, 17, 1, 0.5},    {"grok-1", 314, 0.25 * 314, 2, 0.02 * 314},
+      {"mixtral-8x7b", 46.7, 12.9, 0.05, 0.05},
+      {"mixtral-8x22b", 140.6, 39.1, 0.1, 0.1},
+      {"qwen3-30b-a3b", 30.5, 3.3, 0.05, 0.06},
+      {"qwen3-235b-a22b", 235, 22, 0.5, 0.5},
+      {"llama-4-maverick", 400, 17, 1, 0.5},
+      {"grok-1", 314, 0.25 * 314, 2, 0.02 * 314},
+      {"nemotron-3-nano-30b-a3b", 31.6, 3.6, 0.05, 0.05},
   };
   for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
     char path[128];
@@ -38,6 +42,51 @@ static void test_deepseek_v3(void) {
   CHECK_NEAR((double)c.used_parameters / 1e9, 37, 0.6); /* the report leaves the input embedding out */
 }
 
+static void test_nemotron_3_super(void) {
+  bl_model m;
+  bl_model_counts c;
+  REQUIRE_OK(bl_model_load("costmodel/models/nemotron-3-super-120b-a12b.json", &m));
+  CHECK_INT(bl_model_moe_layers(&m), 40);
+  m.multi_token = 0; /* published sizes are of the main model */
+  bl_model_count(&m, &c);
+  CHECK_NEAR((double)c.parameters / 1e9, 120.6, 0.1);
+  CHECK_NEAR((double)c.used_parameters / 1e9, 12.7, 0.1);
+}
+
+/* TFLOP/s a GPU of published steps, each counted as its stack counts: causal attention over half of the sequence or all
+ * of it, the tokenizer's vocabulary, no gates (NVIDIA DGX Cloud benchmarking recipes v25.01 to v25.10). */
+static void test_published_rates(void) {
+  static const struct {
+    const char *file;
+    int32_t vocabulary, sequence, batch, ranks;
+    bool causal;
+    double step_s, tflops;
+  } steps[] = {
+      {"deepseek-v3", 129280, 4096, 2048, 256, true, 11.07148, 769.50},
+      {"deepseek-v3", 129280, 4096, 8192, 1024, true, 52.04, 163.7},
+      {"deepseek-v3", 129280, 4096, 8192, 1024, true, 36.189, 235.43},
+      {"grok-1", 32000, 8192, 512, 256, false, 7.382, 1192.94},
+      {"llama-4-maverick", 128256, 8192, 1024, 512, false, 3.685, 527.78},
+  };
+  for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+    char path[128];
+    bl_model m;
+    snprintf(path, sizeof path, "costmodel/models/%s.json", steps[i].file);
+    REQUIRE_OK(bl_model_load(path, &m));
+    m.vocabulary = steps[i].vocabulary, m.sequence = steps[i].sequence, m.causal = steps[i].causal;
+    const int64_t tokens = (int64_t)m.sequence * steps[i].batch;
+    const double gates = 6.0 * (bl_model_moe_layers(&m) + m.multi_token) * m.hidden * m.experts * (double)tokens;
+    const double flop = bl_model_training_flop(&m, tokens, true) - gates;
+    CHECK_NEAR(flop / steps[i].ranks / steps[i].step_s * 1e-12, steps[i].tflops, 3e-4 * steps[i].tflops);
+  }
+  /* One sequence of Grok-1 as its recipe's notes count it: 4.27405e15. */
+  bl_model m;
+  REQUIRE_OK(bl_model_load("costmodel/models/grok-1.json", &m));
+  m.vocabulary = 128256;
+  const double gates = 6.0 * 64 * 6144 * 8 * 8192;
+  CHECK_NEAR((bl_model_training_flop(&m, 8192, true) - gates) * 1e-15, 4.27405, 1e-5);
+}
+
 static void test_clusters(void) {
   static const struct {
     const char *file;
@@ -58,6 +107,8 @@ static void test_clusters(void) {
 int main(void) {
   RUN(test_model_sizes);
   RUN(test_deepseek_v3);
+  RUN(test_nemotron_3_super);
+  RUN(test_published_rates);
   RUN(test_clusters);
   TEST_MAIN_END;
 }

@@ -66,9 +66,9 @@ static void test_memory_by_hand(void) {
   CHECK_NEAR(size[BL_ITEM_MOE].dense_parameters, attention / 2 + gate, 1e-6);
   CHECK_NEAR(size[BL_ITEM_MOE].expert_parameters, 2 * expert, 1e-6);
   CHECK_NEAR(size[BL_ITEM_MOE].copy_parameters, expert, 1e-6);
-  /* norm1 in and out, q, k, v, the core's output and 16 sums; norm2 in and out, 8 scores, 2 outputs, 3 rows of each
-   * input, fc1 and activation. */
-  const double kept = tokens / 2 * (2 * (6 * H) + 4 * 16 + 2 * 2 * H + 4 * 8 + 2 * 2 * H + 2 * 3 * (H + 2 * F));
+  /* norm1 in and out, q, k, v, the core's output and 16 sums; norm2 in and out, 8 scores, 3 rows of each input, fc1 and
+   * activation. */
+  const double kept = tokens / 2 * (2 * (6 * H) + 4 * 16 + 2 * 2 * H + 4 * 8 + 2 * 3 * (H + 2 * F));
   CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, kept, 1e-3);
   const int32_t count[BL_ITEM_COUNT] = {0, 0, 3, 0};
   const double dense = 3 * (attention / 2 + gate), experts = 6 * expert;
@@ -90,6 +90,39 @@ static void test_memory_by_hand(void) {
   CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, tokens / 2 * 2 * H, 1e-3);
 }
 
+/* Layers of one block each, with experts on latent vectors: "M" in 4 heads of width 32 with 2 groups of state 16. */
+static void add_state_space(bl_model *m) {
+  memcpy(m->pattern, "ME*-EM", 7);
+  m->state_heads = 4, m->state_head_width = 32, m->state_width = 16, m->state_groups = 2;
+  m->state_convolution = 4, m->state_chunk = 64, m->latent_width = 256;
+}
+
+static void test_blocks_by_hand(void) {
+  bl_item_size size[BL_ITEM_COUNT];
+  bl_model m = model;
+  int32_t count[BL_ITEM_COUNT];
+  const bl_grid g = {
+      .tp = 2, .cp = 1, .dp = 4, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 2, .micro_batch = 1, .micro_batches = 1};
+  add_state_space(&m);
+  bl_items_of_model(&m, count);
+  static const int32_t wanted[BL_ITEM_COUNT] = {1, 0, 0, 1, 2, 1, 1, 2};
+  for (int i = 0; i < BL_ITEM_COUNT; i++) CHECK_INT(count[i], wanted[i]);
+  bl_item_sizes(&m, &g, 2, 1, size);
+  const double H = 1024, inner = 128, both = 2 * 2 * 16, part = 1024 / 2.0;
+  /* in, convolution with bias, decay, step and skip of 4 heads, norm, out; two norms' vectors. */
+  const double mixer = H * (2 * inner + both + 4) + 5 * (inner + both) + 3 * 4 + inner + inner * H + 2 * H;
+  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].dense_parameters, mixer / 2, 1e-6);
+  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].kept_bytes, part * 2 * (2 * H + 2 * inner + both + 4 + 2 * inner), 1e-6);
+  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].expert_parameters, 0, 0);
+  /* The gate with its norm and both latent projections; two homes that read and write 256 numbers, with biases. */
+  CHECK_NEAR(size[BL_ITEM_EXPERTS].dense_parameters, 2 * H + 8 * H + 2 * 256 * H, 1e-6);
+  CHECK_NEAR(size[BL_ITEM_EXPERTS].expert_parameters, 2 * (2 * 256 * 2048 + 2048 + 256), 1e-6);
+  const double rows = 2 * (256 + 2 * 2048.0);
+  CHECK_NEAR(size[BL_ITEM_EXPERTS].kept_bytes, part * (2 * 2 * H + 4 * 8 + 2 * 2 * 256 + 2 * rows), 1e-6);
+  const double both_kinds = size[BL_ITEM_ATTENTION].kept_bytes + size[BL_ITEM_EXPERTS].kept_bytes;
+  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, both_kinds, 1e-6);
+}
+
 static void test_in_flight(void) {
   bl_grid g = {.pp = 4, .vp = 1, .micro_batches = 8};
   for (int32_t d = 0; d < 4; d++) CHECK_NEAR(bl_grid_in_flight(&g, d), 4 - d, 0);
@@ -97,6 +130,12 @@ static void test_in_flight(void) {
   CHECK_NEAR(bl_grid_in_flight(&g, 0), 2, 0);
   g = (bl_grid){.pp = 4, .vp = 2, .micro_batches = 8};
   CHECK_NEAR(bl_grid_in_flight(&g, 0), 11 / 2.0, 0); /* 2 x 3 + 4 + 1 stages */
+  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0);
+  g.overlap = true;
+  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0); /* without expert parallelism nothing is exchanged */
+  g.ep = 8;
+  CHECK_NEAR(bl_grid_in_flight(&g, 3), 6 / 2.0, 0);
+  g.recompute = BL_RECOMPUTE_FFN;
   CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0);
 }
 
@@ -206,8 +245,9 @@ static void brute_force(brute *b) {
                 bl_layout one = l;
                 one.dp *= one.pp, one.edp *= one.pp, one.pp = 1; /* the default's single stage */
                 if (l.tp * l.cp * l.dp * l.pp != P || bl_layout_check(&one, model.layers, "") != BL_OK) continue;
-                if (model.heads % l.tp || model.experts % l.ep || model.expert_width % l.etp || b->o.batch % l.dp ||
-                    (l.cp > 1 && model.sequence % (2 * l.cp)) || l.pp > model.layers + 2)
+                if (model.heads % l.tp || model.state_heads % l.tp || model.experts % l.ep ||
+                    model.expert_width % l.etp || b->o.batch % l.dp || (l.cp > 1 && model.sequence % (2 * l.cp)) ||
+                    l.pp > model.layers + 2)
                   continue;
                 for (int32_t mb = 1; mb <= b->o.max_micro_batch; mb++)
                   for (int32_t vp = 1; vp <= (l.pp > 1 ? b->o.max_vp : 1); vp++) {
@@ -222,7 +262,8 @@ static void brute_force(brute *b) {
                                                 .ep = l.ep,
                                                 .edp = l.edp,
                                                 .micro_batch = mb,
-                                                .micro_batches = sequences / mb});
+                                                .micro_batches = sequences / mb,
+                                                .overlap = b->o.overlap});
                   }
               }
   bl_layout_free(&l);
@@ -232,11 +273,17 @@ static void test_against_brute_force(void) {
   static const struct {
     int32_t ranks, batch;
     double memory_bytes;
-  } cases[] = {{1, 8, 8e9}, {4, 16, 2e9}, {6, 24, 4e9}, {8, 32, 0.7e9}, {12, 24, 1e9}, {16, 64, 0.6e9}, {16, 64, 4e9}};
+    bool overlap, blocks;
+  } cases[] = {{1, 8, 8e9, false, false},    {4, 16, 2e9, false, false}, {6, 24, 4e9, true, false},
+               {8, 32, 0.7e9, false, true},  {12, 24, 1e9, true, true},  {16, 64, 0.6e9, false, false},
+               {16, 64, 0.6e9, true, false}, {16, 64, 4e9, false, false}};
   const size_t n = check_is_small() ? 4 : sizeof cases / sizeof *cases;
   for (size_t i = 0; i < n; i++) {
     bl_search_result r;
     brute b = {.o = options(cases[i].ranks, cases[i].batch, cases[i].memory_bytes)};
+    make_model();
+    if (cases[i].blocks) add_state_space(&model);
+    b.o.overlap = cases[i].overlap;
     brute_force(&b);
     REQUIRE_OK(bl_search(&b.o, &r));
     CHECK_INT(r.layouts, b.n);
@@ -255,6 +302,7 @@ static void test_against_brute_force(void) {
            (long long)r.priced);
     bl_search_free(&r);
   }
+  make_model();
 }
 
 static void test_too_little_memory(void) {
@@ -275,6 +323,23 @@ static void test_too_little_memory(void) {
   CHECK_FAILS(bl_search(&o, &r), BL_EINPUT, "16 ranks, fewer than 17");
 }
 
+/* What interleaving hides: all but the warm-up, less what it takes from compute. */
+static void test_overlap(void) {
+  bl_grid g = {
+      .tp = 1, .cp = 1, .dp = 4, .pp = 4, .vp = 2, .etp = 1, .ep = 4, .edp = 1, .micro_batch = 2, .micro_batches = 16};
+  bl_grid_costs open, beside;
+  bl_grid_cost(&model, &cluster, &g, 1, &open);
+  g.overlap = true;
+  bl_grid_cost(&model, &cluster, &g, 1, &beside);
+  const double *before = open.price[BL_ITEM_MOE].us, *after = beside.price[BL_ITEM_MOE].us;
+  const double us = before[BL_PRICE_EXCHANGE], alone = (3 + 4) / 32.0;
+  REQUIRE(us > 0 && us < before[BL_PRICE_DENSE] + before[BL_PRICE_EXPERT]);
+  CHECK_NEAR(after[BL_PRICE_EXCHANGE], us * (alone + (1 - alone) * 24 / 132), 1e-9 * us);
+  g.vp = 1;
+  bl_grid_cost(&model, &cluster, &g, 1, &beside);
+  CHECK_NEAR(beside.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], us, 1e-9 * us);
+}
+
 /* Rows that go once to each node spare the slower links, never more than the nodes spare. */
 static void test_node_dispatch(void) {
   bl_grid g = {
@@ -290,6 +355,27 @@ static void test_node_dispatch(void) {
    * them not the own. Four passes. */
   CHECK_NEAR(flat.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 2 * 0.5, 1e-6 * us);
   CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.5 * 0.5, 1e-6 * us);
+  /* Within a node: two choices on four ranks are 4 (1 - 9/16) = 1.75 ranks, three quarters of them others. */
+  g.dp = g.ep = 4;
+  slow.intra = (bl_link){0.01, 0};
+  bl_grid_cost(&model, &slow, &g, 1, &nodes);
+  CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.75 * 0.75, 1e-6 * us);
+}
+
+/* The slowest of many devices: with a spread of 2 %, compute takes 1 + 0.02 x the largest of so many normal deviates.
+ */
+static void test_spread(void) {
+  bl_cluster uneven = cluster;
+  uneven.spread = 0.02;
+  CHECK_NEAR(bl_cluster_slowest(&uneven, 1), 1, 0);
+  CHECK_NEAR(bl_cluster_slowest(&uneven, 128), 1 + 0.02 * 2.455, 1e-4);
+  CHECK_NEAR(bl_cluster_slowest(&uneven, 2048), 1 + 0.02 * 3.321, 1e-4);
+  bl_grid_costs even, slower;
+  const bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .micro_batch = 64};
+  bl_grid_cost(&model, &cluster, &g, 1, &even);
+  bl_grid_cost(&model, &uneven, &g, 1, &slower);
+  const double ratio = slower.price[BL_ITEM_MOE].us[BL_PRICE_EXPERT] / even.price[BL_ITEM_MOE].us[BL_PRICE_EXPERT];
+  CHECK(ratio > 1.01 && ratio < bl_cluster_slowest(&uneven, 16));
 }
 
 static void test_layout_of_entry(void) {
@@ -332,11 +418,14 @@ static void test_imbalance_of_trace(void) {
 int main(void) {
   make_model();
   RUN(test_memory_by_hand);
+  RUN(test_blocks_by_hand);
   RUN(test_in_flight);
   RUN(test_stages);
   RUN(test_against_brute_force);
   RUN(test_too_little_memory);
   RUN(test_node_dispatch);
+  RUN(test_overlap);
+  RUN(test_spread);
   RUN(test_layout_of_entry);
   RUN(test_imbalance_of_trace);
   TEST_MAIN_END;

@@ -1,0 +1,290 @@
+/* grid_cost.c - prices of a model's items under a grid: price.h says what is assumed. */
+#include "planner/search/price.h"
+#include <math.h>
+#include <string.h>
+
+static double larger(double a, double b) { return a > b ? a : b; }
+static double smaller(double a, double b) { return a < b ? a : b; }
+
+/* -- exchanges ----------------------------------------------------------------------------------------------------- */
+
+/* How many of a group's ranks, `stride` apart, share a node. */
+static double ranks_in_node(const bl_cluster *c, double size, double stride) {
+  return larger(1, smaller((double)(int64_t)(c->ranks_per_node / stride), size));
+}
+
+/* All-gather or reduce-scatter of a buffer of `bytes` in a ring. */
+static double ring_us(const bl_cluster *c, double bytes, double size, double stride) {
+  const double local = ranks_in_node(c, size, stride);
+  if (size <= 1) return 0;
+  if (local >= size) return c->intra.latency_us + bytes * (size - 1) / size / c->intra.gbps * 1e-3;
+  const double gbps = smaller(c->inter.gbps * local, c->intra.gbps);
+  return c->inter.latency_us + bytes * (size - 1) / size / gbps * 1e-3;
+}
+
+/* On how many of `places` the choices of a token lie, where these are even. */
+static double places_met(double places, double choices) { return places * (1 - pow(1 - 1 / places, choices)); }
+
+static double nodes_met(const bl_model *m, double nodes) {
+  const double most = m->groups > 1 ? m->group_top_k * larger(1, nodes / m->groups) : nodes;
+  return smaller(places_met(nodes, m->top_k), most);
+}
+
+/* Every rank sends the rows of its tokens, `bytes` a choice, evenly over the ep ranks, itself included. */
+static double exchange_us(const bl_model *m, const bl_cluster *c, const bl_grid *g, double bytes) {
+  const double size = g->ep, local = ranks_in_node(c, size, g->etp), nodes = size / local;
+  if (size <= 1) return 0;
+  const double into =
+      g->node_dispatch ? places_met(size, m->top_k) * (local - 1) / local : m->top_k * (local - 1) / size;
+  const double out = (g->node_dispatch ? nodes_met(m, nodes) : m->top_k) * (nodes - 1) / nodes;
+  const double inside = bytes * into / c->intra.gbps, outside = bytes * out / c->inter.gbps;
+  return (local < size ? c->inter.latency_us : c->intra.latency_us) + larger(inside, outside) * 1e-3;
+}
+
+static double send_us(const bl_cluster *c, double bytes, double stride) {
+  const bl_link *link = stride < c->ranks_per_node ? &c->intra : &c->inter;
+  return link->latency_us + bytes / link->gbps * 1e-3;
+}
+
+/* -- compute ------------------------------------------------------------------------------------------------------- */
+
+typedef struct item_maker {
+  const bl_model *m;
+  const bl_cluster *c;
+  const bl_grid *g;
+  double imbalance, num, tokens, part; /* part: tokens once tp has split the sequence */
+  double matrix_rate, core_rate;       /* operations a microsecond of the slowest device */
+} item_maker;
+
+/* Forward and backward of a kind of work. */
+typedef struct passes {
+  double forward, backward;
+} passes;
+
+static passes sum(passes a, passes b) { return (passes){a.forward + b.forward, a.backward + b.backward}; }
+static double total(passes p) { return p.forward + p.backward; }
+
+static double tiles(double rows, double width) { return (1 + 64 / rows) * (1 + 64 / width); }
+
+/* `matrices` times `weights` entries, `width` their narrower side, on `rows` rows in all. */
+static passes products(const item_maker *k, double weights, double matrices, double rows, double width) {
+  const bl_cluster *c = k->c;
+  const double forward = 2 * weights * rows * tiles(rows / matrices, width) / k->matrix_rate;
+  const double read = matrices * weights * k->num, gradients = matrices * weights * 8;
+  return (passes){larger(forward, read / c->memory_gbps * 1e-3) + c->call_us,
+                  larger(2 * forward, (read + gradients) / c->memory_gbps * 1e-3) + c->call_us};
+}
+
+/* Multiply-adds without weights; `again`: operations backward, of those forward. */
+static passes core(const item_maker *k, double macs, double again) {
+  const double forward = 2 * macs / k->core_rate;
+  return (passes){forward, again * forward};
+}
+
+static passes traffic(const item_maker *k, double forward_bytes, double backward_bytes) {
+  const bl_cluster *c = k->c;
+  return (passes){forward_bytes / c->memory_gbps * 1e-3 + c->call_us,
+                  backward_bytes / c->memory_gbps * 1e-3 + c->call_us};
+}
+
+/* Norm and residual of a block: read x, write its norm; read both, write the sum. Backward: read x and a gradient,
+ * write one; read two, write the sum. */
+static passes norm_and_residual(const item_maker *k) {
+  const double row = k->m->hidden * k->num * k->part;
+  return traffic(k, 5 * row, 6 * row);
+}
+
+/* Activation of `hidden` numbers: forward reads what fc1 made and writes; backward reads that and a gradient, writes
+ * fc1's. */
+static passes activation(const item_maker *k, double hidden, bool gated) {
+  const double bytes = hidden * k->num;
+  return gated ? traffic(k, 3 * bytes, 5 * bytes) : traffic(k, 2 * bytes, 3 * bytes);
+}
+
+/* -- layers -------------------------------------------------------------------------------------------------------- */
+
+/* All-gather and reduce-scatter of a block that tp splits, one direction. */
+static double tp_pair_us(const item_maker *k) {
+  return 2 * ring_us(k->c, k->tokens * k->m->hidden * k->num, k->g->tp, 1);
+}
+
+static double head_widths(const bl_model *m) {
+  return m->latent_attention ? m->head_width + m->rope_width + m->value_width : 2.0 * m->head_width;
+}
+
+static passes add_attention(const item_maker *k, bl_item_price *p) {
+  const bl_model *m = k->m;
+  const double tp = k->g->tp, cp = k->g->cp;
+  const double macs = m->heads * head_widths(m) * m->sequence / (m->causal ? 2 : 1) * k->tokens / tp;
+  const double weights = (double)bl_model_part_macs(m, BL_PART_ATTENTION) / tp;
+  const double turned = (m->heads + (m->latent_attention ? 1.0 : m->kv_heads)) *
+                        (m->latent_attention ? m->rope_width : m->head_width) * k->num * k->tokens / tp;
+  const passes inner = core(k, macs, 2.5);
+  passes work = sum(products(k, weights, 1, k->tokens, m->hidden / tp), inner);
+  work = sum(work, sum(norm_and_residual(k), traffic(k, 2 * turned, 2 * turned)));
+  p->us[BL_PRICE_DENSE] += total(work);
+  p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
+  if (cp > 1) { /* keys and values of all others pass by, their gradients too on the way back */
+    const double kv = m->latent_attention ? m->heads * head_widths(m) : 2.0 * m->kv_heads * m->head_width;
+    const double travel = ring_us(k->c, k->tokens * cp * larger(kv / tp, 2.0 * m->head_width) * k->num, cp, tp);
+    p->us[BL_PRICE_CONTEXT] += larger(0, travel - inner.forward) + larger(0, 2 * travel - inner.backward);
+  }
+  return work;
+}
+
+static passes add_state_space(const item_maker *k, bl_item_price *p) {
+  const bl_model *m = k->m;
+  const double tp = k->g->tp, cp = k->g->cp, rows = k->num * k->tokens / tp;
+  const double inner = (double)m->state_heads * m->state_head_width, both = 2.0 * m->state_groups * m->state_width;
+  const double states = inner * m->state_width / m->state_chunk * 4 * k->tokens / tp; /* fp32, one a chunk */
+  const double weights = (double)bl_model_part_macs(m, BL_PART_STATE_SPACE) / tp;
+  passes work = sum(products(k, weights, 1, k->tokens, m->hidden / tp), norm_and_residual(k));
+  work = sum(work, core(k, (double)bl_model_scan_macs(m) * k->tokens / tp, 2.5));
+  /* Convolution, scan with its states, gated norm: each reads what it needs and writes what it makes. */
+  const double once = rows * (2 * (inner + both) + (2 * inner + both) + 3 * inner) + 2 * states;
+  work = sum(work, traffic(k, once, 2 * once));
+  p->us[BL_PRICE_DENSE] += total(work);
+  p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
+  if (cp > 1) p->us[BL_PRICE_CONTEXT] += 2 * ring_us(k->c, rows * cp * (3 * inner + both + m->state_heads), cp, tp);
+  return work;
+}
+
+static passes add_ffn(const item_maker *k, bl_item_price *p) {
+  const bl_model *m = k->m;
+  const double width = (double)m->ffn_width / k->g->tp;
+  passes work = products(k, (double)bl_model_part_macs(m, BL_PART_FFN) / k->g->tp, 1, k->tokens, width);
+  work = sum(work, sum(norm_and_residual(k), activation(k, width * k->tokens, m->ffn_gated)));
+  p->us[BL_PRICE_DENSE] += total(work);
+  p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
+  return work;
+}
+
+static passes shared_experts(const item_maker *k) {
+  const bl_model *m = k->m;
+  const double width = (double)m->shared_experts * m->shared_width / k->g->tp;
+  const passes work = products(k, (double)bl_model_part_macs(m, BL_PART_SHARED) / k->g->tp, 1, k->tokens, width);
+  return sum(work, activation(k, width * k->tokens, m->expert_gated));
+}
+
+/* Gate, shared experts, experts; *exchange: what crosses links in one direction. */
+static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
+  const bl_model *m = k->m;
+  const bl_grid *g = k->g;
+  const double row_bytes = bl_model_row_width(m) * k->num, etp = g->etp;
+  passes dense = products(k, (double)bl_model_part_macs(m, BL_PART_GATE), 1, k->part, m->experts);
+  /* Scores in fp32: written, read twice for choosing and for the balance, and once on the way back. */
+  dense = sum(dense, sum(norm_and_residual(k), traffic(k, 12.0 * m->experts * k->part, 12.0 * m->experts * k->part)));
+  if (m->shared_experts > 0) {
+    dense = sum(dense, shared_experts(k));
+    p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
+  }
+  /* Rows on the fullest rank; each meets one expert, whose matrices are read whole. */
+  const double homes = (m->experts + g->ep - 1) / g->ep, sent = k->part * m->top_k * row_bytes;
+  const double rows = etp * k->part * m->top_k * k->imbalance, width = m->expert_width / etp;
+  const double weights = (double)bl_model_part_macs(m, BL_PART_EXPERT) / etp;
+  passes work = sum(products(k, weights, homes, rows, width), activation(k, width * rows, m->expert_gated));
+  work = sum(work, traffic(k, 5 * sent, 7 * sent)); /* scatter and gather */
+  p->us[BL_PRICE_DENSE] += total(dense);
+  p->us[BL_PRICE_EXPERT] += total(work);
+  const double once = exchange_us(m, k->c, g, k->part * row_bytes * k->imbalance);
+  const double gather = ring_us(k->c, rows * row_bytes, etp, 1);
+  p->us[BL_PRICE_EXCHANGE] += 4 * once;
+  p->us[BL_PRICE_TENSOR] += 4 * gather;
+  *exchange = 2 * once + 2 * gather + (m->shared_experts > 0 ? tp_pair_us(k) : 0);
+  return sum(dense, work);
+}
+
+/* Adds what recomputation repeats: `whole_us`, forward with its exchanges; `ffn_us`, that of the feed-forward alone. */
+static void add_recompute(const item_maker *k, bl_item_price *p, bl_layer_kind kind, double whole_us, double ffn_us) {
+  const bl_model *m = k->m;
+  const bl_recompute recompute = k->g->recompute;
+  if (recompute == BL_RECOMPUTE_FULL) p->us[BL_PRICE_RECOMPUTE] += whole_us;
+  if (recompute == BL_RECOMPUTE_FFN) p->us[BL_PRICE_RECOMPUTE] += ffn_us;
+  if (recompute != BL_RECOMPUTE_SELECTIVE && recompute != BL_RECOMPUTE_FFN) return;
+  double bytes = kind == BL_LAYER_FFN || kind == BL_LAYER_EXPERTS ? 0 : 2.0 * m->hidden, up = 0;
+  if (recompute == BL_RECOMPUTE_SELECTIVE) { /* else ffn_us has it */
+    if (bl_layer_has_experts(kind))
+      bytes += 2.0 * m->hidden + m->top_k * k->imbalance * m->expert_width * (m->expert_gated ? 3 : 2);
+    if (bl_layer_has_ffn(kind)) bytes += 2.0 * m->hidden + m->ffn_width * (m->ffn_gated ? 3.0 : 2.0);
+  }
+  if (kind == BL_LAYER_STATE_SPACE) bytes += 3.0 * m->state_heads * m->state_head_width;
+  if (m->latent_attention && bl_layer_has_attention(kind))
+    up = (double)m->heads *
+         ((double)(m->head_width + m->rope_width) * m->q_rank + (double)(m->head_width + m->value_width) * m->kv_rank);
+  p->us[BL_PRICE_RECOMPUTE] += 2 * up * k->tokens / k->g->tp / k->matrix_rate +
+                               bytes * k->num * k->part / k->c->memory_gbps * 1e-3 + k->c->call_us;
+}
+
+/* Exchanges beside other micro-batches' compute: the warm-up has none to pair with. */
+static void hide_exchange(const item_maker *k, bl_item_price *p) {
+  const bl_grid *g = k->g;
+  if (!bl_grid_overlaps(g)) return;
+  const double stages = (double)g->micro_batches * g->vp, warm_up = g->pp - 1 + (g->vp - 1.0) * g->pp;
+  const double alone = smaller(1, warm_up / stages), us = p->us[BL_PRICE_EXCHANGE];
+  const double work = p->us[BL_PRICE_DENSE] + p->us[BL_PRICE_EXPERT] + p->us[BL_PRICE_RECOMPUTE];
+  const double hidden = smaller(us, work), beside = us - hidden + BL_PRICE_STOLEN * hidden;
+  p->us[BL_PRICE_EXCHANGE] = alone * us + (1 - alone) * beside;
+}
+
+static void price_layer(const item_maker *k, bl_layer_kind kind, bl_item_price *p) {
+  passes mixer = {0}, rest = {0};
+  double mixer_us = 0, rest_us = 0, exchange = 0;
+  if (bl_layer_has_attention(kind)) mixer = add_attention(k, p);
+  if (kind == BL_LAYER_STATE_SPACE) mixer = add_state_space(k, p);
+  if (mixer.forward > 0) mixer_us = mixer.forward + tp_pair_us(k);
+  if (bl_layer_has_experts(kind)) rest = add_moe(k, p, &exchange);
+  if (bl_layer_has_ffn(kind)) rest = add_ffn(k, p), exchange = tp_pair_us(k);
+  if (rest.forward > 0) rest_us = rest.forward + exchange;
+  add_recompute(k, p, kind, mixer_us + rest_us, rest_us);
+  hide_exchange(k, p);
+}
+
+static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_price *p) {
+  const bl_model *m = k->m;
+  const double width = (double)m->vocabulary / k->g->tp, logits = k->tokens * width;
+  /* Logits are written and read in both directions, their gradient in fp32. */
+  const passes head =
+      sum(products(k, width * m->hidden, 1, k->tokens, width), traffic(k, 2 * logits * k->num, logits * (k->num + 4)));
+  p->us[BL_PRICE_DENSE] = total(head) * (1 + m->multi_token);
+  p->us[BL_PRICE_TENSOR] = tp_pair_us(k) * (1 + m->multi_token);
+  for (int32_t i = 0; i < m->multi_token; i++) {
+    const passes project = products(k, 2.0 * m->hidden * m->hidden / k->g->tp, 1, k->tokens, m->hidden / k->g->tp);
+    for (int u = 0; u < BL_PRICE_COUNT; u++) p->us[u] += layer->us[u];
+    p->us[BL_PRICE_DENSE] += total(sum(project, norm_and_residual(k)));
+  }
+}
+
+void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out) {
+  const double tokens = bl_grid_tokens(m, g), ranks = (double)g->tp * g->cp * g->dp * g->pp;
+  const double slowest = bl_cluster_slowest(c, ranks);
+  const item_maker k = {m,
+                        c,
+                        g,
+                        imbalance,
+                        c->num_bytes,
+                        tokens,
+                        tokens / g->tp,
+                        bl_cluster_rate(c) / slowest,
+                        c->tflops * c->efficiency * 1e6 / slowest};
+  memset(out, 0, sizeof *out);
+  bl_item_sizes(m, g, c->num_bytes, imbalance, out->size);
+  bl_item_price *p = out->price;
+  const passes look_up = traffic(&k, 3 * m->hidden * k.num * k.part, 3 * m->hidden * k.num * k.part);
+  p[BL_ITEM_EMBED].us[BL_PRICE_DENSE] = total(look_up);
+  p[BL_ITEM_EMBED].us[BL_PRICE_TENSOR] = tp_pair_us(&k);
+  for (int i = 0; i < BL_ITEM_COUNT; i++)
+    if (bl_item_kind((bl_item)i) != BL_LAYER_COUNT && bl_item_occurs(m, (bl_item)i))
+      price_layer(&k, bl_item_kind((bl_item)i), &p[i]);
+  price_head(&k, &p[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE], &p[BL_ITEM_HEAD]);
+  for (int i = 0; i < BL_ITEM_COUNT; i++)
+    for (int u = 0; u < BL_PRICE_COUNT; u++) p[i].total += p[i].us[u];
+  const double per = 1e9; /* parameters: so many that latency does not show in the price of one */
+  const double dense = (double)g->dp * g->cp, stride = (double)g->etp * g->ep;
+  if (g->pp > 1) out->send_us = 2 * send_us(c, k.part * m->hidden * k.num, (double)g->tp * g->cp * g->dp);
+  out->dense_gather_us = ring_us(c, k.num * per, dense, g->tp) / per;
+  out->dense_reduce_us = ring_us(c, 4 * per, dense, g->tp) / per;
+  out->expert_gather_us = ring_us(c, k.num * per, g->edp, stride) / per;
+  out->expert_reduce_us = ring_us(c, 4 * per, g->edp, stride) / per;
+  const bl_link *link = ranks_in_node(c, g->ep, g->etp) < g->ep ? &c->inter : &c->intra;
+  out->copy_byte_us = g->ep > 1 ? 1e-3 / link->gbps : 0;
+}
