@@ -60,7 +60,8 @@ EXEC    := $(call obj,$(SRC_executor)) $(if $(filter 1,$(CUDA)),$(CUDA_OBJECTS))
 PROGRAMS := $(if $(wildcard traces/main.c),$(BUILD)/ballast-trace) \
             $(if $(wildcard planner/main.c),$(BUILD)/ballast-plan) \
             $(if $(wildcard executor/train_main.c),$(BUILD)/ballast-train) \
-            $(if $(wildcard executor/profile_main.c),$(BUILD)/ballast-profile)
+            $(if $(wildcard executor/profile_main.c),$(BUILD)/ballast-profile) \
+            $(if $(filter 1,$(MPI)),$(BUILD)/ballast-mpi.so)
 
 GLPK_FLAGS := $(if $(filter 1,$(GLPK)),-DBL_HAVE_GLPK)
 GLPK_LIBS  := $(if $(filter 1,$(GLPK)),-lglpk)
@@ -70,7 +71,10 @@ CUDA_FLAGS := $(if $(filter 1,$(CUDA)),-DBL_HAVE_CUDA)
 # The runtime is linked in, cuBLAS is loaded when a backend is created: programs start, and train on the CPU, without CUDA.
 CUDA_LIBS  := $(if $(filter 1,$(CUDA)),-L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcudart_static \
                 -lstdc++ -ldl -lrt)
-EXEC_LIBS  := $(BLAS_LIBS) $(CUDA_LIBS)
+# MPI is loaded too, from beside the program, where ranks are processes; it uses the functions of the program. (Of the two
+# ways to say where it lies, the older one, which also holds where a sanitizer stands between.)
+MPI_LIBS   := -Wl$(comma)--export-dynamic -Wl$(comma)--disable-new-dtags -Wl$(comma)-rpath$(comma)\$$ORIGIN -Wl$(comma)-rpath$(comma)\$$ORIGIN/../.. -ldl
+EXEC_LIBS  := $(BLAS_LIBS) $(CUDA_LIBS) $(MPI_LIBS)
 NVCCFLAGS  += -std=c++17 -O3 -lineinfo $(foreach arch,$(NVCC_ARCH),-gencode arch=compute_$(arch),code=[sm_$(arch),compute_$(arch)]) \
               -Werror all-warnings -Xcompiler -Wall,-Wextra,-Wshadow,-Wconversion,-Werror -I.
 
@@ -80,7 +84,7 @@ all: found programs
 
 ## help: this list
 help:
-	@echo "make [VARIANT=release|asan|tsan] [GLPK=0] [OPENBLAS=0] [CUDA=0] [TARGET]"
+	@echo "make [VARIANT=release|asan|tsan] [GLPK=0] [OPENBLAS=0] [CUDA=0] [MPI=0] [TARGET]"
 	@sed -n 's/^## //p' $(MAKEFILE_LIST) | sed 's/^/  /'
 
 yes_no = $(if $(filter 1,$(1)),yes,no $(2))
@@ -104,6 +108,11 @@ $(BUILD)/ballast-train: $(BUILD)/executor/train_main.o $(BASE) $(PLANNER) $(EXEC
 	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
 $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(EXEC)
 	$(CC) $(LDFLAGS) -o $@ $^ $(EXEC_LIBS) $(LIBS)
+
+# mpicc names the compiler it was made for; ours is asked for instead (Open MPI and MPICH know one of these each).
+$(BUILD)/ballast-mpi.so: executor/transport/mpi.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC) $(CFLAGS) -MF $(@:.so=.d) -MT $@ $(LDFLAGS) -fPIC -shared -o $@ $<
 
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)

@@ -5,7 +5,7 @@
 # in place and touches neither network nor packages. Needs root or a sudo that asks no password; never waits at a prompt.
 #
 #   ./setup.sh          install what is missing
-#   ./setup.sh --mpi    also Open MPI, for training in several processes
+#   ./setup.sh --mpi    also Open MPI, for training in several processes (tests/run asks for it)
 #   ./setup.sh --check  install nothing, say what is missing
 #
 # Exit code 0: all that is needed is here. 1: something needed is missing. 2: wrong usage.
@@ -42,7 +42,10 @@ needed python3-numpy      tests_and_figures            has_module numpy
 needed python3-matplotlib figures                      has_module matplotlib
 wanted dict-gcide         English_text_to_train_on     test -r /usr/share/dictd/gcide.dict.dz
 LIST
-  if [ $with_mpi = 1 ]; then echo "wanted libopenmpi-dev     several_processes            has_command mpicc"; fi
+  if [ $with_mpi = 1 ]; then
+    echo "wanted libopenmpi-dev     several_processes            has_command mpicc"
+    echo "wanted openmpi-bin        several_processes            has_command mpirun"
+  fi
 }
 
 # Fills the array `missing` with "needed PACKAGE PURPOSE" for what is not there.

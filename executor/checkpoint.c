@@ -324,30 +324,43 @@ bool bl_checkpoint_discard(void) {
   return true;
 }
 
-/* The folder beside `dir`, or beside what it is a link to, in which a checkpoint is written. */
-static bl_status path_of_fresh(const char *dir, char fresh[PATH_MAX]) {
+/* The folder beside `dir`, or beside what it is a link to, in which process `pid` has a checkpoint written. */
+static bl_status path_of_fresh(const char *dir, int64_t pid, char fresh[PATH_MAX]) {
   char real[PATH_MAX];
   if (realpath(dir, real)) dir = real;
   size_t end = strlen(dir);
   while (end > 1 && dir[end - 1] == '/') end--;
-  if (snprintf(fresh, PATH_MAX, "%.*s.tmp.%ld", (int)end, dir, (long)getpid()) < PATH_MAX) return BL_OK;
+  if (snprintf(fresh, PATH_MAX, "%.*s.tmp.%ld", (int)end, dir, (long)pid) < PATH_MAX) return BL_OK;
   return bl_fail(BL_EINPUT, "%s: the path is too long", dir);
 }
 
 bl_status bl_checkpoint_prepare(const char *dir) {
   char fresh[PATH_MAX];
-  BL_TRY(path_of_fresh(dir, fresh));
+  BL_TRY(path_of_fresh(dir, getpid(), fresh));
   BL_TRY(expect_replaceable(dir));
   BL_TRY(bl_folder_create(fresh));
   rmdir(fresh);
   return BL_OK;
 }
 
+/* Ranks may be processes: all write where that of rank 0 says. */
+static bl_status process_of_rank_0(bl_rank *r, int64_t *pid) {
+  const int64_t mine = getpid();
+  int64_t *all = NULL;
+  BL_TRY(bl_new(&all, (size_t)r->run->ranks, sizeof *all, "agreement"));
+  const bl_status status = bl_comm_all_gather_host(r->comm, &mine, sizeof mine, all);
+  *pid = all[0];
+  free(all);
+  return status;
+}
+
 static bl_status being_discarded(void) { return bl_fail(BL_EINTERRUPTED, "the process is about to end"); }
 
 bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   char fresh[PATH_MAX], path[PATH_MAX], name[64];
-  BL_TRY(path_of_fresh(dir, fresh));
+  int64_t pid;
+  BL_TRY(process_of_rank_0(r, &pid));
+  BL_TRY(path_of_fresh(dir, pid, fresh));
   bl_status status = BL_OK;
   if (r->rank == 0) {
     remove_folder(fresh);

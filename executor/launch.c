@@ -1,32 +1,26 @@
-/* launch.c - threads, outputs and the loop over steps. */
+/* launch.c - ranks as threads or as processes, and the loop over steps. */
 #include "executor/launch.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "executor/checkpoint.h"
-#include "executor/runlog.h"
+#include "executor/outputs.h"
+#include "executor/same_run.h"
+#include "executor/transport/processes.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-static const double DEADLINE_S = 600; /* a step of a large model on a busy machine is slow, a lost rank is not */
-
-/* What rank 0 writes while training. */
-typedef struct outputs {
-  bl_lines log, dump;
-  bl_trace_writer *trace;
-  bool log_continued, dump_continued;
-  int64_t steps_written;
-} outputs;
 
 typedef struct launch {
   const bl_train_options *options;
   bl_setup setup;
-  outputs out;
+  bl_outputs out;
+  bl_processes here; /* where ranks are processes: which this one is, and its part in agreeing with the others */
+  bl_backend *host;
+  bl_comm *host_comm;
   pthread_mutex_t lock;
   bl_status status; /* of the first rank that failed */
   char text[512];
@@ -67,83 +61,6 @@ static void catch_signals(struct sigaction old[STOP_SIGNALS], bool restore) {
   }
 }
 
-/* -- outputs ------------------------------------------------------------------------------------------------------ */
-
-static bl_status open_trace(const launch *l, const bl_rank *r, bl_trace_writer **out) {
-  const bl_run *run = r->run;
-  const char *path = l->options->record_trace;
-  const bl_trace_shape shape = {.layers = r->weights.moe_layers,
-                                .ranks = run->ranks,
-                                .micro_batches = run->micro_batches,
-                                .experts = run->model->experts,
-                                .live = true};
-  if (l->options->resume) {
-    const bl_status status = bl_trace_continue(path, &shape, r->step, out);
-    struct stat info; /* an empty file holds no trace to go on with */
-    const bool empty = stat(path, &info) != 0 || (S_ISREG(info.st_mode) && info.st_size == 0);
-    if (status == BL_OK || !empty) return status;
-  }
-  return bl_trace_create(path, &shape, out);
-}
-
-static bl_status open_outputs(launch *l, bl_rank *r) {
-  const bl_train_options *o = l->options;
-  outputs *out = &l->out;
-  const int64_t keep = o->resume ? r->step : -1;
-  if (o->record_trace) BL_TRY(open_trace(l, r, &out->trace));
-  if (o->dump) {
-    BL_TRY(bl_lines_open(o->dump, keep, &out->dump, &out->dump_continued));
-    bl_policy_dump_to(r->policy, out->dump.stream);
-  }
-  if (!o->log) return BL_OK;
-  BL_TRY(bl_lines_open(o->log, keep, &out->log, &out->log_continued));
-  if (out->log_continued) return BL_OK;
-  const bl_runlog_header header = {.argc = o->argc,
-                                   .argv = o->argv,
-                                   .data_path = o->data,
-                                   .plan_path = o->plan,
-                                   .gate = o->gate,
-                                   .backend = o->backend,
-                                   .transport = o->transport,
-                                   .resume = o->resume,
-                                   .first_step = r->step + 1};
-  return bl_runlog_begin(&out->log, r, &header);
-}
-
-static bl_status write_step(launch *l, const bl_rank *r, int64_t step_us) {
-  outputs *out = &l->out;
-  if (out->trace) BL_TRY(bl_trace_append(out->trace, r->step, r->counts));
-  if (out->dump.stream) BL_TRY(bl_lines_flush(&out->dump));
-  if (out->log.stream) BL_TRY(bl_runlog_step(&out->log, r, step_us));
-  out->steps_written++;
-  return BL_OK;
-}
-
-/* A device or pipe that was written to stays. */
-static void remove_file(const char *path) {
-  struct stat info;
-  if (lstat(path, &info) == 0 && S_ISREG(info.st_mode)) unlink(path);
-}
-
-/* Completes the outputs, or takes back what says nothing. */
-static bl_status close_outputs(launch *l, bool failed) {
-  outputs *out = &l->out;
-  bl_status status = BL_OK;
-  const bool log_open = out->log.stream != NULL, dump_open = out->dump.stream != NULL;
-  BL_KEEP_FIRST(status, bl_lines_close(&out->log));
-  BL_KEEP_FIRST(status, bl_lines_close(&out->dump));
-  if (failed && out->steps_written == 0) {
-    if (log_open && !out->log_continued) remove_file(out->log.path);
-    if (dump_open && !out->dump_continued) remove_file(out->dump.path);
-  }
-  /* A run with a checkpoint to go on from keeps the routing of the steps it made, as it keeps log and dump. */
-  if (failed && (out->steps_written == 0 || !l->options->checkpoint))
-    bl_trace_discard(out->trace);
-  else if (out->trace)
-    BL_KEEP_FIRST(status, bl_trace_finish(out->trace));
-  return status;
-}
-
 /* -- one rank ------------------------------------------------------------------------------------------------------ */
 
 static double mean_imbalance(const bl_rank *r) {
@@ -165,7 +82,7 @@ static bl_status train(launch *l, bl_rank *r) {
     const int64_t step_us = bl_now_us() - start;
     stop = r->result.stop;
     if (r->rank == 0) {
-      BL_TRY(write_step(l, r, step_us));
+      BL_TRY(bl_outputs_step(&l->out, r, step_us));
       bl_progress_update(&progress, "step %lld of %lld: loss %.4f, %.0f tokens/s, imbalance %.3f", (long long)r->step,
                          (long long)run->steps, r->result.loss, (double)tokens * 1e6 / (double)(step_us + 1),
                          mean_imbalance(r));
@@ -222,7 +139,7 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
     goto done;
   }
   BL_TRY_GOTO(status, bl_comm_barrier(thread->comm), done); /* no output before every rank can start */
-  if (r.rank == 0) BL_TRY_GOTO(status, open_outputs(l, &r), done);
+  if (r.rank == 0) BL_TRY_GOTO(status, bl_outputs_open(o, &r, &l->out), done);
   status = train(l, &r);
   if ((status == BL_OK && r.step > first) || status == BL_EINTERRUPTED) {
     bl_status printed = print_result(&r);
@@ -252,7 +169,7 @@ static void *run_thread(void *argument) {
   return NULL;
 }
 
-/* -- all ranks ----------------------------------------------------------------------------------------------------- */
+/* -- ranks as threads ---------------------------------------------------------------------------------------------- */
 
 static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *threads) {
   const int32_t R = l->setup.run.ranks;
@@ -271,13 +188,13 @@ static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *th
   return BL_OK;
 }
 
-static bl_status run_all(launch *l) {
+static bl_status run_threads(launch *l) {
   const int32_t R = l->setup.run.ranks;
   bl_threads_world *world = NULL;
   rank_thread *threads = NULL;
   bl_status status;
   BL_TRY_GOTO(status, bl_new(&threads, (size_t)R, sizeof *threads, "ranks"), done);
-  BL_TRY_GOTO(status, bl_threads_world_create(R, DEADLINE_S, &world), done);
+  BL_TRY_GOTO(status, bl_threads_world_create(R, l->options->deadline_s, &world), done);
   status = start_ranks(l, world, threads);
   for (int32_t p = 0; p < R; p++)
     if (threads[p].started) pthread_join(threads[p].thread, NULL);
@@ -292,26 +209,62 @@ done:
   return status;
 }
 
+/* -- ranks as processes --------------------------------------------------------------------------------------------- */
+
+static bool are_processes(const bl_train_options *o) { return strcmp(o->transport, "threads") != 0; }
+
+static bl_status join_processes(launch *l) {
+  BL_TRY(bl_processes_start(l->options->deadline_s, &l->here));
+  BL_TRY(bl_backend_cpu_create(&l->host));
+  return bl_processes_join(l->host, &l->host_comm);
+}
+
+static void leave_processes(launch *l) {
+  bl_comm_free(l->host_comm);
+  if (l->host) l->host->destroy(l->host);
+}
+
+/* Loads and checks what the command line names; on all ranks, or on none. */
+static bl_status set_up(launch *l) {
+  bl_status status = bl_setup_create(l->options, l->here.size, &l->setup);
+  if (!l->host_comm) return status;
+  BL_TRY(bl_processes_agree(l->host_comm, status));
+  return bl_processes_agree(l->host_comm, bl_expect_same_run(l->host_comm, &l->setup, l->options));
+}
+
+/* This process' rank, in this thread. */
+static bl_status run_process(launch *l) {
+  rank_thread thread = {.launch = l, .rank = l->here.rank, .backend = l->host, .comm = l->host_comm};
+  run_thread(&thread);
+  return l->status == BL_OK ? BL_OK : bl_fail(l->status, "%s", l->text);
+}
+
+/* -- the run ------------------------------------------------------------------------------------------------------- */
+
+static bl_status run_and_close(launch *l) {
+  struct sigaction old[STOP_SIGNALS];
+  char text[sizeof l->text];
+  stop_request = 0;
+  catch_signals(old, false);
+  const bl_status status = l->host_comm ? run_process(l) : run_threads(l);
+  catch_signals(old, true);
+  const bool failed = status != BL_OK && status != BL_EINTERRUPTED;
+  snprintf(text, sizeof text, "%s", bl_error_text());
+  const bl_status closed = bl_outputs_close(&l->out, failed);
+  if (status == BL_OK || (!failed && closed != BL_OK)) return closed;
+  return bl_fail(status, "%s", text);
+}
+
 bl_status bl_launch(const bl_train_options *options) {
   launch l = {.options = options};
-  struct sigaction old[STOP_SIGNALS];
-  bl_status status = bl_setup_create(options, &l.setup);
-  if (status == BL_OK) {
-    pthread_mutex_init(&l.lock, NULL);
-    stop_request = 0;
-    catch_signals(old, false);
-    status = run_all(&l);
-    catch_signals(old, true);
-    const bool failed = status != BL_OK && status != BL_EINTERRUPTED;
-    char text[sizeof l.text];
-    snprintf(text, sizeof text, "%s", bl_error_text());
-    const bl_status closed = close_outputs(&l, failed);
-    if (status == BL_OK || (!failed && closed != BL_OK))
-      status = closed;
-    else
-      bl_fail(status, "%s", text);
-    pthread_mutex_destroy(&l.lock);
-  }
+  pthread_mutex_init(&l.lock, NULL);
+  bl_status status = bl_train_check_backend(options);
+  if (status == BL_OK && are_processes(options)) status = join_processes(&l);
+  if (status == BL_OK) status = set_up(&l);
+  if (status == BL_OK) status = run_and_close(&l);
   bl_setup_free(&l.setup);
+  leave_processes(&l);
+  pthread_mutex_destroy(&l.lock);
+  if (status != BL_OK) bl_processes_failed(status);
   return status;
 }

@@ -5,8 +5,9 @@
 #include "base/status.h"
 #include "executor/setup.h"
 
-/*! bl_launch() : trains as the options say, one thread a rank. The first rank that fails stops all others; its status
- *  and sentence are the result. SIGINT, SIGTERM and SIGHUP finish the step under way, write log and checkpoint and give
+/*! bl_launch() : trains as the options say. With the threads transport every rank is a thread and the first that fails
+ *  stops all others; its status and sentence are the result. Otherwise this process is one rank of several; main() ends
+ *  with bl_processes_end(). SIGINT, SIGTERM and SIGHUP finish the step under way, write log and checkpoint and give
  *  BL_EINTERRUPTED; a second one ends the process at once. */
 bl_status bl_launch(const bl_train_options *options);
 

@@ -18,6 +18,7 @@ void bl_train_options_init(bl_train_options *options) {
                                 .transport = "threads",
                                 .gate = "naive",
                                 .flop = "mcore",
+                                .deadline_s = 600, /* a large step on a busy machine is slow, a lost rank is not */
                                 .warmup = -1,
                                 .schedule_steps = -1,
                                 .lr = 1e-3,
@@ -26,14 +27,14 @@ void bl_train_options_init(bl_train_options *options) {
   bl_policy_options_init(&options->policy);
 }
 
-static bl_status check_backend(const bl_train_options *o) {
+bl_status bl_train_check_backend(const bl_train_options *o) {
   const bool cpu = !strcmp(o->backend, "cpu");
   if (cpu && !strcmp(o->transport, "nccl"))
     return bl_fail(BL_EUSAGE, "--backend cpu works with --transport threads or mpi, not nccl");
   if (!cpu && !strcmp(o->transport, "mpi"))
     return bl_fail(BL_EUSAGE, "--backend cuda works with --transport threads or nccl, not mpi");
   BL_TRY(bl_backend_check(o->backend, o->precision));
-  if (strcmp(o->transport, "threads") != 0) return bl_fail(BL_ENOTSUP, "this build has no %s transport", o->transport);
+  if (!strcmp(o->transport, "nccl")) return bl_fail(BL_ENOTSUP, "this build has no nccl transport");
   return BL_OK;
 }
 
@@ -118,8 +119,17 @@ static bl_status take_placement(const bl_train_options *o, bl_setup *s) {
   return BL_OK;
 }
 
-static bl_status load_plan(const bl_train_options *o, bl_setup *s) {
-  s->run.ranks = (int32_t)o->ranks;
+/* Where ranks are processes, their launcher has said how many. */
+static bl_status expect_ranks(const bl_train_options *o, int32_t processes, int32_t ranks) {
+  if (processes == 0 || ranks == processes) return BL_OK;
+  if (o->plan)
+    return bl_fail(BL_EUSAGE, "%s is for %d ranks, but %d processes were started", o->plan, ranks, processes);
+  return bl_fail(BL_EUSAGE, "--ranks %d: %d processes were started; expected one a rank (mpirun -np %d ...)", ranks,
+                 processes, ranks);
+}
+
+static bl_status load_plan(const bl_train_options *o, int32_t processes, bl_setup *s) {
+  s->run.ranks = processes > 0 && !o->ranks_given ? processes : (int32_t)o->ranks;
   if (o->plan) {
     BL_TRY(bl_plan_load(o->plan, &s->plan));
     if (s->plan.has_placement) s->run.ranks = s->plan.placement.ranks;
@@ -130,6 +140,7 @@ static bl_status load_plan(const bl_train_options *o, bl_setup *s) {
       return bl_fail(BL_EUSAGE, "--ranks %lld: the plan %s is for %d ranks", (long long)o->ranks, o->plan,
                      s->run.ranks);
   }
+  BL_TRY(expect_ranks(o, processes, s->run.ranks));
   if (s->run.ranks > BL_TRAIN_MAX_RANKS)
     return bl_fail(BL_EINPUT, "%s: expected at most %d ranks, found %d", o->plan, BL_TRAIN_MAX_RANKS, s->run.ranks);
   if (s->run.ranks > s->model.experts)
@@ -205,7 +216,7 @@ static bl_status check_outputs(const bl_train_options *o, const char *trace) {
   return o->checkpoint ? bl_checkpoint_prepare(o->checkpoint) : BL_OK;
 }
 
-bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
+bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup *out) {
   *out = (bl_setup){0};
   bl_setup *s = out;
   bl_run *run = &s->run;
@@ -225,7 +236,6 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
   run->gate.balance = o->balance;
   if (o->checkpoint_every > 0 && !o->checkpoint) return bl_fail(BL_EUSAGE, "--checkpoint-every needs --checkpoint DIR");
   BL_TRY(bl_gate_parse(o->gate, &run->gate));
-  BL_TRY(check_backend(o));
   BL_TRY(bl_flop_convention_by_name(o->flop, &run->flop));
   if (o->policy.lag == 0)
     return bl_fail(BL_EUSAGE,
@@ -242,7 +252,7 @@ bl_status bl_setup_create(const bl_train_options *o, bl_setup *out) {
   if (run->gate.kind == BL_GATE_GSHARD && run->top_k != 2)
     return bl_fail(BL_EUSAGE, "--gate gshard: expected a model with top_k 2, model %s has %d", s->model.name,
                    run->top_k);
-  BL_TRY(load_plan(o, s));
+  BL_TRY(load_plan(o, processes, s));
   BL_TRY(check_batch(run));
   BL_TRY(check_outputs(o, run->gate.trace_path));
   BL_TRY(build_program(s));

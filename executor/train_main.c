@@ -1,6 +1,7 @@
 /* train_main.c - the command line of ballast-train. */
 #include "base/options.h"
 #include "executor/launch.h"
+#include "executor/transport/processes.h"
 #include "planner/policy_options.h"
 #include <string.h>
 
@@ -132,8 +133,15 @@ int main(int argc, char **argv) {
        .type = BL_OPTION_CHOICE,
        .target = &o.transport,
        .metavar = "threads|mpi|nccl",
-       .help = "how ranks talk",
+       .help = "how ranks talk: as threads of one process, or as processes that mpirun or srun started",
        .choices = "threads|mpi|nccl"},
+      {.name = "deadline",
+       .type = BL_OPTION_NUMBER,
+       .target = &o.deadline_s,
+       .metavar = "SECONDS",
+       .help = "a rank that others wait for so long is lost, and the run ends",
+       .min = 0.1,
+       .max = 1e6},
       {.type = BL_OPTION_HEADING, .help = "What is written"},
       {.name = "log", .type = BL_OPTION_STRING, .target = &o.log, .metavar = "FILE", .help = "run log, JSON lines"},
       {.name = "perfetto",
@@ -191,7 +199,7 @@ int main(int argc, char **argv) {
       .name = "ballast-train",
       .summary = "trains a mixture-of-experts model and balances it while it learns",
       .description =
-          "Every rank is a thread with its part of the batch and of the experts. Where experts live is decided by "
+          "Every rank is a thread, or with --transport mpi a process, with its part of the batch and of the experts. Where experts live is decided by "
           "the policy from what the gate did before; decisions, and on the CPU also the numbers, depend on "
           "the command line and the data alone, never on timing.",
       .example = "ballast-train --data text.gz --ranks 2 --steps 200 --policy ballast --log run.jsonl",
@@ -199,5 +207,5 @@ int main(int argc, char **argv) {
       .n_options = OWN + BL_POLICY_OPTION_ROWS,
       .run = run,
       .context = &o};
-  return bl_program_main("ballast-train", command.summary, &command, 1, argc, argv);
+  return bl_processes_end(bl_program_main("ballast-train", command.summary, &command, 1, argc, argv));
 }

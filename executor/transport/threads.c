@@ -2,11 +2,11 @@
  *
  * A send posts the address of its data; the receiver copies straight from it and then lets the sender go. One lock
  * guards all queues (messages are few and large), each rank sleeps on its own condition. Every wait has a deadline;
- * whoever runs into it aborts the world in the name of the rank that did not come. After an abort nothing touches a
+ * whoever runs into it aborts the world in the name of the rank that all wait for in the end. After an abort nothing touches a
  * queue again, and a sender stays only until a copy out of its buffer that has begun is done. */
 #include "base/memory.h"
 #include "executor/transport.h"
-#include <errno.h>
+#include "executor/transport/patience.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +38,7 @@ struct bl_threads_world {
   pthread_cond_t *wake; /* [size] */
   queue *queues;        /* [from][to]: sends not yet received */
   int64_t *arrivals;    /* [size]: barriers that the rank has come to */
+  int32_t *waits_for;   /* [size]: the rank that this one waits for, -1 where it does not */
   bool *joined;         /* [size] */
   bool aborted;
   char reason[REASON_MAX + 32]; /* "rank N: " and the reason */
@@ -75,10 +76,17 @@ static struct timespec deadline_from_now(double seconds) {
   return t;
 }
 
-/* Sleeps until something may have changed; at the deadline aborts in the name of `missing`. Lock held. */
-static void sleep_until(threads_comm *c, const struct timespec *deadline, int32_t missing, const char *what) {
+/* Sleeps until something may have changed; at the deadline aborts in the name of `missing`, or of whom that waits for.
+ * Lock held. */
+static void sleep_on(threads_comm *c, bl_patience *patience, int32_t missing, const char *what) {
   bl_threads_world *w = c->world;
-  if (pthread_cond_timedwait(&w->wake[c->base.rank], &w->lock, deadline) != ETIMEDOUT) return;
+  const struct timespec until = deadline_from_now(bl_patience_next_look(patience));
+  w->waits_for[c->base.rank] = missing;
+  pthread_cond_timedwait(&w->wake[c->base.rank], &w->lock, &until);
+  const bool more = bl_patience_spend(patience);
+  for (int32_t i = 0; i < w->size && w->waits_for[missing] >= 0; i++) missing = w->waits_for[missing];
+  w->waits_for[c->base.rank] = -1;
+  if (more) return;
   char reason[REASON_MAX];
   snprintf(reason, sizeof reason, "%s within %.3g s (rank %d waited)", what, w->deadline_s, c->base.rank);
   abort_locked(w, missing, reason);
@@ -163,17 +171,17 @@ static bool receive_some(threads_comm *c, bl_stream *s, const post **missing) {
 }
 
 static void receive_all(threads_comm *c, bl_stream *s) {
-  const struct timespec deadline = deadline_from_now(c->world->deadline_s);
+  bl_patience patience = bl_patience_of(c->world->deadline_s);
   const post *missing;
   do {
     if (!receive_some(c, s, &missing) && missing && !c->world->aborted)
-      sleep_until(c, &deadline, missing->peer, "sent nothing");
+      sleep_on(c, &patience, missing->peer, "sent nothing");
   } while (missing && !c->world->aborted);
 }
 
 static void wait_until_taken(threads_comm *c) {
   bl_threads_world *w = c->world;
-  const struct timespec deadline = deadline_from_now(w->deadline_s);
+  bl_patience patience = bl_patience_of(w->deadline_s);
   for (size_t i = 0; i < c->n_posts; i++) {
     post *p = &c->posts[i];
     if (!p->is_send) continue;
@@ -181,7 +189,7 @@ static void wait_until_taken(threads_comm *c) {
       if (w->aborted)
         pthread_cond_wait(&w->wake[c->base.rank], &w->lock); /* a copy ends by itself */
       else
-        sleep_until(c, &deadline, p->peer, "did not receive a message");
+        sleep_on(c, &patience, p->peer, "did not receive a message");
     }
   }
 }
@@ -235,14 +243,14 @@ static int32_t not_arrived(const bl_threads_world *w, int64_t round) {
 static bl_status threads_barrier(bl_comm *comm) {
   threads_comm *c = self(comm);
   bl_threads_world *w = c->world;
-  const struct timespec deadline = deadline_from_now(w->deadline_s);
+  bl_patience patience = bl_patience_of(w->deadline_s);
   pthread_mutex_lock(&w->lock);
   const int64_t round = ++w->arrivals[comm->rank];
   if (not_arrived(w, round) < 0) wake_all(w);
   while (!w->aborted) {
     const int32_t missing = not_arrived(w, round);
     if (missing < 0) break;
-    sleep_until(c, &deadline, missing, "did not come to a barrier");
+    sleep_on(c, &patience, missing, "did not come to a barrier");
   }
   const bl_status status = w->aborted ? aborted_status(w) : BL_OK;
   pthread_mutex_unlock(&w->lock);
@@ -285,6 +293,8 @@ bl_status bl_threads_world_create(int32_t size, double deadline_s, bl_threads_wo
   BL_TRY_GOTO(status, bl_new(&w->wake, n, sizeof *w->wake, "ranks"), failed);
   BL_TRY_GOTO(status, bl_new(&w->queues, n * n, sizeof *w->queues, "ranks"), failed);
   BL_TRY_GOTO(status, bl_new(&w->arrivals, n, sizeof *w->arrivals, "ranks"), failed);
+  BL_TRY_GOTO(status, bl_new(&w->waits_for, n, sizeof *w->waits_for, "ranks"), failed);
+  for (size_t r = 0; r < n; r++) w->waits_for[r] = -1;
   BL_TRY_GOTO(status, bl_new(&w->joined, n, sizeof *w->joined, "ranks"), failed);
   pthread_condattr_t attributes;
   pthread_condattr_init(&attributes);
@@ -305,6 +315,7 @@ void bl_threads_world_free(bl_threads_world *w) {
   free(w->wake);
   free(w->queues);
   free(w->arrivals);
+  free(w->waits_for);
   free(w->joined);
   free(w);
 }
