@@ -41,8 +41,10 @@ bl_status bl_output_commit(bl_output *output);
 void bl_output_discard(bl_output *output); /* NULL is fine; frees */
 
 /*! bl_output_discard_all() : removes every temporary file still open in this process, for signal handlers and fatal
- *  paths: async-signal-safe; frees nothing. A forked child removes nothing of its parent's. */
+ *  paths: async-signal-safe; frees nothing. A forked child removes nothing of its parent's.
+ *  bl_output_discard_within() : only those whose target was named "<folder>/...". */
 void bl_output_discard_all(void);
+void bl_output_discard_within(const char *folder);
 
 /*! bl_crc32() : CRC-32 (zlib's) of a range, continuing from `crc` (0 to start). */
 uint32_t bl_crc32(uint32_t crc, const void *bytes, uint64_t n);

@@ -191,9 +191,13 @@ void bl_output_discard(bl_output *output) {
   free(output);
 }
 
-void bl_output_discard_all(void) {
+void bl_output_discard_within(const char *folder) {
   const int self = getpid();
+  const size_t n = strlen(folder);
   for (int i = 0; i < MAX_OUTPUTS; i++) {
-    if (pending[i].owner == self) unlink(pending[i].path);
+    const char *path = pending[i].path;
+    if (pending[i].owner == self && !strncmp(path, folder, n) && (n == 0 || path[n] == '/')) unlink(path);
   }
 }
+
+void bl_output_discard_all(void) { bl_output_discard_within(""); }

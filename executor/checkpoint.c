@@ -301,7 +301,7 @@ static void name_rank_file(char name[64], int32_t rank) {
 /* Other threads still create files, each at most a few: again until the folder is gone. */
 static void discard_folder(void) {
   for (int attempt = 0; attempt < 1000; attempt++) {
-    bl_output_discard_all();
+    bl_output_discard_within(writing.path);
     const int folder = open(writing.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0) continue; /* about to be created */
     for (int32_t p = 0; p < writing.ranks; p++) {

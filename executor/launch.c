@@ -38,11 +38,13 @@ typedef struct rank_thread {
 /* -- asking to stop ---------------------------------------------------------------------------------------------- */
 
 static atomic_int stop_request; /* written by the handler, read by all ranks */
+static atomic_bool
+    keep_outputs; /* a checkpoint is there to go on from: an unfinished trace is taken up, as after a kill */
 
 static void request_stop(int number) {
   if (stop_request) {
     if (!bl_checkpoint_discard()) return;
-    bl_output_discard_all();
+    if (!keep_outputs) bl_output_discard_all();
     _exit(128 + number);
   }
   stop_request = 1;
@@ -209,7 +211,8 @@ done:
   return status;
 }
 
-/* -- ranks as processes --------------------------------------------------------------------------------------------- */
+/* -- ranks as processes ---------------------------------------------------------------------------------------------
+ */
 
 static bool are_processes(const bl_train_options *o) { return strcmp(o->transport, "threads") != 0; }
 
@@ -245,6 +248,7 @@ static bl_status run_and_close(launch *l) {
   struct sigaction old[STOP_SIGNALS];
   char text[sizeof l->text];
   stop_request = 0;
+  keep_outputs = l->options->checkpoint != NULL;
   catch_signals(old, false);
   const bl_status status = l->host_comm ? run_process(l) : run_threads(l);
   catch_signals(old, true);

@@ -9,8 +9,9 @@
 static struct {
   const char *output;
   int64_t layers, experts, ranks, micro_batches, steps, first, stride, tokens, top_k, seed;
-  double zipf, top_share, drift, jumps, bursts;
-  bool zipf_given, top_share_given, live;
+  double zipf, top_share, gini, herfindahl, tolerance, drift, jumps, bursts, total_variation;
+  bool zipf_given, top_share_given, gini_given, herfindahl_given, tolerance_given;
+  bool drift_given, jumps_given, bursts_given, total_variation_given, live;
 } arg = {.layers = 24,
          .experts = 32,
          .ranks = 16,
@@ -22,6 +23,10 @@ static struct {
          .top_k = 2,
          .seed = 1,
          .zipf = 1,
+         .gini = -1,
+         .herfindahl = -1,
+         .tolerance = 0.001,
+         .total_variation = -1,
          .drift = 0.05,
          .jumps = 0.01,
          .bursts = 0.01};
@@ -31,12 +36,23 @@ static bl_status append_generated(bl_generator *generator, bl_trace_writer *writ
   bl_progress_start(&progress);
   bl_status status = BL_OK;
   for (int64_t i = 0; i < arg.steps && status == BL_OK; i++) {
-    bl_generator_step(generator, counts);
-    status = bl_trace_append(writer, arg.first + i * arg.stride, counts);
+    status = bl_generator_step(generator, counts);
+    if (status == BL_OK) status = bl_trace_append(writer, arg.first + i * arg.stride, counts);
     bl_progress_update(&progress, "%" PRId64 " of %" PRId64 " steps", i + 1, arg.steps);
   }
   bl_progress_end(&progress);
   return status;
+}
+
+static bl_status check_exclusions(void) {
+  const bool index = arg.gini_given || arg.herfindahl_given;
+  if (arg.zipf_given + arg.top_share_given + arg.gini_given + arg.herfindahl_given > 1)
+    return bl_fail(BL_EUSAGE, "--zipf, --top-share, --gini and --herfindahl exclude each other");
+  if (arg.total_variation_given && !index) return bl_fail(BL_EUSAGE, "--total-variation needs --gini or --herfindahl");
+  if (arg.total_variation_given && (arg.drift_given || arg.jumps_given || arg.bursts_given))
+    return bl_fail(BL_EUSAGE, "--total-variation and --drift, --jumps or --bursts exclude each other");
+  if (arg.tolerance_given && !index) return bl_fail(BL_EUSAGE, "--tolerance needs --gini or --herfindahl");
+  return BL_OK;
 }
 
 static bl_status run(void *context) {
@@ -53,12 +69,19 @@ static bl_status run(void *context) {
                                        .drift = arg.drift,
                                        .jumps = arg.jumps,
                                        .bursts = arg.bursts,
-                                       .seed = (uint64_t)arg.seed};
+                                       .seed = (uint64_t)arg.seed,
+                                       .index = arg.gini_given         ? BL_LOAD_INDEX_GINI
+                                                : arg.herfindahl_given ? BL_LOAD_INDEX_HERFINDAHL
+                                                                       : BL_LOAD_INDEX_NONE,
+                                       .index_value = arg.gini_given ? arg.gini : arg.herfindahl,
+                                       .has_total_variation = arg.total_variation_given,
+                                       .total_variation = arg.total_variation,
+                                       .tolerance = arg.tolerance};
   bl_generator *generator = NULL;
   bl_trace_writer *writer = NULL;
   uint32_t *counts = NULL;
   bl_status status;
-  if (arg.zipf_given && arg.top_share_given) return bl_fail(BL_EUSAGE, "--zipf and --top-share exclude each other");
+  BL_TRY(check_exclusions());
   BL_TRY(bl_generator_create(&options, &generator));
   BL_TRY_GOTO(status, bl_new(&counts, (size_t)bl_trace_step_size(&options.shape), sizeof *counts, "a step of a trace"),
               end);
@@ -79,8 +102,11 @@ end:
     .name = option, .type = BL_OPTION_INT, .target = &arg.field, .metavar = letter, .help = text, .min = 1, \
     .max = most                                                                                             \
   }
-#define RATE_OPTION(option, field, most, text) \
-  { .name = option, .type = BL_OPTION_NUMBER, .target = &arg.field, .metavar = "X", .help = text, .max = most }
+#define RATE_OPTION(option, field, most, text)                                                                 \
+  {                                                                                                            \
+    .name = option, .type = BL_OPTION_NUMBER, .target = &arg.field, .metavar = "X", .help = text, .max = most, \
+    .given = &arg.field##_given                                                                                \
+  }
 
 bl_command bl_command_gen(void) {
   static const bl_option options[] = {
@@ -101,13 +127,7 @@ bl_command bl_command_gen(void) {
       SIZE_OPTION("tokens", tokens, "T", 1e9, "tokens of one rank and micro-batch"),
       SIZE_OPTION("top-k", top_k, "K", BL_TRACE_MAX_EXPERTS, "experts that a token takes"),
       {.type = BL_OPTION_HEADING, .help = "Load"},
-      {.name = "zipf",
-       .type = BL_OPTION_NUMBER,
-       .target = &arg.zipf,
-       .metavar = "S",
-       .help = "popularity of the r-th expert is r^-S at first",
-       .max = 64,
-       .given = &arg.zipf_given},
+      RATE_OPTION("zipf", zipf, 64, "popularity of the r-th expert is r^-X at first"),
       {.name = "top-share",
        .type = BL_OPTION_NUMBER,
        .target = &arg.top_share,
@@ -116,10 +136,27 @@ bl_command bl_command_gen(void) {
        .min = 1e-6,
        .max = 1,
        .given = &arg.top_share_given},
+      RATE_OPTION("gini", gini, 1, "Gini coefficient of every layer and step, instead of --zipf"),
+      RATE_OPTION("herfindahl", herfindahl, 1,
+                  "Herfindahl index (sum of squared shares; APTMoE calls it gini), instead of --zipf"),
+      {.type = BL_OPTION_HEADING, .help = "Change over steps"},
       RATE_OPTION("drift", drift, 0.5, "how far log popularity walks in a step (standard deviation)"),
       RATE_OPTION("jumps", jumps, 1, "probability a layer and step that two experts exchange their popularity"),
       RATE_OPTION("bursts", bursts, 1,
                   "probability a layer and step that an expert gets 8 times as popular for a while"),
+      RATE_OPTION(
+          "total-variation", total_variation, 1,
+          "total variation (half the sum of |differences|) between a layer's shares and those of the step before, "
+          "with --gini or --herfindahl, instead of --drift, --jumps and --bursts"),
+      {.type = BL_OPTION_HEADING, .help = "How it is made"},
+      {.name = "tolerance",
+       .type = BL_OPTION_NUMBER,
+       .target = &arg.tolerance,
+       .metavar = "X",
+       .help = "how far the counts may be from the wanted index and total variation before they are refused",
+       .min = 1e-5,
+       .max = 1,
+       .given = &arg.tolerance_given},
       {.name = "live", .type = BL_OPTION_FLAG, .target = &arg.live, .help = "mark the trace as recorded live"},
       {.name = "seed",
        .type = BL_OPTION_INT,

@@ -44,11 +44,15 @@ static void write_stats_object(bl_json_writer *w, const bl_stats_options *option
   } numbers[] = {{"imbalance", stats->imbalance},
                  {"worst_imbalance", stats->worst_imbalance},
                  {"gini", stats->gini},
+                 {"herfindahl", stats->herfindahl},
                  {"entropy", stats->entropy},
                  {"top_share", stats->top_share},
                  {"top4_share", stats->top4_share},
                  {"idle", stats->idle}};
-  const double *const arrays[] = {stats->drift, stats->top_kept};
+  const struct {
+    const char *key;
+    const double *values;
+  } arrays[] = {{"drift", stats->drift}, {"drift_p99", stats->drift_p99}, {"top_kept", stats->top_kept}};
   bl_json_begin_flat_object(w);
   if (layer >= 0) {
     bl_json_key(w, "layer");
@@ -58,10 +62,10 @@ static void write_stats_object(bl_json_writer *w, const bl_stats_options *option
     bl_json_key(w, numbers[i].key);
     bl_json_write_number(w, numbers[i].value);
   }
-  for (int a = 0; a < 2; a++) {
-    bl_json_key(w, a == 0 ? "drift" : "top_kept");
+  for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++) {
+    bl_json_key(w, arrays[a].key);
     bl_json_begin_flat_array(w);
-    for (int32_t i = 0; i < options->n_lags; i++) bl_json_write_number(w, arrays[a][i]);
+    for (int32_t i = 0; i < options->n_lags; i++) bl_json_write_number(w, arrays[a].values[i]);
     bl_json_end_array(w);
   }
   bl_json_end_object(w);
@@ -101,27 +105,29 @@ static void print_stats_json(const bl_trace_reader *reader, const bl_stats_optio
   bl_json_newline(&w);
 }
 
+static bl_status add_distance(bl_table *table, double value) {
+  return isnan(value) ? bl_table_cell(table, "-") : bl_table_cell(table, "%.4f", value);
+}
+
 static bl_status add_stats_row(bl_table *table, const bl_stats_options *options, const bl_load_stats *stats) {
-  const double values[] = {stats->imbalance, stats->worst_imbalance, stats->gini, stats->entropy,
-                           stats->top_share, stats->top4_share,      stats->idle};
+  const double values[] = {stats->imbalance, stats->worst_imbalance, stats->gini,       stats->herfindahl,
+                           stats->entropy,   stats->top_share,       stats->top4_share, stats->idle};
   for (size_t i = 0; i < sizeof values / sizeof *values; i++) BL_TRY(bl_table_cell(table, "%.4f", values[i]));
   for (int32_t i = 0; i < options->n_lags; i++) {
-    if (isnan(stats->drift[i]))
-      BL_TRY(bl_table_cell(table, "-"));
-    else
-      BL_TRY(bl_table_cell(table, "%.4f", stats->drift[i]));
+    BL_TRY(add_distance(table, stats->drift[i]));
+    BL_TRY(add_distance(table, stats->drift_p99[i]));
   }
   return BL_OK;
 }
 
 static bl_status print_stats(const bl_trace_reader *reader, const bl_stats_options *options,
                              const bl_load_stats *layers, const bl_load_stats *all) {
-  char headings[256] = "<layer|imbalance|worst|gini|entropy|top 1|top 4|idle";
+  char headings[512] = "<layer|imbalance|worst|gini|herfindahl|entropy|top 1|top 4|idle";
   bl_table *table = NULL;
   bl_status status = BL_OK;
   for (int32_t i = 0; i < options->n_lags; i++) {
     const size_t length = strlen(headings);
-    snprintf(headings + length, sizeof headings - length, "|drift %" PRId32, options->lags[i]);
+    snprintf(headings + length, sizeof headings - length, "|drift %" PRId32 "|p99", options->lags[i]);
   }
   BL_TRY(bl_table_create(headings, &table));
   for (int32_t layer = 0; layer < bl_trace_shape_of(reader)->layers; layer++) {
@@ -131,7 +137,8 @@ static bl_status print_stats(const bl_trace_reader *reader, const bl_stats_optio
   BL_TRY_GOTO(status, bl_table_cell(table, "all"), end);
   BL_TRY_GOTO(status, add_stats_row(table, options, all), end);
   printf("%" PRId32 " steps, iterations %" PRId64 " to %" PRId64 ", experts on %" PRId32
-         " ranks with contiguous homes; imbalance %s; drift: total variation over so many recorded steps\n",
+         " ranks with contiguous homes; imbalance %s; drift: total variation over so many recorded steps, mean and "
+         "99th percentile\n",
          options->last - options->first + 1, bl_trace_iteration(reader, options->first),
          bl_trace_iteration(reader, options->last), options->ranks,
          options->each_micro_batch ? "of each micro-batch" : "of the sum of micro-batches");

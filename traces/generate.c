@@ -2,9 +2,12 @@
  * used, in a fixed order: so the counts have the same bits everywhere. */
 #include "traces/generate.h"
 #include "base/memory.h"
-#include "base/rng.h"
+#include "traces/concentration.h"
+#include "traces/generate_rows.h"
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 static const double walk_spread = 0.5;                 /* long-run standard deviation of the walk */
 static const double burst_height = 2.0794415416798357; /* ln 8 */
@@ -17,7 +20,12 @@ struct bl_generator {
   double pull;                         /* what is left of a walk after one step */
   bl_rng *rng;                         /* [layers]: of the popularity */
   double *base, *walk, *burst, *share; /* [layers][experts] */
-  double *weight;                      /* [experts]: a row before rounding */
+  double *score;                       /* [experts] */
+  bl_row_drawer *drawer;
+  /* Where an index is wanted: */
+  bl_load_solver *solver;
+  int64_t *low, *high, *total; /* [experts]: bounds and copies of all rows of a layer */
+  double *before;              /* [layers][experts]: shares that the step before really took */
 };
 
 static bl_status check_options(const bl_generate_options *o) {
@@ -39,7 +47,32 @@ static bl_status check_options(const bl_generate_options *o) {
     return bl_fail(BL_EINPUT, "a drift of %g, expected 0 to %g", o->drift, walk_spread);
   if (!(o->jumps >= 0 && o->jumps <= 1) || !(o->bursts >= 0 && o->bursts <= 1))
     return bl_fail(BL_EINPUT, "probabilities %g of jumps and %g of bursts, expected 0 to 1", o->jumps, o->bursts);
+  if (o->index != BL_LOAD_INDEX_NONE && o->top_share != 0)
+    return bl_fail(BL_EINPUT, "a top share and a %s, expected one of them", bl_load_index_name(o->index));
+  if (o->index != BL_LOAD_INDEX_NONE && !(o->tolerance > 0 && o->tolerance <= 1))
+    return bl_fail(BL_EINPUT, "a tolerance of %g, expected above 0 to 1", o->tolerance);
+  if (!o->has_total_variation) return BL_OK;
+  if (o->index == BL_LOAD_INDEX_NONE)
+    return bl_fail(BL_EINPUT, "a total variation without a Gini coefficient or Herfindahl index to hold, expected one");
+  if (!(o->total_variation >= 0 && o->total_variation <= 1))
+    return bl_fail(BL_EINPUT, "a total variation of %g between steps, expected 0 to 1", o->total_variation);
   return BL_OK;
+}
+
+static bl_status create_target(bl_generator *g) {
+  const bl_generate_options *o = &g->options;
+  const size_t experts = (size_t)o->shape.experts;
+  const bl_load_target target = {o->index, o->index_value, o->shape.experts, o->top_k};
+  const double rows = (double)o->shape.ranks * o->shape.micro_batches;
+  if (rows * o->tokens * o->top_k > 0x1p53)
+    return bl_fail(BL_EINPUT, "%g token copies in a layer and step, expected at most 2^53",
+                   rows * o->tokens * o->top_k);
+  BL_TRY(bl_load_solver_create(&target, &g->solver));
+  int64_t **const arrays[] = {&g->low, &g->high, &g->total};
+  for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+    BL_TRY(bl_new(arrays[i], experts, sizeof(int64_t), "a generator"));
+  for (size_t e = 0; e < experts; e++) g->high[e] = (int64_t)rows * o->tokens;
+  return bl_new(&g->before, (size_t)o->shape.layers * experts, sizeof *g->before, "a generator");
 }
 
 /* Deals the Zipf ranks of one layer. */
@@ -67,7 +100,9 @@ bl_status bl_generator_create(const bl_generate_options *options, bl_generator *
   for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
     BL_TRY_GOTO(status, bl_new(arrays[i], layers * experts, sizeof(double), "a generator"), fail);
   BL_TRY_GOTO(status, bl_new(&g->rng, layers, sizeof *g->rng, "a generator"), fail);
-  BL_TRY_GOTO(status, bl_new(&g->weight, experts, sizeof *g->weight, "a generator"), fail);
+  BL_TRY_GOTO(status, bl_new(&g->score, experts, sizeof *g->score, "a generator"), fail);
+  BL_TRY_GOTO(status, bl_row_drawer_create(options->shape.experts, options->tokens, options->top_k, &g->drawer), fail);
+  if (options->index != BL_LOAD_INDEX_NONE) BL_TRY_GOTO(status, create_target(g), fail);
   for (size_t layer = 0; layer < layers; layer++) {
     bl_rng_seed(&g->rng[layer], options->seed, layer);
     deal_ranks(&g->rng[layer], options->shape.experts, g->base + layer * experts);
@@ -86,7 +121,13 @@ void bl_generator_free(bl_generator *generator) {
   free(generator->walk);
   free(generator->burst);
   free(generator->share);
-  free(generator->weight);
+  free(generator->score);
+  bl_row_drawer_free(generator->drawer);
+  bl_load_solver_free(generator->solver);
+  free(generator->low);
+  free(generator->high);
+  free(generator->total);
+  free(generator->before);
   free(generator);
 }
 
@@ -122,34 +163,12 @@ static double shares_at(double b, const double *score, double top, size_t expert
   return 1 / sum;
 }
 
-/* Holds values to at most `cap` and their sum to `total` <= n * cap: what is cut off goes to the others in proportion.
- */
-static void cap_values(double *value, size_t n, double cap, double total) {
-  for (;;) {
-    double free_sum = 0, capped = 0;
-    for (size_t i = 0; i < n; i++)
-      if (value[i] >= cap)
-        capped += cap;
-      else
-        free_sum += value[i];
-    const double scale = free_sum > 0 ? (total - capped) / free_sum : 1;
-    bool again = false;
-    for (size_t i = 0; i < n; i++) {
-      value[i] = value[i] >= cap ? cap : value[i] * scale;
-      again = again || value[i] > cap;
-    }
-    if (!again) return;
-  }
-}
-
-static void choose_shares(bl_generator *g, size_t layer) {
+/* The popularity of a layer whose exponent or top share is given. */
+static void choose_shares(bl_generator *g, const double *score, double *share) {
   const size_t experts = (size_t)g->options.shape.experts;
-  double *share = g->share + layer * experts, *score = g->weight;
   double top = -INFINITY, b = g->options.zipf;
-  for (size_t e = 0; e < experts; e++) {
-    score[e] = g->base[layer * experts + e] + g->walk[layer * experts + e] + g->burst[layer * experts + e];
+  for (size_t e = 0; e < experts; e++)
     if (score[e] > top) top = score[e];
-  }
   if (g->options.top_share > 0) { /* the largest share grows with b, from 1/experts towards 1 */
     double low = 0, high = max_exponent;
     for (int i = 0; i < 48; i++) {
@@ -161,56 +180,75 @@ static void choose_shares(bl_generator *g, size_t layer) {
     }
   }
   shares_at(b, score, top, experts, share);
-  cap_values(share, experts, 1.0 / g->options.top_k, 1);
+  bl_cap_values(share, (int32_t)experts, 1.0 / g->options.top_k, 1);
 }
 
-/* Rounds weight[] (at most `tokens` each, their sum `copies`) to whole counts with that sum: each takes what lies
- * between two whole numbers of the running sum, which starts at `offset` in [0, 1). */
-static void round_row(const double *weight, size_t experts, double offset, int64_t copies, int64_t tokens,
-                      uint32_t *counts) {
-  double sum = offset;
-  int64_t given = 0;
-  for (size_t e = 0; e < experts; e++) {
-    sum += weight[e];
-    int64_t count = (int64_t)sum - given;
-    if (count > tokens) count = tokens;
-    if (count > copies - given) count = copies - given;
-    given += count;
-    counts[e] = (uint32_t)count;
-  }
-  for (size_t e = 0; given < copies; e = (e + 1) % experts) { /* the last part of a copy, lost in rounding */
-    if (counts[e] >= tokens) continue;
-    counts[e]++;
-    given++;
-  }
+/* Rounds a layer's shares to the copies of all its rows; got[] are the shares that experts then have. */
+static void round_totals(bl_generator *g, const double *share, double *got) {
+  const bl_generate_options *o = &g->options;
+  const int32_t experts = o->shape.experts;
+  const int64_t copies = (int64_t)o->shape.ranks * o->shape.micro_batches * o->tokens * o->top_k;
+  for (int32_t e = 0; e < experts; e++) got[e] = (double)copies * share[e];
+  bl_round_counts(got, g->low, g->high, experts, 0.5, copies, g->total);
+  for (int32_t e = 0; e < experts; e++) got[e] = (double)g->total[e] / (double)copies;
 }
 
-static void draw_row(bl_generator *g, bl_rng *rng, const double *share, uint32_t *counts) {
-  const size_t experts = (size_t)g->options.shape.experts;
-  const double tokens = g->options.tokens, copies = tokens * g->options.top_k;
-  double sum = 0;
-  for (size_t e = 0; e < experts; e++) {
-    const double q = g->options.top_k * share[e]; /* probability that a token takes this expert */
-    const double spread = q < 1 ? sqrt(tokens * q * (1 - q)) : 0;
-    const double drawn = tokens * q + spread * bl_rng_normal(rng);
-    g->weight[e] = drawn > 0 ? drawn : 0;
-    sum += g->weight[e];
-  }
-  for (size_t e = 0; e < experts; e++) g->weight[e] = sum > 0 ? g->weight[e] * (copies / sum) : copies * share[e];
-  cap_values(g->weight, experts, tokens, copies);
-  round_row(g->weight, experts, bl_rng_unit(rng), (int64_t)g->options.tokens * g->options.top_k, g->options.tokens,
-            counts);
+/* The copies of a layer with the wanted index and, after the first step, at the wanted distance from the step before.
+ */
+static bl_status choose_totals(bl_generator *g, size_t layer, double *score, double *share) {
+  const bl_generate_options *o = &g->options;
+  const int32_t experts = o->shape.experts;
+  double *before = g->before + layer * (size_t)experts, *got = g->score;
+  const bool drifts = o->has_total_variation && g->steps > 0;
+  char moved[96] = "";
+  if (drifts)
+    bl_load_drift(g->solver, &g->rng[layer], before, o->total_variation, score, share);
+  else
+    bl_load_solve(g->solver, score, share);
+  round_totals(g, share, got);
+  const double index = bl_load_measure(g->solver, got), distance = bl_total_variation(got, before, experts);
+  const bool far = drifts && !(fabs(distance - o->total_variation) <= o->tolerance);
+  memcpy(before, got, (size_t)experts * sizeof *before);
+  if (!far && fabs(index - o->index_value) <= o->tolerance) return BL_OK;
+  if (drifts)
+    snprintf(moved, sizeof moved, " that lie a total variation of %g (here %.6g) from the step before",
+             o->total_variation, distance);
+  return bl_fail(BL_EINPUT,
+                 "step %" PRId64
+                 ", layer %zu: found no counts with a %s of %g (here %.6g)%s, within %g; fewer experts, "
+                 "more tokens, less extreme wishes or a wider tolerance help",
+                 g->steps + 1, layer, bl_load_index_name(o->index), o->index_value, index, moved, o->tolerance);
 }
 
-void bl_generator_step(bl_generator *g, uint32_t *counts) {
-  const size_t layers = (size_t)g->options.shape.layers, experts = (size_t)g->options.shape.experts;
-  const size_t rows = (size_t)g->options.shape.ranks * (size_t)g->options.shape.micro_batches;
+/* The scores of a layer in this step: dealt Zipf ranks that walk, or normal numbers that the drift moves. */
+static double *scores_of(bl_generator *g, size_t layer) {
+  const size_t experts = (size_t)g->options.shape.experts, first = layer * experts;
+  if (g->options.has_total_variation) {
+    for (size_t e = 0; e < experts && g->steps == 0; e++) g->walk[first + e] = bl_rng_normal(&g->rng[layer]);
+    return g->walk + first;
+  }
+  if (g->steps > 0) move_popularity(g, layer);
+  for (size_t e = 0; e < experts; e++) g->score[e] = g->base[first + e] + g->walk[first + e] + g->burst[first + e];
+  return g->score;
+}
+
+bl_status bl_generator_step(bl_generator *g, uint32_t *counts) {
+  const bl_generate_options *o = &g->options;
+  const size_t layers = (size_t)o->shape.layers, experts = (size_t)o->shape.experts;
+  const int64_t rows = (int64_t)o->shape.ranks * o->shape.micro_batches;
   for (size_t layer = 0; layer < layers; layer++) {
     bl_rng noise;
-    if (g->steps > 0) move_popularity(g, layer);
-    choose_shares(g, layer);
-    bl_rng_seed(&noise, g->options.seed, bl_hash_u64(1, (uint64_t)g->steps, layer, 0));
-    for (size_t row = 0; row < rows; row++, counts += experts) draw_row(g, &noise, g->share + layer * experts, counts);
+    double *score = scores_of(g, layer), *share = g->share + layer * experts;
+    bl_rng_seed(&noise, o->seed, bl_hash_u64(1, (uint64_t)g->steps, layer, 0));
+    if (o->index != BL_LOAD_INDEX_NONE) {
+      BL_TRY(choose_totals(g, layer, score, share));
+      for (int64_t row = 0; row < rows; row++, counts += experts)
+        bl_row_split(g->drawer, &noise, rows - row, g->total, counts);
+    } else {
+      choose_shares(g, score, share);
+      for (int64_t row = 0; row < rows; row++, counts += experts) bl_row_sample(g->drawer, &noise, share, counts);
+    }
   }
   g->steps++;
+  return BL_OK;
 }

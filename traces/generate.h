@@ -8,10 +8,17 @@
  * than 1 / top-k.
  *
  * A row (rank, micro-batch) is a sample: tokens x top-k copies, an expert's count about binomial(tokens, k p_e),
- * rounded by largest remainder so that the row's sum is exact and no count exceeds the number of tokens. */
+ * rounded so that the row's sum is exact and no count exceeds the number of tokens.
+ *
+ * With a Gini coefficient or Herfindahl index to hold, b is solved at every step and layer, the shares are rounded to
+ * the copies of all rows together, and the rows scatter about their part of them but add up to just these: so the
+ * counts really made have the index, within a tolerance. With a total variation between neighbouring steps as well,
+ * scores are N(0, 1) numbers that are moved as far as it takes (bl_load_drift()), in place of walk, jumps and bursts.
+ */
 #ifndef BL_TRACES_GENERATE_H
 #define BL_TRACES_GENERATE_H
 
+#include "traces/generate_target.h"
 #include "traces/trace.h"
 
 typedef struct bl_generate_options {
@@ -22,6 +29,11 @@ typedef struct bl_generate_options {
   double drift;          /* standard deviation of a step of the walk, 0 to 0.5 */
   double jumps, bursts;  /* probability a layer and step */
   uint64_t seed;
+  bl_load_index index; /* not NONE: index_value is held at every step and layer, instead of zipf and top_share */
+  double index_value;
+  bool has_total_variation; /* needs an index; drift, jumps and bursts are then not used */
+  double total_variation;   /* of a layer's loads between neighbouring steps, 0 to 1 */
+  double tolerance;         /* of index_value and total_variation, above 0 to 1 */
 } bl_generate_options;
 
 typedef struct bl_generator bl_generator;
@@ -30,8 +42,9 @@ typedef struct bl_generator bl_generator;
 bl_status bl_generator_create(const bl_generate_options *options, bl_generator **out);
 void bl_generator_free(bl_generator *generator); /* NULL is fine */
 
-/*! bl_generator_step() : the next step into counts[bl_trace_step_size()]. */
-void bl_generator_step(bl_generator *generator, uint32_t *counts);
+/*! bl_generator_step() : the next step into counts[bl_trace_step_size()].
+ *  @return : BL_OK; BL_EINPUT where counts cannot come within the tolerance (too few tokens, no loads so far apart). */
+bl_status bl_generator_step(bl_generator *generator, uint32_t *counts);
 
 /*! bl_generator_popularity() : share[layers][experts] of the step made last (what its rows were drawn from), owned by
  *  the generator. */

@@ -1,6 +1,8 @@
-/* stats.c - statistics of a trace in one pass; of earlier steps only the loads within the longest lag are kept. */
+/* stats.c - statistics of a trace in one pass; of earlier steps the loads within the longest lag are kept, and how far
+ * they had moved. */
 #include "traces/stats.h"
 #include "base/memory.h"
+#include "traces/concentration.h"
 #include "traces/reader.h"
 #include <inttypes.h>
 #include <math.h>
@@ -9,10 +11,12 @@
 typedef struct stats_work {
   bl_trace_shape shape;
   const bl_stats_options *options;
+  int32_t steps;  /* that were chosen */
   int32_t kept;   /* steps whose shares are held */
   double *shares; /* [kept][layers][experts], a ring */
   double *loads;  /* [layers][experts] */
   double *sorted; /* [experts] */
+  double *moved;  /* [lags][layers][steps]: total variation */
   uint32_t *counts;
 } stats_work;
 
@@ -35,21 +39,20 @@ static int ascending(const void *a, const void *b) {
 
 /* Concentration of one layer's shares, added to *sum. */
 static void add_concentration(const double *shares, double *sorted, int32_t experts, bl_load_stats *sum) {
-  double weighted = 0, total = 0, entropy = 0, top4 = 0;
+  double entropy = 0, top4 = 0;
   int32_t idle = 0;
   memcpy(sorted, shares, (size_t)experts * sizeof *sorted);
   qsort(sorted, (size_t)experts, sizeof *sorted, ascending);
   for (int32_t i = 0; i < experts; i++) {
-    weighted += (2.0 * (i + 1) - experts - 1) * sorted[i];
-    total += sorted[i];
     if (sorted[i] > 0)
       entropy -= sorted[i] * log(sorted[i]);
     else
       idle++;
     if (i >= experts - 4) top4 += sorted[i];
   }
-  sum->gini += total > 0 ? weighted / (experts * total) : 0;
-  sum->entropy += experts > 1 && total > 0 ? entropy / log(experts) : 1;
+  sum->gini += bl_gini(sorted, experts);
+  sum->herfindahl += bl_herfindahl(sorted, experts);
+  sum->entropy += experts > 1 && idle < experts ? entropy / log(experts) : 1;
   sum->top_share += sorted[experts - 1];
   sum->top4_share += top4;
   sum->idle += (double)idle / experts;
@@ -67,6 +70,11 @@ static double *shares_of(const stats_work *w, int32_t step, int32_t layer) {
   return w->shares + ((size_t)(step % w->kept) * (size_t)w->shape.layers + (size_t)layer) * (size_t)w->shape.experts;
 }
 
+/* How far layer `layer` had moved over the i-th lag, at every chosen step from that lag on. */
+static double *moved_of(const stats_work *w, int32_t i, int32_t layer) {
+  return w->moved + ((size_t)i * (size_t)w->shape.layers + (size_t)layer) * (size_t)w->steps;
+}
+
 static void add_drift(const stats_work *w, int32_t step, int32_t layer, bl_load_stats *sum) {
   const int32_t experts = w->shape.experts;
   const double *now = shares_of(w, step, layer);
@@ -74,9 +82,9 @@ static void add_drift(const stats_work *w, int32_t step, int32_t layer, bl_load_
     const int32_t lag = w->options->lags[i];
     if (step < lag) continue;
     const double *before = shares_of(w, step - lag, layer);
-    double distance = 0;
-    for (int32_t e = 0; e < experts; e++) distance += fabs(now[e] - before[e]);
-    sum->drift[i] += 0.5 * distance;
+    const double distance = bl_total_variation(now, before, experts);
+    moved_of(w, i, layer)[step - lag] = distance;
+    sum->drift[i] += distance;
     sum->top_kept[i] += hottest(now, experts) == hottest(before, experts);
   }
 }
@@ -110,7 +118,8 @@ static void add_step(const stats_work *w, int32_t step, bl_load_stats *sums) {
 }
 
 static void divide(const bl_stats_options *options, int32_t steps, bl_load_stats *sum) {
-  double *const means[] = {&sum->imbalance, &sum->gini, &sum->entropy, &sum->top_share, &sum->top4_share, &sum->idle};
+  double *const means[] = {&sum->imbalance, &sum->gini,       &sum->herfindahl, &sum->entropy,
+                           &sum->top_share, &sum->top4_share, &sum->idle};
   for (size_t i = 0; i < sizeof means / sizeof *means; i++) *means[i] /= steps;
   for (int32_t i = 0; i < options->n_lags; i++) {
     const int32_t pairs = steps - options->lags[i];
@@ -126,6 +135,7 @@ static void mean_of_layers(const bl_load_stats *layers, int32_t n, int32_t n_lag
     all->imbalance += one->imbalance / n;
     if (one->worst_imbalance > all->worst_imbalance) all->worst_imbalance = one->worst_imbalance;
     all->gini += one->gini / n;
+    all->herfindahl += one->herfindahl / n;
     all->entropy += one->entropy / n;
     all->top_share += one->top_share / n;
     all->top4_share += one->top4_share / n;
@@ -137,15 +147,38 @@ static void mean_of_layers(const bl_load_stats *layers, int32_t n, int32_t n_lag
   }
 }
 
+/* The value at rank ceil(0.99 n) of values[n], which are put in order; NaN where there is none. */
+static double percentile_99(double *values, size_t n) {
+  qsort(values, n, sizeof *values, ascending);
+  return n > 0 ? values[n - 1 - n / 100] : NAN;
+}
+
+/* Percentiles of the drift of every layer and of all. */
+static void find_percentiles(const stats_work *w, bl_load_stats *layers, bl_load_stats *all) {
+  const size_t n_layers = (size_t)w->shape.layers;
+  for (int32_t i = 0; i < w->options->n_lags; i++) {
+    const size_t pairs = w->steps > w->options->lags[i] ? (size_t)(w->steps - w->options->lags[i]) : 0;
+    double *values = moved_of(w, i, 0);
+    for (size_t layer = 0; layer < n_layers; layer++) {
+      layers[layer].drift_p99[i] = percentile_99(moved_of(w, i, (int32_t)layer), pairs);
+      memmove(values + layer * pairs, moved_of(w, i, (int32_t)layer), pairs * sizeof *values);
+    }
+    all->drift_p99[i] = percentile_99(values, n_layers * pairs);
+  }
+}
+
 static bl_status prepare(bl_trace_reader *reader, const bl_stats_options *options, stats_work *w) {
   w->shape = *bl_trace_shape_of(reader);
   w->options = options;
+  w->steps = options->last - options->first + 1;
   w->kept = 1;
   for (int32_t i = 0; i < options->n_lags; i++)
     if (options->lags[i] >= w->kept && options->lags[i] <= options->last - options->first)
       w->kept = options->lags[i] + 1;
   const size_t loads = (size_t)w->shape.layers * (size_t)w->shape.experts;
   BL_TRY(bl_new(&w->shares, (size_t)w->kept * loads, sizeof *w->shares, "the shares of earlier steps"));
+  BL_TRY(bl_new(&w->moved, (size_t)options->n_lags * (size_t)w->shape.layers * (size_t)w->steps, sizeof *w->moved,
+                "distances of steps"));
   BL_TRY(bl_new(&w->loads, loads, sizeof *w->loads, "the loads of a step"));
   BL_TRY(bl_new(&w->sorted, (size_t)w->shape.experts, sizeof *w->sorted, "the loads of a layer"));
   return bl_new(&w->counts, (size_t)bl_trace_step_size(&w->shape), sizeof *w->counts, "a step of a trace");
@@ -156,22 +189,23 @@ bl_status bl_stats_compute(bl_trace_reader *reader, const bl_stats_options *opti
   stats_work w = {0};
   bl_status status = BL_OK;
   const bl_trace_shape *shape = bl_trace_shape_of(reader);
-  const int32_t steps = options->last - options->first + 1;
   if (options->ranks < 1 || options->ranks > shape->experts)
     return bl_fail(BL_EINPUT, "%s: %" PRId32 " ranks for %" PRId32 " experts, expected 1 to %" PRId32,
                    bl_trace_path(reader), options->ranks, shape->experts, shape->experts);
   BL_TRY_GOTO(status, prepare(reader, options, &w), end);
   memset(layer_stats, 0, (size_t)shape->layers * sizeof *layer_stats);
-  for (int32_t i = 0; i < steps; i++) {
+  for (int32_t i = 0; i < w.steps; i++) {
     BL_TRY_GOTO(status, bl_trace_read(reader, options->first + i, w.counts), end);
     add_step(&w, i, layer_stats);
   }
-  for (int32_t layer = 0; layer < shape->layers; layer++) divide(options, steps, &layer_stats[layer]);
+  for (int32_t layer = 0; layer < shape->layers; layer++) divide(options, w.steps, &layer_stats[layer]);
   mean_of_layers(layer_stats, shape->layers, options->n_lags, all);
+  find_percentiles(&w, layer_stats, all);
 end:
   free(w.shares);
   free(w.loads);
   free(w.sorted);
+  free(w.moved);
   free(w.counts);
   return status;
 }

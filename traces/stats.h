@@ -18,15 +18,19 @@ typedef struct bl_stats_options {
 typedef struct bl_load_stats {
   double imbalance, worst_imbalance; /* max load / mean load of the ranks; the worst is a maximum */
   double gini;                       /* of the experts' loads: 0 all equal, towards 1 all on one */
+  double herfindahl;                 /* sum of their squared shares: 1/experts all equal, 1 all on one */
   double entropy;                    /* of the experts' shares / ln(experts): 1 all equal */
   double top_share, top4_share;      /* of the hottest expert, of the four hottest together */
   double idle;                       /* fraction of the experts without a token */
   /* between the shares of a step and those `lag` steps before; NaN where the trace is shorter than the lag */
-  double drift[BL_STATS_MAX_LAGS];    /* total variation distance: half the sum of |differences| */
+  double drift[BL_STATS_MAX_LAGS]; /* total variation distance: half the sum of |differences| */
+  double
+      drift_p99[BL_STATS_MAX_LAGS]; /* its 99th percentile (the value at rank ceil(0.99 n)), for all: over layers too */
   double top_kept[BL_STATS_MAX_LAGS]; /* fraction of steps whose hottest expert is the same (ties to the lower id) */
 } bl_load_stats;
 
 /*! bl_stats_compute() : reads the chosen steps once; layer_stats[layers], *all = mean (worst: maximum) over layers.
+ * Holds every distance for the percentiles: a small part of what the trace itself takes.
  *  @return : BL_OK, BL_EINPUT (more ranks than experts, damaged trace), BL_EMACHINE. */
 bl_status bl_stats_compute(bl_trace_reader *reader, const bl_stats_options *options, bl_load_stats *layer_stats,
                            bl_load_stats *all);

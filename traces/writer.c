@@ -157,8 +157,9 @@ static int32_t kept_steps(const char *path, const bl_trace_shape *shape, int64_t
   return kept;
 }
 
-/* A killed run leaves "<path>.tmp.<pid>": when one holds more of the wanted steps than `path`, it becomes `path`. */
-static bl_status adopt_leftover(const char *path, const bl_trace_shape *shape, int64_t last_iteration) {
+/* Of the files "<path>.tmp.<pid>", the one that holds the most of the wanted steps becomes `path`, if more than `path`.
+ */
+static bl_status adopt_beside(const char *path, const bl_trace_shape *shape, int64_t last_iteration) {
   const char *slash = strrchr(path, '/');
   const char *name = slash == NULL ? path : slash + 1;
   const int folder_length = (int)(name - path);
@@ -183,6 +184,14 @@ static bl_status adopt_leftover(const char *path, const bl_trace_shape *shape, i
   if (best[0] != '\0' && rename(best, path) != 0)
     return bl_fail_errno(BL_EMACHINE, "%s: cannot be renamed to %s", best, path);
   return BL_OK;
+}
+
+/* What a killed run left lies beside the file itself, which `path` may only link to; see base/file.h. */
+static bl_status adopt_leftover(const char *path, const bl_trace_shape *shape, int64_t last_iteration) {
+  char *file = realpath(path, NULL);
+  const bl_status status = adopt_beside(file != NULL ? file : path, shape, last_iteration);
+  free(file);
+  return status;
 }
 
 static bl_status copy_steps(bl_trace_reader *reader, int64_t last_iteration, bl_trace_writer *writer) {

@@ -99,9 +99,13 @@ def interrupted(tmp, base, number):
     check(len(more) == last + 2, f"signal {number}: {len(more)} steps in the log after going on")
 
 
-def killed(tmp, base):
-    """Killed without warning again and again, taken up from whatever checkpoint there is: log, dump and trace of a run that
-    was never disturbed."""
+def killed(tmp, base, stop, linked):
+    """Stopped without warning again and again, taken up from whatever checkpoint there is: log, dump and trace of a run that
+    was never disturbed. `linked`: the trace is named by a symbolic link to another folder."""
+    os.makedirs(f"{tmp}/elsewhere")
+    if linked:
+        open(f"{tmp}/elsewhere/real.blt", "w", encoding="ascii").close()
+        os.symlink("elsewhere/real.blt", f"{tmp}/killed.blt")
     options = [*base, "--ranks", 2, "--steps", 150, "--policy", "ballast", "--late-repair", 1.05]
     parts = [("--log", "log"), ("--dump", "dump"), ("--record-trace", "blt")]
 
@@ -119,7 +123,8 @@ def killed(tmp, base):
         try:
             _, err = process.communicate(timeout=rng.uniform(0.05, 0.4) if kills < 12 else 200)
         except subprocess.TimeoutExpired:
-            process.kill()
+            for number in stop:
+                process.send_signal(number)
             process.communicate()
             kills += 1
             continue
@@ -130,7 +135,10 @@ def killed(tmp, base):
     check(strip_times(f"{tmp}/killed.log") == strip_times(f"{tmp}/calm.log"), f"the log after {kills} kills differs")
     for ending in ("dump", "blt"):
         same = open(f"{tmp}/killed.{ending}", "rb").read() == open(f"{tmp}/calm.{ending}", "rb").read()
-        check(same, f"{ending} after {kills} kills differs")
+        check(same, f"{ending} after {kills} times {stop} differs")
+    check(os.path.islink(f"{tmp}/killed.blt") == linked, "a link becomes a file, or a file a link")
+    for name in [n for n in os.listdir(tmp) if n.startswith(("killed", "calm", "ck9", "elsewhere"))]:
+        shutil.rmtree(f"{tmp}/{name}") if os.path.isdir(f"{tmp}/{name}") and not os.path.islink(f"{tmp}/{name}") else os.remove(f"{tmp}/{name}")
 
 
 def damaged(tmp, base):
@@ -182,6 +190,8 @@ with folder() as tmp:
     settings_of_the_checkpoint(tmp, base)
     for number in (signal.SIGINT, signal.SIGTERM):
         interrupted(tmp, base, number)
-    killed(tmp, base)
+    killed(tmp, base, [signal.SIGKILL], linked=False)
+    killed(tmp, base, [signal.SIGKILL], linked=True)
+    killed(tmp, base, [signal.SIGINT, signal.SIGTERM], linked=False)  # the second of two requests ends at once
     damaged(tmp, base)
 sys.exit(check.end())

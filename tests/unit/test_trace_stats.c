@@ -44,10 +44,15 @@ static void test_stats(void) {
   CHECK_NEAR(layers[0].top4_share, 1, 1e-12);
   CHECK_NEAR(layers[0].idle, (0.5 + 0 + 0.75) / 3, 1e-12);
   CHECK_NEAR(layers[0].gini, (0.5 + 0.25 + 0.75) / 3, 1e-12);
+  CHECK_NEAR(layers[0].herfindahl, (0.5 + 0.3 + 1) / 3, 1e-12);
   const double mixed = -(0.4 * log(0.4) + 0.3 * log(0.3) + 0.2 * log(0.2) + 0.1 * log(0.1)) / log(4);
   CHECK_NEAR(layers[0].entropy, (0.5 + mixed + 0) / 3, 1e-12);
   CHECK_NEAR(layers[0].drift[0], (0.3 + 0.9) / 2, 1e-12); /* .1+.2+.2+.1, .4+.3+.2+.9 halved */
   CHECK_NEAR(layers[0].drift[1], 1, 1e-12);
+  CHECK_NEAR(layers[0].drift_p99[0], 0.9, 1e-12);
+  CHECK_NEAR(layers[1].drift_p99[0], 0, 1e-12);
+  CHECK_NEAR(all.drift_p99[0], 0.9, 1e-12);
+  CHECK(isnan(layers[0].drift_p99[2]) && isnan(all.drift_p99[2]));
   CHECK_NEAR(layers[0].top_kept[0], 0.5, 1e-12);
   CHECK_NEAR(layers[0].top_kept[1], 0, 1e-12);
   CHECK(isnan(layers[0].drift[2]) && isnan(layers[0].top_kept[2]) && isnan(all.drift[2]));
