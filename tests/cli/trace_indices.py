@@ -117,6 +117,7 @@ def check_order(path):
     """Popularity moves and does not jump about: the hottest expert of a slow drift stays for a while, then changes."""
     run("gen", "--layers", 4, "--experts", 16, "--steps", 400, "--ranks", 1, "--gini", 0.5, "--total-variation", 0.03, "-o", path)
     loads, _, _ = loads_of(path)
+    check_stats(path, loads, [1, 3, 250])
     for layer, steps in enumerate(loads):
         hottest = [step.index(max(step)) for step in steps]
         kept = mean([a == b for a, b in zip(hottest, hottest[1:])])
