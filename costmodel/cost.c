@@ -48,9 +48,22 @@ static bl_curve_kind curve_of(bl_action_kind kind) {
   case BL_ACTION_EXPERT_REDUCE:
   case BL_ACTION_DENSE_REDUCE:
     return BL_CURVE_ALL_REDUCE;
+  case BL_ACTION_SEQUENCE_GATHER:
+  case BL_ACTION_SEQUENCE_SCATTER:
+  case BL_ACTION_CONTEXT_RING:
+  case BL_ACTION_CONTEXT_RING_BWD:
+  case BL_ACTION_ROWS_GATHER:
+  case BL_ACTION_ROWS_SCATTER:
+  case BL_ACTION_RECOMPUTE:
+  case BL_ACTION_MODULE_FWD:
+  case BL_ACTION_MODULE_BWD:
+  case BL_ACTION_WEIGHT_GATHER:
+  case BL_ACTION_EXPERT_GATHER:
+  case BL_ACTION_TIED_REDUCE:
   case BL_ACTION_SEND_ACTIVATION:
   case BL_ACTION_RECV_ACTIVATION:
-  case BL_ACTION_ALL_REDUCE:
+  case BL_ACTION_SEND_GRADIENT:
+  case BL_ACTION_RECV_GRADIENT:
   case BL_ACTION_LOAD_EXPERT:
   case BL_ACTION_DROP_EXPERT:
   case BL_ACTION_COUNT:
@@ -155,6 +168,9 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
     if (action->kind == BL_ACTION_CHOOSE_HOSTS) return bl_model_moe_layers(costs->model);
     return 1;
   case BL_AMOUNT_EXPERT_ROWS:
+  case BL_AMOUNT_GROUP_ROWS:
+  case BL_AMOUNT_DENSE_WEIGHTS:
+  case BL_AMOUNT_HOME_WEIGHTS:
   case BL_AMOUNT_ACTIVATIONS:
   case BL_AMOUNT_EXPERT_WEIGHTS:
   case BL_AMOUNT_COUNT:

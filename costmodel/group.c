@@ -35,6 +35,15 @@ static void shape_of(const bl_layout *layout, bl_group_kind group, int32_t *size
   case BL_GROUP_PP:
     *size = layout->pp, *stride = stage;
     return;
+  case BL_GROUP_CP:
+    *size = layout->cp, *stride = layout->tp;
+    return;
+  case BL_GROUP_ETP:
+    *size = layout->etp;
+    return;
+  case BL_GROUP_ENDS:
+    if (layout->pp > 1) *size = 2, *stride = (layout->pp - 1) * stage;
+    return;
   }
 }
 
@@ -42,6 +51,11 @@ int32_t bl_group_size(const bl_layout *layout, bl_group_kind group) {
   int32_t size, stride;
   shape_of(layout, group, &size, &stride);
   return size;
+}
+
+bool bl_group_has(const bl_layout *layout, bl_group_kind group, int32_t rank) {
+  const int32_t position = rank / (layout->tp * layout->cp * layout->dp);
+  return group != BL_GROUP_ENDS || position == 0 || position == layout->pp - 1;
 }
 
 int32_t bl_group_members(const bl_layout *layout, bl_group_kind group, int32_t rank, int32_t *members) {

@@ -16,7 +16,10 @@
   X(EP, "ep", "the ranks over which the experts of one stage are spread") \
   X(EDP, "edp", "replicas of the same experts")                           \
   X(TP, "tp", "parts of the same dense matrices")                         \
-  X(PP, "pp", "stages of one pipeline")
+  X(CP, "cp", "parts of the same sequences")                              \
+  X(ETP, "etp", "parts of the same experts")                              \
+  X(PP, "pp", "stages of one pipeline")                                   \
+  X(ENDS, "ends", "first and last stage of one pipeline")
 
 typedef enum bl_group_kind {
 #define X(name, text, what) BL_GROUP_##name,
@@ -31,6 +34,9 @@ int32_t bl_layout_world(const bl_layout *layout); /* ranks in all */
 
 /*! bl_group_size() : ranks in one communicator of this kind; 1 for NONE. */
 int32_t bl_group_size(const bl_layout *layout, bl_group_kind group);
+
+/*! bl_group_has() : whether `rank` is in a communicator of this kind: of ENDS only the first and the last stage are. */
+bool bl_group_has(const bl_layout *layout, bl_group_kind group, int32_t rank);
 
 /*! bl_group_members() : the ranks of the communicator that `rank` belongs to, ascending, into members[group size].
  *  @return : the position of `rank` among them. */

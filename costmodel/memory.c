@@ -45,8 +45,11 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
     return 2 * tokens * 4;
   case BL_BUFFER_WEIGHT_EMBED:
   case BL_BUFFER_WEIGHT_DENSE:
+  case BL_BUFFER_WHOLE_EMBED:
+  case BL_BUFFER_WHOLE_DENSE:
     return dense * num;
   case BL_BUFFER_WEIGHT_HOME:
+  case BL_BUFFER_WHOLE_HOME:
     return home * num;
   case BL_BUFFER_WEIGHT_COPY:
     return copy_parameters(costs, b->layer, rank) * num;
@@ -99,6 +102,15 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
     return rows * num * hidden_saved(F, m->expert_gated);
   case BL_BUFFER_DHIDDEN:
     return rows * F * num * (m->expert_gated ? 2 : 1);
+  case BL_BUFFER_WHOLE:
+  case BL_BUFFER_PARTIAL:
+    return tokens * H * num;
+  case BL_BUFFER_KEYS:
+    return 2 * tokens * costs->layout->cp * m->kv_heads * m->head_width * num;
+  case BL_BUFFER_ROWS:
+  case BL_BUFFER_ROWS_PARTIAL:
+  case BL_BUFFER_DROWS:
+    return rows * costs->layout->etp * H * num;
   case BL_BUFFER_LOSS:
     return tokens * fp32;
   case BL_BUFFER_DGATE:

@@ -21,6 +21,7 @@ bl_status bl_layout_default(bl_layout *layout, int32_t ranks, int32_t layers, in
                         .edp = 1,
                         .micro_batch = micro_batch,
                         .micro_batches = micro_batches,
+                        .pieces = 1,
                         .n_stages = 1};
   if (layers < 1) return bl_fail(BL_EINPUT, "a layout of %d layers: expected at least 1", layers);
   BL_TRY(bl_new(&layout->stage_first, 2, sizeof *layout->stage_first, "stages"));
@@ -65,7 +66,8 @@ bl_status bl_layout_check(const bl_layout *layout, int32_t layers, const char *w
                {"ep", layout->ep},
                {"edp", layout->edp},
                {"micro_batch", layout->micro_batch},
-               {"micro_batches", layout->micro_batches}};
+               {"micro_batches", layout->micro_batches},
+               {"pieces", layout->pieces}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; ++i)
     if (sizes[i].value < 1)
       return bl_fail(BL_EINPUT, "%s: %s is %d, expected at least 1", where, sizes[i].name, sizes[i].value);

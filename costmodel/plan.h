@@ -8,12 +8,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* World = tp x cp x dp x pp = etp x ep x edp x pp: the attention grid and the expert grid fold independently. */
+/* In the file, "recompute" (none, selective, ffn, full), "pieces", "overlap" (none, exchange) and "dispatch" (choices,
+ * nodes) may be left out of a layout: none, 1, none, choices.
+ * World = tp x cp x dp x pp = etp x ep x edp x pp: the attention grid and the expert grid fold independently. */
 typedef struct bl_layout {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp;
   int32_t zero;          /* 0, 1 or 3 */
   int32_t micro_batch;   /* sequences in one micro-batch of one data-parallel rank */
   int32_t micro_batches; /* micro-batches in a step */
+  int32_t recompute;     /* what backward computes again: a bl_recompute (footprint.h) */
+  int32_t pieces;        /* parts of a MoE layer's rows whose exchange runs beside others' experts; 1: whole */
+  bool overlap;          /* interleaved pipelines exchange rows of one micro-batch beside another's compute */
+  bool node_dispatch;    /* a row crosses nodes once for each node that needs it, not once a choice */
   int32_t n_stages;      /* pp * vp */
   int32_t *stage_first;  /* [n_stages + 1]: stage s holds layers stage_layers[stage_first[s] .. stage_first[s+1]) */
   int32_t *stage_layers; /* [all layers] */

@@ -2,11 +2,12 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "costmodel/footprint.h"
 #include "costmodel/plan.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_RANKS = 65536, MAX_EXPERTS = 65536, MAX_LAYERS = 4096, MAX_SIZE = 1 << 20 };
+enum { MAX_RANKS = 65536, MAX_EXPERTS = 65536, MAX_LAYERS = 4096, MAX_SIZE = 1 << 20, MAX_PIECES = 64 };
 
 static bl_status read_int(bl_json object, const char *key, int64_t min, int64_t max, int32_t *out) {
   int64_t value;
@@ -42,8 +43,42 @@ static bl_status read_stages(bl_json layout_json, bl_layout *layout) {
   return BL_OK;
 }
 
+/* One of n names, the first where the key is left out. */
+static bl_status read_name(bl_json json, const char *key, const char *const *names, int32_t n, int32_t *out) {
+  const char *text;
+  char known[128] = "";
+  *out = 0;
+  if (!bl_json_has(json, key)) return BL_OK;
+  BL_TRY(bl_json_string(json, key, &text));
+  for (*out = 0; *out < n; ++*out)
+    if (strcmp(text, names[*out]) == 0) return BL_OK;
+  for (int32_t i = 0; i < n; ++i) {
+    const size_t used = strlen(known);
+    snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : i < n - 1 ? ", " : " or ", names[i]);
+  }
+  return bl_json_fail(json, "%s is \"%s\": expected %s", key, text, known);
+}
+
+static const char *const overlap_names[] = {"none", "exchange"}, *const dispatch_names[] = {"choices", "nodes"};
+
+/* How the step runs under the layout; keys that may be left out. */
+static bl_status read_options(bl_json json, bl_layout *layout) {
+  int64_t pieces = 1;
+  int32_t overlap, nodes;
+  BL_TRY(read_name(json, "recompute", bl_recompute_names, BL_RECOMPUTE_COUNT, &layout->recompute));
+  BL_TRY(bl_json_int_or(json, "pieces", 1, MAX_PIECES, &pieces));
+  BL_TRY(read_name(json, "overlap", overlap_names, 2, &overlap));
+  BL_TRY(read_name(json, "dispatch", dispatch_names, 2, &nodes));
+  layout->pieces = (int32_t)pieces;
+  layout->overlap = overlap;
+  layout->node_dispatch = nodes;
+  return BL_OK;
+}
+
 static bl_status read_layout(bl_json json, bl_layout *layout) {
-  BL_TRY(bl_json_keys(json, "tp cp dp pp vp etp ep edp zero micro_batch micro_batches stages"));
+  BL_TRY(bl_json_keys(json,
+                      "tp cp dp pp vp etp ep edp zero micro_batch micro_batches recompute pieces overlap dispatch "
+                      "stages"));
   BL_TRY(read_int(json, "tp", 1, MAX_SIZE, &layout->tp));
   BL_TRY(read_int(json, "cp", 1, MAX_SIZE, &layout->cp));
   BL_TRY(read_int(json, "dp", 1, MAX_SIZE, &layout->dp));
@@ -55,6 +90,7 @@ static bl_status read_layout(bl_json json, bl_layout *layout) {
   BL_TRY(read_int(json, "zero", 0, 3, &layout->zero));
   BL_TRY(read_int(json, "micro_batch", 1, MAX_SIZE, &layout->micro_batch));
   BL_TRY(read_int(json, "micro_batches", 1, MAX_SIZE, &layout->micro_batches));
+  BL_TRY(read_options(json, layout));
   return read_stages(json, layout);
 }
 
@@ -206,6 +242,11 @@ static void field(bl_json_writer *w, const char *key, int64_t value) {
   bl_json_write_int(w, value);
 }
 
+static void name(bl_json_writer *w, const char *key, const char *value) {
+  bl_json_key(w, key);
+  bl_json_write_string(w, value);
+}
+
 static void number(bl_json_writer *w, const char *key, double value) {
   bl_json_key(w, key);
   bl_json_write_number(w, value);
@@ -225,6 +266,10 @@ static void write_layout(bl_json_writer *w, const bl_layout *layout) {
   field(w, "zero", layout->zero);
   field(w, "micro_batch", layout->micro_batch);
   field(w, "micro_batches", layout->micro_batches);
+  name(w, "recompute", bl_recompute_names[layout->recompute]);
+  field(w, "pieces", layout->pieces);
+  name(w, "overlap", overlap_names[layout->overlap]);
+  name(w, "dispatch", dispatch_names[layout->node_dispatch]);
   bl_json_key(w, "stages");
   bl_json_begin_array(w);
   for (int32_t s = 0; s < layout->n_stages; ++s) {

@@ -82,6 +82,8 @@ bl_status bl_step_begin(bl_step *step, const bl_layout *layout, int32_t layers, 
   step->layers = layers;
   step->micro_batches = layout->micro_batches;
   step->stage = stage;
+  step->pp = layout->pp;
+  step->vp = layout->vp;
   for (int g = 0; g < BL_GROUP_COUNT; g++) {
     /* Members are equally spaced from rank 0, so the first group reaches as far as any. */
     int32_t *members;
@@ -95,19 +97,33 @@ bl_status bl_step_begin(bl_step *step, const bl_layout *layout, int32_t layers, 
   return BL_OK;
 }
 
+/* Exchanges that a micro-batch waits for, which inline programs run in the compute stream. */
+static bool is_exchange(bl_action_kind kind) {
+  const bl_group_kind group = kind_info[kind].group;
+  const bl_amount_kind amount = bl_action_amounts[kind];
+  return group == BL_GROUP_TP || group == BL_GROUP_CP || group == BL_GROUP_ETP || amount == BL_AMOUNT_EXCHANGE_ROWS ||
+         amount == BL_AMOUNT_COUNTS;
+}
+
+static bl_resource resource_of(const bl_step *step, bl_action_kind kind) {
+  if (step->exchanges_inline && is_exchange(kind)) return BL_RESOURCE_COMPUTE;
+  const bl_resource resource = kind_info[kind].resource;
+  return resource == BL_RESOURCE_LINK ? step->link[kind_info[kind].group] : resource;
+}
+
 bl_status bl_step_add(bl_step *step, bl_action_kind kind, int32_t layer, int32_t micro_batch) {
   const size_t n = (size_t)step->n_actions;
   BL_TRY(bl_grow(&step->actions, &step->actions_room, n + 1, sizeof *step->actions, "the step program"));
   BL_TRY(bl_grow(&step->order, &step->order_room, n + 1, sizeof *step->order, "the step program"));
-  const bl_group_kind group = kind_info[kind].group;
-  const bl_resource resource = kind_info[kind].resource;
   step->actions[n] = (bl_action){.kind = kind,
+                                 .part = step->part,
+                                 .chunk = step->chunk,
                                  .layer = layer,
                                  .micro_batch = micro_batch,
                                  .pieces = 1,
                                  .peer_stage = -1,
-                                 .resource = resource == BL_RESOURCE_LINK ? step->link[group] : resource,
-                                 .group = group,
+                                 .resource = resource_of(step, kind),
+                                 .group = kind_info[kind].group,
                                  .first_use = step->n_uses};
   step->order[n] = step->n_actions++;
   return BL_OK;

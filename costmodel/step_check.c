@@ -130,10 +130,32 @@ done:
 /* -- all ranks together ----------------------------------------------------------------------------------------------
  */
 
+static bool is_send(bl_action_kind kind) {
+  return kind == BL_ACTION_SEND_ACTIVATION || kind == BL_ACTION_SEND_GRADIENT;
+}
+
+static bool is_receive(bl_action_kind kind) {
+  return kind == BL_ACTION_RECV_ACTIVATION || kind == BL_ACTION_RECV_GRADIENT;
+}
+
+/* A call of all ranks of a communicator: sends and receives are between two. */
+static bool is_collective(const bl_action *a) {
+  return a->group != BL_GROUP_NONE && !is_send(a->kind) && !is_receive(a->kind);
+}
+
 /* The next action of a group at or behind position *i of a rank's order, NULL at the end. */
 static const bl_action *next_call(const bl_step *step, bl_group_kind group, int32_t *i) {
+  for (; *i < step->n_actions; (*i)++) {
+    const bl_action *action = &step->actions[step->order[*i]];
+    if (action->group == group && is_collective(action)) return &step->actions[step->order[(*i)++]];
+  }
+  return NULL;
+}
+
+/* The next action of a kind at or behind position *i of a rank's order, NULL at the end. */
+static const bl_action *next_of_kind(const bl_step *step, bl_action_kind kind, int32_t *i) {
   for (; *i < step->n_actions; (*i)++)
-    if (step->actions[step->order[*i]].group == group) return &step->actions[step->order[(*i)++]];
+    if (step->actions[step->order[*i]].kind == kind) return &step->actions[step->order[(*i)++]];
   return NULL;
 }
 
@@ -157,16 +179,38 @@ static bl_status check_same_calls(const bl_step *const *rank_step, bl_group_kind
   }
 }
 
+/* The receives of `rank` are its neighbour's sends, in the same order. */
+static bl_status check_transfers(const bl_step *const *rank_step, const bl_layout *layout, int32_t rank, bool down) {
+  const int32_t width = layout->tp * layout->cp * layout->dp, position = rank / width;
+  const int32_t from = (position + (down ? layout->pp - 1 : 1)) % layout->pp;
+  const int32_t other = rank + (from - position) * width;
+  const bl_action_kind receive = down ? BL_ACTION_RECV_ACTIVATION : BL_ACTION_RECV_GRADIENT;
+  const bl_action_kind send = down ? BL_ACTION_SEND_ACTIVATION : BL_ACTION_SEND_GRADIENT;
+  for (int32_t i = 0, j = 0;;) {
+    const bl_action *x = next_of_kind(rank_step[rank], receive, &i), *y = next_of_kind(rank_step[other], send, &j);
+    action_text text = "nothing more", text2 = "nothing more";
+    if (!x && !y) return BL_OK;
+    if (x && y && x->layer == y->layer && x->micro_batch == y->micro_batch && x->peer_stage == from &&
+        y->peer_stage == position)
+      continue;
+    if (x) bl_action_text(x, text);
+    if (y) bl_action_text(y, text2);
+    return bl_fail(BL_EINPUT, "step programs: rank %d expects %s from rank %d, which issues %s", rank, text, other,
+                   text2);
+  }
+}
+
 /* A run of all ranks in which each resource (or, with one queue, each rank) takes its actions in issue order. */
 typedef struct joint_run {
   const bl_step *const *rank_step;
   const bl_layout *layout;
   bool one_queue;
   int32_t world;
-  bool **done;                        /* [rank][action] */
-  int32_t (*next)[BL_RESOURCE_COUNT]; /* [rank][queue]: position in the rank's order */
-  int32_t (*arrived)[BL_GROUP_COUNT]; /* [rank]: the call of the group at which it stands, -1 */
-  int32_t *members;                   /* [world] */
+  bool **done;                           /* [rank][action] */
+  int32_t (*next)[BL_RESOURCE_COUNT];    /* [rank][queue]: position in the rank's order */
+  int32_t (*arrived)[BL_RESOURCE_COUNT]; /* [rank][queue]: the call at which it stands, -1; a group has a communicator
+                                            for each resource, so calls on two do not get in each other's way */
+  int32_t *members;                      /* [world] */
 } joint_run;
 
 /* The action at the front of a queue, -1 when the queue is empty. */
@@ -189,19 +233,38 @@ static bool is_ready(const joint_run *run, int32_t rank, const bl_action *action
 }
 
 /* Runs a group's call when all its ranks have arrived at it. */
-static void finish_call(joint_run *run, int32_t rank, bl_group_kind group) {
-  const int32_t size = bl_group_size(run->layout, group);
-  const bl_action *call = &run->rank_step[rank]->actions[run->arrived[rank][group]];
-  bl_group_members(run->layout, group, rank, run->members);
+static void finish_call(joint_run *run, int32_t rank, int32_t queue) {
+  const bl_action *call = &run->rank_step[rank]->actions[run->arrived[rank][queue]];
+  const int32_t size = bl_group_size(run->layout, call->group);
+  bl_group_members(run->layout, call->group, rank, run->members);
   for (int32_t i = 0; i < size; i++) {
-    const int32_t r = run->members[i], at = run->arrived[r][group];
+    const int32_t r = run->members[i], at = run->arrived[r][queue];
     if (at < 0 || !same_call(call, &run->rank_step[r]->actions[at])) return;
   }
   for (int32_t i = 0; i < size; i++) {
-    int32_t *at = &run->arrived[run->members[i]][group];
+    int32_t *at = &run->arrived[run->members[i]][queue];
     run->done[run->members[i]][*at] = true;
     *at = -1;
   }
+}
+
+/* Ends a receive and the send that it meets, each at the front of its queue: neither is buffered. */
+static void finish_transfer(joint_run *run, int32_t rank, int32_t a) {
+  const bl_layout *l = run->layout;
+  const bl_action *here = &run->rank_step[rank]->actions[a];
+  const int32_t width = l->tp * l->cp * l->dp, other = rank + (here->peer_stage - rank / width) * width;
+  const bl_resource queue = here->kind == BL_ACTION_SEND_ACTIVATION   ? BL_RESOURCE_RECV_DOWN
+                            : here->kind == BL_ACTION_RECV_ACTIVATION ? BL_RESOURCE_SEND_DOWN
+                            : here->kind == BL_ACTION_SEND_GRADIENT   ? BL_RESOURCE_RECV_UP
+                                                                      : BL_RESOURCE_SEND_UP;
+  const int32_t b = front(run, other, run->one_queue ? 0 : (int32_t)queue);
+  if (b < 0) return;
+  const bl_action *there = &run->rank_step[other]->actions[b];
+  const bool meet = is_send(here->kind) != is_send(there->kind) && there->peer_stage == rank / width &&
+                    here->layer == there->layer && here->micro_batch == there->micro_batch &&
+                    (here->kind == BL_ACTION_SEND_ACTIVATION || here->kind == BL_ACTION_RECV_ACTIVATION) ==
+                        (there->kind == BL_ACTION_SEND_ACTIVATION || there->kind == BL_ACTION_RECV_ACTIVATION);
+  if (meet && is_ready(run, other, there)) run->done[rank][a] = run->done[other][b] = true;
 }
 
 /* One attempt at the front of a queue.  @return : whether anything changed. */
@@ -211,9 +274,13 @@ static bool advance(joint_run *run, int32_t rank, int32_t queue) {
   const bl_action *action = &run->rank_step[rank]->actions[a];
   if (!is_ready(run, rank, action)) return false;
   if (action->group == BL_GROUP_NONE) return run->done[rank][a] = true;
-  if (run->arrived[rank][action->group] >= 0) return false;
-  run->arrived[rank][action->group] = a;
-  finish_call(run, rank, action->group);
+  if (!is_collective(action)) {
+    finish_transfer(run, rank, a);
+    return run->done[rank][a];
+  }
+  if (run->arrived[rank][queue] >= 0) return false;
+  run->arrived[rank][queue] = a;
+  finish_call(run, rank, queue);
   return true;
 }
 
@@ -224,12 +291,12 @@ static bl_status name_the_blocked(joint_run *run) {
       action_text text, text2;
       if (a < 0) continue;
       const bl_action *action = &run->rank_step[rank]->actions[a];
-      if (action->group == BL_GROUP_NONE || run->arrived[rank][action->group] != a) continue;
+      if (!is_collective(action) || run->arrived[rank][q] != a) continue;
       const int32_t size = bl_group_size(run->layout, action->group);
       bl_group_members(run->layout, action->group, rank, run->members);
       for (int32_t i = 0; i < size; i++) {
         const int32_t other = run->members[i], at = front(run, other, q);
-        if (at < 0 || run->arrived[other][action->group] >= 0) continue;
+        if (at < 0 || same_call(action, &run->rank_step[other]->actions[at])) continue;
         return bl_fail(BL_EINPUT, "step programs: no rank can go on: rank %d is at %s (group %s), rank %d at %s", rank,
                        text_of(action, text), bl_group_names[action->group], other,
                        text_of(&run->rank_step[other]->actions[at], text2));
@@ -255,9 +322,14 @@ static bl_status run_to_the_end(joint_run *run) {
 static bl_status check_groups(const joint_run *run) {
   for (int g = BL_GROUP_NONE + 1; g < BL_GROUP_COUNT; g++)
     for (int32_t rank = 0; rank < run->world; rank++) {
+      if (!bl_group_has(run->layout, (bl_group_kind)g, rank)) continue;
       bl_group_members(run->layout, (bl_group_kind)g, rank, run->members);
       BL_TRY(check_same_calls(run->rank_step, (bl_group_kind)g, run->members[0], rank));
     }
+  for (int32_t rank = 0; rank < run->world; rank++) {
+    BL_TRY(check_transfers(run->rank_step, run->layout, rank, true));
+    BL_TRY(check_transfers(run->rank_step, run->layout, rank, false));
+  }
   return BL_OK;
 }
 
@@ -270,7 +342,7 @@ bl_status bl_steps_check(const bl_step *const *rank_step, const bl_layout *layou
   BL_TRY_GOTO(status, bl_new(&run.arrived, world, sizeof *run.arrived, "checking the step programs"), done);
   BL_TRY_GOTO(status, bl_new(&run.done, world, sizeof *run.done, "checking the step programs"), done);
   for (size_t r = 0; r < world; r++)
-    for (int g = 0; g < BL_GROUP_COUNT; g++) run.arrived[r][g] = -1;
+    for (int q = 0; q < BL_RESOURCE_COUNT; q++) run.arrived[r][q] = -1;
   for (size_t r = 0; r < world; r++)
     BL_TRY_GOTO(status, bl_new(&run.done[r], (size_t)rank_step[r]->n_actions, 1, "checking the step programs"), done);
   BL_TRY_GOTO(status, check_groups(&run), done);

@@ -89,6 +89,8 @@ static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *l
     return bl_fail(BL_ENOTSUP,
                    "%s: layout: the executor runs dp = ep alone; tp, cp, pp, vp, etp, edp must be 1 and zero 0",
                    o->plan);
+  if (layout->recompute != 0 || layout->pieces != 1)
+    return bl_fail(BL_ENOTSUP, "%s: layout: the executor runs recompute \"none\" and pieces 1 alone", o->plan);
   BL_TRY(bl_layout_check(layout, s->model.layers, o->plan));
   s->run.ranks = layout->ep;
   if (!o->micro_batches_given) s->run.micro_batches = layout->micro_batches;

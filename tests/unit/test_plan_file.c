@@ -42,6 +42,7 @@ static void test_round_trip(void) {
   CHECK_INT(plan.placement.layer[0].copies[0].expert, 2);
   CHECK_STRING(plan.bound_proof, "window-rule");
   plan.placement.slots[2] = 5;
+  plan.layout.recompute = 3, plan.layout.pieces = 4, plan.layout.overlap = true, plan.layout.node_dispatch = true;
   plan.placement.layer[0].copies[0].share = 1 / 3.0;
   REQUIRE_OK(bl_plan_save(path, &plan));
   REQUIRE_OK(bl_plan_load(path, &again));
@@ -49,6 +50,9 @@ static void test_round_trip(void) {
   CHECK_INT(again.placement.slots[1], 3);
   CHECK_NEAR(again.placement.layer[0].copies[0].share, 1 / 3.0, 1e-8);
   CHECK_INT(again.layout.stage_first[1], 4);
+  CHECK_INT(again.layout.recompute, 3);
+  CHECK_INT(again.layout.pieces, 4);
+  CHECK(again.layout.overlap && again.layout.node_dispatch);
   bl_plan_free(&plan);
   bl_plan_free(&again);
 }
@@ -76,6 +80,11 @@ static void test_refused(void) {
   CHECK_FAILS(load_changed("[[0,1,2,3]]", "[[0,1,3,2]]"), BL_EINPUT, "stages");
   CHECK_FAILS(load_changed("[[0,1,2,3]]", "[[0],[1]]"), BL_EINPUT, "2 stages");
   CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":2"), BL_EINPUT, "zero");
+  CHECK_OK(load_changed("\"zero\":0", "\"zero\":0,\"recompute\":\"ffn\",\"pieces\":2,\"overlap\":\"exchange\""));
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"recompute\":\"some\""), BL_EINPUT,
+              "recompute is \"some\": expected none, selective, ffn or full");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"pieces\":0"), BL_EINPUT, "pieces");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"dispatch\":\"none\""), BL_EINPUT, "choices or nodes");
   CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"zeroes\":1"), BL_EINPUT, "zeroes");
   CHECK_FAILS(load_changed("\"ranks\":4", "\"ranks\":0"), BL_EINPUT, "ranks");
   CHECK_FAILS(load_text("{\"version\":1}"), BL_EINPUT, "neither");
