@@ -30,6 +30,20 @@ typedef struct bl_copy {
   double share; /* of the expert's tokens, in (0,1]; the home takes the rest; a hint, quotas are what runs */
 } bl_copy;
 
+/* What a search with a proof said of a layer. */
+typedef struct bl_plan_proof {
+  bool given;
+  double within;       /* the imbalance that was allowed */
+  int32_t copies;      /* -1: no placement within it was found; the layer's is another rule's */
+  int32_t moves;       /* homes that left where they were */
+  double move_price;   /* of one, in copies */
+  double price, bound; /* copies + move_price * moves, and proved: none is lower */
+  char proof[32];      /* name of the bound's proof */
+  char solver[24];     /* how the solver ended */
+  char reason[192];    /* one sentence where price and bound do not meet or the solver failed; else "" */
+  double seconds;
+} bl_plan_proof;
+
 typedef struct bl_layer_placement {
   int32_t layer;
   int32_t *home; /* [experts] */
@@ -37,6 +51,7 @@ typedef struct bl_layer_placement {
   int32_t n_copies;
   double imbalance, bound; /* predicted max/mean load; proved lower bound of it */
   const char *proof;       /* name of the bound's proof; a static string */
+  bl_plan_proof proved;
 } bl_layer_placement;
 
 typedef struct bl_placement {

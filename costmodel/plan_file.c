@@ -126,12 +126,44 @@ static bl_status read_copies(bl_json json, const bl_placement *placement, bl_lay
   return BL_OK;
 }
 
+static bl_status read_text(bl_json json, const char *key, char *out, size_t size) {
+  const char *text;
+  BL_TRY(bl_json_string(json, key, &text));
+  if (strlen(text) >= size)
+    return bl_json_fail(json, "%s has %zu characters, expected fewer than %zu", key, strlen(text), size);
+  snprintf(out, size, "%s", text);
+  return BL_OK;
+}
+
+static bl_status read_proof(bl_json layer, bl_plan_proof *proof) {
+  bl_json json;
+  if (!bl_json_has(layer, "proved")) return BL_OK;
+  BL_TRY(bl_json_object(layer, "proved", &json));
+  BL_TRY(bl_json_keys(json, "within copies moves move_price price bound gap proof solver seconds reason"));
+  proof->given = true;
+  proof->copies = -1;
+  BL_TRY(bl_json_number(json, "within", 1, 1e9, &proof->within));
+  if (bl_json_has(json, "copies")) {
+    BL_TRY(read_int(json, "copies", 0, MAX_SIZE, &proof->copies));
+    BL_TRY(read_int(json, "moves", 0, MAX_EXPERTS, &proof->moves));
+    BL_TRY(bl_json_number(json, "price", 0, 1e12, &proof->price));
+  }
+  BL_TRY(bl_json_number(json, "move_price", 0, 1e9, &proof->move_price));
+  BL_TRY(bl_json_number(json, "bound", 0, 1e12, &proof->bound));
+  double gap = 0; /* price - bound, for readers of the file */
+  BL_TRY(bl_json_number_or(json, "gap", -1e-6, 1e12, &gap));
+  BL_TRY(read_text(json, "proof", proof->proof, sizeof proof->proof));
+  BL_TRY(read_text(json, "solver", proof->solver, sizeof proof->solver));
+  BL_TRY(bl_json_number(json, "seconds", 0, 1e9, &proof->seconds));
+  return bl_json_has(json, "reason") ? read_text(json, "reason", proof->reason, sizeof proof->reason) : BL_OK;
+}
+
 static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index) {
   bl_layer_placement *layer = &placement->layer[index];
   layer->proof = "";
   bl_json home;
   int64_t n;
-  BL_TRY(bl_json_keys(json, "layer home copies imbalance bound"));
+  BL_TRY(bl_json_keys(json, "layer home copies imbalance bound proved"));
   BL_TRY(read_int(json, "layer", 0, MAX_LAYERS - 1, &layer->layer));
   if (index > 0 && layer->layer <= layer[-1].layer)
     return bl_json_fail(json, "layer %d follows layer %d: expected ascending layers", layer->layer, layer[-1].layer);
@@ -146,6 +178,7 @@ static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index
     BL_TRY(read_item(item, 0, placement->ranks - 1, &layer->home[e++]));
   BL_TRY(bl_json_number(json, "imbalance", 1 - 1e-9, 1e9, &layer->imbalance));
   BL_TRY(bl_json_number(json, "bound", 1 - 1e-9, 1e9, &layer->bound));
+  BL_TRY(read_proof(json, &layer->proved));
   return read_copies(json, placement, layer);
 }
 
@@ -282,6 +315,30 @@ static void write_layout(bl_json_writer *w, const bl_layout *layout) {
   bl_json_end_object(w);
 }
 
+static void text(bl_json_writer *w, const char *key, const char *value) {
+  bl_json_key(w, key);
+  bl_json_write_string(w, value);
+}
+
+static void write_proof(bl_json_writer *w, const bl_plan_proof *proof) {
+  bl_json_key(w, "proved");
+  bl_json_begin_flat_object(w);
+  number(w, "within", proof->within);
+  if (proof->copies >= 0) {
+    field(w, "copies", proof->copies);
+    field(w, "moves", proof->moves);
+    number(w, "price", proof->price);
+  }
+  number(w, "move_price", proof->move_price);
+  number(w, "bound", proof->bound);
+  if (proof->copies >= 0) number(w, "gap", proof->price - proof->bound);
+  text(w, "proof", proof->proof);
+  text(w, "solver", proof->solver);
+  number(w, "seconds", proof->seconds);
+  if (proof->reason[0]) text(w, "reason", proof->reason);
+  bl_json_end_object(w);
+}
+
 static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int32_t experts) {
   bl_json_begin_object(w);
   field(w, "layer", layer->layer);
@@ -301,6 +358,7 @@ static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int3
   bl_json_end_array(w);
   number(w, "imbalance", layer->imbalance);
   number(w, "bound", layer->bound);
+  if (layer->proved.given) write_proof(w, &layer->proved);
   bl_json_end_object(w);
 }
 

@@ -66,8 +66,22 @@ static void explain_summary(const bl_plan *plan) {
   }
 }
 
+static void explain_proof(const bl_plan_proof *p) {
+  const char *rest = p->reason[0] ? "; " : "";
+  if (p->copies < 0)
+    printf("  within an imbalance of %g: no placement found%s%s\n", p->within, rest, p->reason);
+  else if (p->price <= p->bound + 1e-6)
+    printf("  within an imbalance of %g: %d copies and %d moved homes, proved least (%s)%s%s\n", p->within, p->copies,
+           p->moves, p->proof, rest, p->reason);
+  else
+    printf("  within an imbalance of %g: %d copies and %d moved homes, a price of %g of which at least %g is needed "
+           "(%s)%s%s\n",
+           p->within, p->copies, p->moves, p->price, p->bound, p->proof, rest, p->reason);
+}
+
 static void explain_layer(const bl_placement *p, const bl_layer_placement *layer) {
   printf("\nLayer %d: imbalance %.6f, bound %.6f\n", layer->layer, layer->imbalance, layer->bound);
+  if (layer->proved.given) explain_proof(&layer->proved);
   for (int32_t r = 0; r < p->ranks; ++r) {
     int32_t used = 0;
     printf("  rank %d: home of", r);

@@ -21,10 +21,10 @@
 
 static struct {
   bl_policy_options policy;
-  const char *trace, *slots, *steps, *output, *split;
+  const char *trace, *slots, *steps, *output, *split, *from, *speeds;
   int64_t ranks;
-  double prove, within;
-  bool prove_given, within_given;
+  double prove, within, move_price;
+  bool prove_given, within_given, move_price_given;
   bool json, homes_given;
 } arg;
 
@@ -33,6 +33,7 @@ typedef struct place {
   bl_trace_reader *reader;
   const bl_trace_shape *shape;
   int32_t *slots;
+  double *speed; /* [ranks] or NULL */
   uint32_t *step;
   double *load, *sum; /* [layers][experts] of one step, and of all chosen steps */
   bl_policy *policy;
@@ -66,6 +67,10 @@ static bl_status create_plan(place *p) {
                    shape->experts, ranks);
   BL_TRY(bl_new(&p->slots, (size_t)ranks, sizeof *p->slots, "slots"));
   BL_TRY(bl_parse_slots(arg.slots, shape->experts, ranks, p->slots));
+  if (arg.speeds) {
+    BL_TRY(bl_new(&p->speed, (size_t)ranks, sizeof *p->speed, "speeds"));
+    BL_TRY(bl_parse_speeds(arg.speeds, ranks, p->speed));
+  }
   BL_TRY(bl_placement_create(ranks, shape->experts, shape->layers, 0, &p->plan.placement));
   p->plan.has_placement = p->plan.has_predicted = p->plan.has_bound = true;
   const size_t n = (size_t)shape->layers * (size_t)shape->experts;
@@ -73,7 +78,7 @@ static bl_status create_plan(place *p) {
   BL_TRY(bl_new(&p->load, n, sizeof *p->load, "loads"));
   BL_TRY(bl_new(&p->sum, n, sizeof *p->sum, "loads"));
   const bl_policy_shape policy = {
-      .layers = shape->layers, .experts = shape->experts, .ranks = ranks, .slots = p->slots};
+      .layers = shape->layers, .experts = shape->experts, .ranks = ranks, .slots = p->slots, .speed = p->speed};
   return bl_policy_create(&arg.policy, &policy, &p->policy);
 }
 
@@ -87,7 +92,7 @@ static bl_status find_bound(const place *p, const double *load, bl_bound *bound)
   }
   *bound = bl_bound_copies();
   if (all > p->shape->experts) return BL_OK;
-  return bl_bound_homes(load, p->shape->experts, (int32_t)arg.ranks, most, NULL, bound);
+  return bl_bound_homes(load, p->shape->experts, (int32_t)arg.ranks, most, p->speed, bound);
 }
 
 /* Hosts and shares into the plan; copies that take nothing are left out. */
@@ -108,12 +113,12 @@ static bl_status store_layer(place *p, int32_t l, const double *load, const bl_h
 
 /* The placement with the fewest copies takes the place of the policy's where one was found. */
 static bl_status prove_layer(place *p, int32_t l, const double *load, const bl_hosts *hosts) {
-  BL_TRY(bl_place_proofs_layer(&p->proofs, l, hosts, load));
+  BL_TRY(bl_place_proofs_layer(&p->proofs, l, hosts, load, &p->plan.placement.layer[l].proved));
   const bl_hosts *fewest = &p->proofs.layer[l].hosts;
   if (p->proofs.layer[l].copies < 0) return BL_OK;
   bl_shares *shares;
   BL_TRY(bl_shares_create(fewest->experts, fewest->ranks, fewest->n_copy_slots, &shares));
-  p->plan.placement.layer[l].imbalance = bl_shares_solve(shares, fewest, load, NULL);
+  p->plan.placement.layer[l].imbalance = bl_shares_solve(shares, fewest, load, p->speed);
   const bl_status status = store_layer(p, l, load, fewest, shares);
   bl_shares_free(shares);
   return status;
@@ -121,7 +126,7 @@ static bl_status prove_layer(place *p, int32_t l, const double *load, const bl_h
 
 /* Whether homes are all there is to choose: ballast, homes free, every rank full of them. */
 static bool homes_alone(const place *p) {
-  if (strcmp(arg.policy.policy, "ballast") != 0 || strcmp(arg.policy.homes, "free") != 0) return false;
+  if (strcmp(arg.policy.policy, "ballast") != 0 || strcmp(arg.policy.homes, "free") != 0 || p->speed) return false;
   for (int32_t r = 0; r < arg.ranks; ++r)
     if (p->slots[r] * arg.ranks != p->shape->experts) return false;
   return true;
@@ -189,7 +194,10 @@ static bl_status place_all(place *p) {
   for (int32_t r = 0; r < arg.ranks; ++r) /* a shadowing rule copies to every rank, whatever the slots */
     p->plan.placement.slots[r] = strcmp(arg.policy.policy, "fastermoe") == 0 ? p->shape->experts : p->slots[r];
   p->plan.placement.even_split = even_split();
-  if (arg.prove_given) BL_TRY(bl_place_proofs_create(&p->proofs, p->shape->layers));
+  if (arg.prove_given) {
+    p->proofs.speed = p->speed;
+    BL_TRY(bl_place_proofs_create(&p->proofs, &p->plan.placement));
+  }
   BL_TRY(bl_policy_preview(p->policy, p->sum, NULL));
   BL_TRY(bl_policy_begin_step(p->policy, 0));
   for (int32_t l = 0; l < p->shape->layers; ++l) BL_TRY(place_layer(p, l));
@@ -268,16 +276,22 @@ static bl_status run(void *context) {
   if (!arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)
     return bl_fail(BL_EUSAGE, "--prove goes with --policy ballast; %s follows its own rule", arg.policy.policy);
-  if (even_split() && (strcmp(arg.policy.policy, "ballast") != 0 || arg.homes_given || arg.prove_given))
+  if (even_split() && (strcmp(arg.policy.policy, "ballast") != 0 || arg.homes_given || arg.prove_given || arg.speeds))
     return bl_fail(BL_EUSAGE,
-                   "--split even has its own rule for homes: it goes with --policy ballast, and neither with "
-                   "--homes nor with --prove");
+                   "--split even has its own rule for homes: it goes with --policy ballast, and not with "
+                   "--homes, --prove, --from or --speeds");
+  if ((arg.from || arg.move_price_given) && !(arg.from && arg.prove_given))
+    return bl_fail(BL_EUSAGE, "--from, with or without --move-price, goes with --prove, and --move-price with --from");
+  if (arg.from && arg.homes_given) return bl_fail(BL_EUSAGE, "--from lets homes move: --homes does not go with it");
   if (arg.within_given && !arg.prove_given) return bl_fail(BL_EUSAGE, "--within goes with --prove");
-  p.proofs = (bl_place_proofs){
-      .seconds = arg.prove, .within = arg.within, .free_homes = strcmp(arg.policy.homes, "free") == 0};
+  p.proofs = (bl_place_proofs){.seconds = arg.prove,
+                               .within = arg.within,
+                               .from = arg.from,
+                               .move_price = arg.move_price,
+                               .free_homes = strcmp(arg.policy.homes, "free") == 0};
   arg.policy.lag = 0; /* the loads given are those that the placement is for */
-  const char *const inputs[] = {arg.trace};
-  BL_TRY(bl_output_check(arg.output, inputs, 1));
+  const char *const inputs[] = {arg.trace, arg.from};
+  BL_TRY(bl_output_check(arg.output, inputs, 2));
   BL_TRY(bl_trace_open(arg.trace, &p.reader));
   if (bl_trace_truncated(p.reader))
     bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);
@@ -296,6 +310,7 @@ static bl_status run(void *context) {
   bl_policy_free(p.policy);
   bl_trace_close(p.reader);
   free(p.slots);
+  free(p.speed);
   free(p.step);
   free(p.load);
   free(p.sum);
@@ -330,6 +345,11 @@ bl_command bl_command_place(void) {
        .help =
            "experts a rank can hold, homes and copies: one number, or one a rank as in 5,5,4,6; by default one more "
            "than its homes"},
+      {.name = "speeds",
+       .type = BL_OPTION_STRING,
+       .target = &arg.speeds,
+       .metavar = "V,..",
+       .help = "relative speed of every rank, as in 1,1,0.5,1; imbalance then counts loads over speeds"},
       {.name = "policy",
        .type = BL_OPTION_STRING,
        .target = &arg.policy.policy,
@@ -363,6 +383,20 @@ bl_command bl_command_place(void) {
        .min = 1,
        .max = 1000,
        .given = &arg.within_given},
+      {.name = "from",
+       .type = BL_OPTION_STRING,
+       .target = &arg.from,
+       .metavar = "PLAN",
+       .help = "with --prove: homes are where this plan has them; move as few as the allowed imbalance takes, then "
+               "take the fewest copies"},
+      {.name = "move-price",
+       .type = BL_OPTION_NUMBER,
+       .target = &arg.move_price,
+       .metavar = "C",
+       .help = "with --from: a moved home counts as C copies, and copies and moves together are fewest",
+       .min = 0,
+       .max = 1e6,
+       .given = &arg.move_price_given},
       {.name = "output|o",
        .type = BL_OPTION_STRING,
        .target = &arg.output,
@@ -373,6 +407,7 @@ bl_command bl_command_place(void) {
   arg.policy.homes = "free";
   arg.split = "free";
   arg.within = 1.05;
+  arg.move_price = -1;
   return (bl_command){.name = "place",
                       .summary = "places the experts of every layer for the loads of a trace",
                       .description = "Chooses homes, copies and shares for the summed loads of the steps, and says how "

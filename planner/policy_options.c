@@ -159,6 +159,19 @@ bl_status bl_parse_slots(const char *text, int32_t experts, int32_t ranks, int32
   return BL_OK;
 }
 
+bl_status bl_parse_speeds(const char *text, int32_t ranks, double *speed) {
+  const char *at = text;
+  for (int32_t r = 0; r < ranks; ++r) {
+    char *end;
+    speed[r] = (*at >= '0' && *at <= '9') || *at == '.' ? strtod(at, &end) : -1;
+    if (!(speed[r] > 0 && speed[r] < 1e9) || *end != (r == ranks - 1 ? '\0' : ','))
+      return bl_fail(BL_EUSAGE, "--speeds %s: expected %d numbers above 0 separated by commas, one for each rank", text,
+                     ranks);
+    at = end + 1;
+  }
+  return BL_OK;
+}
+
 bl_status bl_parse_layers(const char *text, int32_t **layers, int32_t *n) {
   int32_t most = 1;
   for (const char *c = text; *c; ++c) most += *c == ',';

@@ -35,6 +35,9 @@ bl_status bl_policy_config_read(const bl_policy_options *options, bl_policy_conf
  *  ceil(experts / ranks) gives. BL_EUSAGE for anything else. */
 bl_status bl_parse_slots(const char *text, int32_t experts, int32_t ranks, int32_t *slots);
 
+/*! bl_parse_speeds() : "1,1,0.5" into speed[ranks], each above 0 and below 1e9. BL_EUSAGE for anything else. */
+bl_status bl_parse_speeds(const char *text, int32_t ranks, double *speed);
+
 /*! bl_parse_layers() : "3,7,8" into *layers, which the caller frees (also on failure), and their number. */
 bl_status bl_parse_layers(const char *text, int32_t **layers, int32_t *n);
 

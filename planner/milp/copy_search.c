@@ -18,7 +18,7 @@ typedef struct search {
   double *left, *rank_load; /* [experts] tokens at home, [ranks]; of the greedy start */
 } search;
 
-static double score(search *s) { return bl_shares_solve(s->shares, &s->hosts, s->problem->load, NULL); }
+static double score(search *s) { return bl_shares_solve(s->shares, &s->hosts, s->problem->load, s->problem->speed); }
 
 static bool is_host(const bl_hosts *hosts, int32_t expert, int32_t rank) {
   if (hosts->home[expert] == rank) return true;
@@ -37,6 +37,8 @@ static int32_t largest_to_share(const search *s, int32_t from, int32_t to) {
   return best;
 }
 
+static double room_of(const search *s, int32_t r) { return bl_fewest_cap(s->problem, r) - s->rank_load[r]; }
+
 /* The empty slot on the emptiest rank (within the group, if any there), -1 if none is below the limit. */
 static int32_t emptiest_slot(const search *s, int32_t from) {
   const int32_t *group = s->options->group;
@@ -44,10 +46,10 @@ static int32_t emptiest_slot(const search *s, int32_t from) {
   bool best_inside = false;
   for (int32_t i = 0; i < s->hosts.n_copy_slots; ++i) {
     const int32_t r = s->hosts.copy_rank[i];
-    if (s->hosts.copy_expert[i] >= 0 || s->rank_load[r] >= s->problem->cap) continue;
+    if (s->hosts.copy_expert[i] >= 0 || room_of(s, r) <= 0) continue;
     const bool inside = group[r] == group[from];
     const bool better = best < 0 || (inside && !best_inside) ||
-                        (inside == best_inside && s->rank_load[r] < s->rank_load[s->hosts.copy_rank[best]]);
+                        (inside == best_inside && room_of(s, r) > room_of(s, s->hosts.copy_rank[best]));
     if (!better) continue;
     best = i;
     best_inside = inside;
@@ -68,13 +70,13 @@ static void greedy(search *s) {
   for (;;) {
     int32_t from = 0;
     for (int32_t r = 1; r < problem->ranks; ++r)
-      if (s->rank_load[r] > s->rank_load[from]) from = r;
-    const double excess = s->rank_load[from] - problem->cap;
+      if (room_of(s, r) < room_of(s, from)) from = r;
+    const double excess = -room_of(s, from);
     const int32_t slot = emptiest_slot(s, from);
     if (excess <= 0 || slot < 0) return;
     const int32_t to = s->hosts.copy_rank[slot], expert = largest_to_share(s, from, to);
     if (expert < 0) return;
-    const double tokens = fmin(fmin(excess, problem->cap - s->rank_load[to]), s->left[expert]);
+    const double tokens = fmin(fmin(excess, room_of(s, to)), s->left[expert]);
     s->hosts.copy_expert[slot] = expert;
     s->left[expert] -= tokens;
     s->rank_load[from] -= tokens;
@@ -228,7 +230,7 @@ bl_status bl_copy_search_reduce(const bl_fewest *problem, bl_hosts *hosts) {
       const int32_t expert = hosts->copy_expert[i];
       if (expert < 0) continue;
       hosts->copy_expert[i] = -1;
-      const double imbalance = bl_shares_solve(shares, hosts, problem->load, NULL);
+      const double imbalance = bl_shares_solve(shares, hosts, problem->load, problem->speed);
       hosts->copy_expert[i] = expert;
       if (imbalance > least) continue;
       least = imbalance;

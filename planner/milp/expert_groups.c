@@ -13,7 +13,8 @@ typedef struct rank_bin {
 /* A packing search: experts by descending load into bins. */
 typedef struct packing {
   const bl_fewest *problem;
-  int32_t slots;   /* a rank, equal for all */
+  double *room;    /* [ranks + 1]: what a bin of so many ranks can take, in load and in experts: optimistic, the */
+  int32_t *places; /* fastest and the roomiest ranks, or alike, the least slots for all */
   int32_t *order;  /* [experts] by descending load */
   double *prefix;  /* [experts + 1]: sum of the first i loads in that order */
   int32_t *in_bin; /* [experts] by position in that order: the bin, the result */
@@ -87,7 +88,7 @@ static answer try_bin(packing *p, int32_t position, int32_t b, double load) {
 
 /* An expert needs ceil(load / cap) hosts. */
 static int32_t hosts_of(const bl_fewest *problem, int32_t expert) {
-  return (int32_t)ceil(problem->load[expert] / problem->cap);
+  return (int32_t)ceil(problem->load[expert] / bl_fewest_largest_cap(problem));
 }
 
 static int32_t hosts_needed(const bl_fewest *problem) {
@@ -126,8 +127,8 @@ static answer pack(packing *p, int32_t position) {
 static void open_bins(packing *p) {
   for (int32_t b = 0; b < p->n_bins; ++b) {
     rank_bin *bin = &p->bins[b];
-    bin->places = bin->ranks * (p->slots - 1) + 1;
-    bin->room = bin->ranks * p->problem->cap;
+    bin->places = p->places[bin->ranks];
+    bin->room = p->room[bin->ranks];
   }
 }
 
@@ -236,6 +237,34 @@ static answer split(packing *p, int32_t b, int32_t left, int32_t most) {
   return worst;
 }
 
+static int fewer(const void *a, const void *b) { return *(const int32_t *)b - *(const int32_t *)a; }
+
+static int slower(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x < y) - (x > y);
+}
+
+/* The most that bins of 1, 2, ... ranks can take: n ranks with s slots hold s - (n - 1) experts, n - 1 of which twice.
+ */
+static void size_bins_by_best(packing *p) {
+  const bl_fewest *problem = p->problem;
+  for (int32_t r = 0; r < problem->ranks; ++r) {
+    p->room[r + 1] = bl_fewest_cap(problem, r);
+    p->places[r + 1] = problem->slots[r];
+  }
+  qsort(p->room + 1, (size_t)problem->ranks, sizeof *p->room, slower);
+  qsort(p->places + 1, (size_t)problem->ranks, sizeof *p->places, fewer);
+  for (int32_t n = 1; n <= problem->ranks; ++n) {
+    p->room[n] += p->room[n - 1];
+    p->places[n] += n == 1 ? 0 : p->places[n - 1] - 1;
+  }
+}
+
+/* What bins take whichever ranks they have: all have the slots of the least. */
+static void size_bins_by_least(packing *p, int32_t least) {
+  for (int32_t n = 1; n <= p->problem->ranks; ++n) p->places[n] = n * (least - 1) + 1;
+}
+
 static bl_status packing_create(const bl_fewest *problem, packing *p) {
   const size_t experts = (size_t)problem->experts;
   memset(p, 0, sizeof *p);
@@ -244,6 +273,8 @@ static bl_status packing_create(const bl_fewest *problem, packing *p) {
   BL_TRY(bl_new(&p->prefix, experts + 1, sizeof *p->prefix, "packing"));
   BL_TRY(bl_new(&p->in_bin, experts, sizeof *p->in_bin, "packing"));
   BL_TRY(bl_new(&p->bins, (size_t)problem->ranks, sizeof *p->bins, "packing"));
+  BL_TRY(bl_new(&p->room, (size_t)problem->ranks + 1, sizeof *p->room, "packing"));
+  BL_TRY(bl_new(&p->places, (size_t)problem->ranks + 1, sizeof *p->places, "packing"));
   for (int32_t i = 0; i < problem->experts; ++i) p->order[i] = i;
   qsort_r(p->order, experts, sizeof *p->order, descending, (void *)(uintptr_t)problem->load);
   for (int32_t i = 0; i < problem->experts; ++i) p->prefix[i + 1] = p->prefix[i] + problem->load[p->order[i]];
@@ -255,6 +286,8 @@ static void packing_free(packing *p) {
   free(p->prefix);
   free(p->in_bin);
   free(p->bins);
+  free(p->room);
+  free(p->places);
 }
 
 /* An item of the window rule: what is left of an expert; -1 pads. */
@@ -307,9 +340,9 @@ static void realise(item *items, int32_t n_items, int32_t n, int32_t rank, int32
   for (int32_t i = 0; i < n_items; ++i) add_host(host, n_hosts, items[i], rank, items[i].tokens);
 }
 
-static bl_status realise_all(const packing *p, bl_hosts *hosts) {
+static bl_status realise_all(const packing *p, int32_t slots, bl_hosts *hosts) {
   const bl_fewest *problem = p->problem;
-  const int32_t room = problem->experts + problem->ranks * p->slots + 1;
+  const int32_t room = problem->experts + problem->ranks * slots + 1;
   item *items = NULL;
   bl_host *host = NULL;
   bl_status status = BL_OK;
@@ -317,7 +350,7 @@ static bl_status realise_all(const packing *p, bl_hosts *hosts) {
   BL_TRY_GOTO(status, bl_new(&host, (size_t)room, sizeof *host, "window rule"), done);
   int32_t n_hosts = 0, rank = 0;
   for (int32_t b = 0; b < p->n_bins; ++b) {
-    const int32_t n = p->bins[b].ranks, size = n * (p->slots - 1) + 1;
+    const int32_t n = p->bins[b].ranks, size = n * (slots - 1) + 1;
     int32_t n_items = 0;
     double sum = 0;
     for (int32_t i = 0; i < problem->experts; ++i) {
@@ -327,7 +360,7 @@ static bl_status realise_all(const packing *p, bl_hosts *hosts) {
       insert_ascending(items, n_items++, added);
     }
     while (n_items < size) insert_ascending(items, n_items++, (item){.expert = -1});
-    realise(items, n_items, n, rank, p->slots - 1, sum / n, host, &n_hosts);
+    realise(items, n_items, n, rank, slots - 1, sum / n, host, &n_hosts);
     rank += n;
   }
   BL_TRY_GOTO(status, bl_fewest_hosts(problem, host, n_hosts, hosts), done);
@@ -352,9 +385,8 @@ static answer natural_split(packing *p, int32_t copies) {
   return pack_split(p);
 }
 
-static answer fits(packing *p, int32_t copies, int32_t slots, bool all_splits) {
+static answer fits(packing *p, int32_t copies, bool all_splits) {
   p->n_bins = p->problem->ranks - copies;
-  p->slots = slots;
   if (natural_split(p, copies) == FITS) return FITS;
   return all_splits ? split(p, 0, copies, p->problem->ranks) : OUT_OF_BUDGET;
 }
@@ -369,11 +401,13 @@ static int64_t next_share(const packing *p, int64_t budget) {
 bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
                                  bl_expert_groups *out, bl_hosts *hosts) {
   memset(out, 0, sizeof *out);
-  int32_t least = problem->slots[0], largest = problem->slots[0];
+  int32_t least = problem->slots[0];
+  bool fast_alike = true;
   for (int32_t r = 1; r < problem->ranks; ++r) {
     if (problem->slots[r] < least) least = problem->slots[r];
-    if (problem->slots[r] > largest) largest = problem->slots[r];
+    fast_alike = fast_alike && bl_fewest_cap(problem, r) == bl_fewest_cap(problem, 0);
   }
+  const bool alike = bl_fewest_ranks_alike(problem);
   packing p;
   bl_status status = packing_create(problem, &p);
   p.split_nodes = 2 * (int64_t)problem->experts + options->budget / 16;
@@ -383,14 +417,19 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_group
   for (int32_t copies = out->bound; status == BL_OK && copies < end && !out->found; ++copies) {
     const int64_t share = next_share(&p, options->budget);
     p.last = p.visited + (share ? share : 8 * (int64_t)problem->experts);
-    answer verdict = fits(&p, copies, largest, share > 0);
+    size_bins_by_best(&p);
+    answer verdict = fits(&p, copies, share > 0);
     proved = proved && verdict == FITS_NOT;
-    if (verdict == FITS && least < largest) verdict = least > 0 ? fits(&p, copies, least, share > 0) : FITS_NOT;
+    if (verdict == FITS && !alike) {
+      if (!fast_alike || least == 0) break; /* that it may fit is all that is known */
+      size_bins_by_least(&p, least);
+      verdict = fits(&p, copies, share > 0);
+    }
     out->found = verdict == FITS;
     if (proved) out->bound = copies + 1;
-    if (out->found) status = realise_all(&p, hosts);
+    if (out->found) status = realise_all(&p, least, hosts);
   }
-  out->infeasible = proved && !out->found;
+  out->infeasible = proved && !out->found; /* a search that broke off has not proved it */
   out->visited = p.visited;
   packing_free(&p);
   return status;

@@ -24,8 +24,9 @@ typedef struct bl_expert_groups_options {
   int64_t budget; /* nodes of the search; what is left is halved from one number of copies to the next */
 } bl_expert_groups_options;
 
-/*! bl_expert_groups_solve() : bound and placement for free homes. Where slots differ by rank, the bound takes the
- *  largest for all of them and the placement the smallest, so they may not meet. When the budget is spent, only the
+/*! bl_expert_groups_solve() : bound and placement for free homes. Where slots differ by rank, the bound gives
+ *  every bin the roomiest ranks and the placement the smallest for all, so they may not meet; where speeds differ, the
+ *  bound gives every bin the fastest ranks and nothing is found. When the budget is spent, only the
  *  most natural split of the ranks is still tried for each number of copies. hosts as for bl_fewest_hosts(). */
 bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
                                  bl_expert_groups *out, bl_hosts *hosts);

@@ -1,14 +1,35 @@
 #include "planner/milp/fewest.h"
 #include "base/memory.h"
+#include <math.h>
 #include <string.h>
 
-/* Homes for free experts: the host that takes most tokens. Ties to the lower rank, so that hosts decide alone. */
+double bl_fewest_cap(const bl_fewest *problem, int32_t rank) {
+  return problem->speed ? problem->cap * problem->speed[rank] : problem->cap;
+}
+
+double bl_fewest_largest_cap(const bl_fewest *problem) {
+  double largest = 0;
+  for (int32_t r = 0; r < problem->ranks; ++r) largest = fmax(largest, bl_fewest_cap(problem, r));
+  return largest;
+}
+
+bool bl_fewest_ranks_alike(const bl_fewest *problem) {
+  for (int32_t r = 1; r < problem->ranks; ++r)
+    if (problem->slots[r] != problem->slots[0] || (problem->speed && problem->speed[r] != problem->speed[0]))
+      return false;
+  return true;
+}
+
+/* Homes for free experts: the current one where it is a host, else the host that takes most tokens. Ties to the lower
+ * rank, so that hosts decide alone. */
 static void choose_homes(const bl_fewest *problem, const bl_host *host, int32_t n, int32_t *home, double *most) {
   for (int32_t e = 0; e < problem->experts; ++e) home[e] = -1;
   for (int32_t i = 0; i < n; ++i) {
     const int32_t e = host[i].expert;
-    const bool better =
-        home[e] < 0 || host[i].tokens > most[e] || (host[i].tokens == most[e] && host[i].rank < home[e]);
+    const int32_t current = problem->current ? problem->current[e] : -1;
+    if (home[e] >= 0 && home[e] == current) continue;
+    const bool better = home[e] < 0 || host[i].rank == current || host[i].tokens > most[e] ||
+                        (host[i].tokens == most[e] && host[i].rank < home[e]);
     if (!better) continue;
     home[e] = host[i].rank;
     most[e] = host[i].tokens;
@@ -70,4 +91,15 @@ int32_t bl_fewest_copies_of(const bl_hosts *hosts) {
   int32_t copies = 0;
   for (int32_t s = 0; s < hosts->n_copy_slots; ++s) copies += hosts->copy_expert[s] >= 0;
   return copies;
+}
+
+int32_t bl_fewest_moves_of(const bl_fewest *problem, const bl_hosts *hosts) {
+  int32_t moves = 0;
+  for (int32_t e = 0; problem->current && e < problem->experts; ++e) moves += hosts->home[e] != problem->current[e];
+  return moves;
+}
+
+double bl_fewest_price(const bl_fewest *problem, const bl_hosts *hosts) {
+  const int32_t moves = bl_fewest_moves_of(problem, hosts);
+  return bl_fewest_copies_of(hosts) + (moves > 0 ? problem->move_price * moves : 0);
 }

@@ -16,9 +16,22 @@ typedef struct bl_fewest {
   int32_t experts, ranks;
   const double *load;   /* [experts], sum = ranks */
   const int32_t *slots; /* [ranks], each <= experts */
-  const int32_t *home;  /* [experts], or NULL: free */
-  double cap;           /* largest load a rank may have: (1 + eps)(1 + BL_FEWEST_TOLERANCE) */
+  const double *speed;  /* [ranks], mean 1, or NULL: all alike */
+  const int32_t *home;  /* [experts] homes that stay, or NULL */
+  const int32_t
+      *current;      /* [experts] homes that may be left for move_price each, or NULL; with `home` NULL too: free */
+  double move_price; /* in copies; >= 0 */
+  double cap;        /* largest load a rank of speed 1 may have: (1 + eps)(1 + BL_FEWEST_TOLERANCE) */
 } bl_fewest;
+
+/*! bl_fewest_cap() : the largest load that rank r may have. */
+double bl_fewest_cap(const bl_fewest *problem, int32_t rank);
+
+/*! bl_fewest_largest_cap() : of the fastest rank. */
+double bl_fewest_largest_cap(const bl_fewest *problem);
+
+/*! bl_fewest_ranks_alike() : whether all ranks have the same slots and speed. */
+bool bl_fewest_ranks_alike(const bl_fewest *problem);
 
 /* One host of an expert. */
 typedef struct bl_host {
@@ -31,7 +44,12 @@ typedef struct bl_host {
  *  @return : BL_EINPUT where an expert has no host, a pair is listed twice or a rank has more hosts than slots. */
 bl_status bl_fewest_hosts(const bl_fewest *problem, const bl_host *host, int32_t n, bl_hosts *out);
 
-/*! bl_fewest_copies_of() : filled copy slots. */
+/*! bl_fewest_copies_of() : filled copy slots.  bl_fewest_moves_of() : homes that are not the current ones; a host on
+ *  the current rank is the home (bl_fewest_hosts() sees to it), so these have no host there. */
 int32_t bl_fewest_copies_of(const bl_hosts *hosts);
+int32_t bl_fewest_moves_of(const bl_fewest *problem, const bl_hosts *hosts);
+
+/*! bl_fewest_price() : copies plus the price of moves: what is to be least. */
+double bl_fewest_price(const bl_fewest *problem, const bl_hosts *hosts);
 
 #endif

@@ -19,7 +19,7 @@ typedef struct program {
   double *start;      /* [columns + 1]: the warm start */
   bool start_offered; /* glp_ios_heur_sol has been called */
   bool warm_started;  /* and took it */
-  int32_t bound;      /* last sent */
+  double bound;       /* last sent */
   int64_t nodes;
   char last_words[120]; /* what GLPK printed last: the reason when it aborts */
 } program;
@@ -44,10 +44,15 @@ static int add_row(program *p, int type, double lower, double upper) {
   return row;
 }
 
-static bool slots_alike(const bl_fewest *problem) {
-  for (int32_t r = 1; r < problem->ranks; ++r)
-    if (problem->slots[r] != problem->slots[0]) return false;
-  return true;
+/* What y[e][r] = 1 adds to the price: a copy, less the move that it spares. */
+static double coefficient(const bl_fewest *problem, int32_t e, int32_t r) {
+  return problem->current && problem->current[e] == r ? 1 - problem->move_price : 1;
+}
+
+/* What the price is when all coefficients sum to 0: one host of every expert is no copy, all current homes are left. */
+static double constant(const bl_fewest *problem) {
+  const double moves = problem->current ? problem->move_price * problem->experts : 0;
+  return problem->home ? 0 : moves - problem->experts;
 }
 
 static void add_columns(program *p) {
@@ -59,8 +64,8 @@ static void add_columns(program *p) {
       p->y[at(p, e, r)] = y;
       p->f[at(p, e, r)] = f;
       glp_set_col_kind(p->lp, y, GLP_BV);
-      glp_set_obj_coef(p->lp, y, 1.0);
-      const double most = fmin(problem->load[e], problem->cap);
+      glp_set_obj_coef(p->lp, y, coefficient(problem, e, r));
+      const double most = fmin(problem->load[e], bl_fewest_cap(problem, r));
       if (most > 0)
         glp_set_col_bnds(p->lp, f, GLP_DB, 0, most);
       else
@@ -80,7 +85,7 @@ static void add_expert_rows(program *p) {
     for (int32_t r = 0; r < problem->ranks; ++r)
       if (p->f[at(p, e, r)]) term(p, load, p->f[at(p, e, r)], 1);
     if (given) continue;
-    const int enough = add_row(p, GLP_LO, fmax(1, ceil(problem->load[e] / problem->cap)), 0);
+    const int enough = add_row(p, GLP_LO, fmax(1, ceil(problem->load[e] / bl_fewest_largest_cap(problem))), 0);
     for (int32_t r = 0; r < problem->ranks; ++r) term(p, enough, p->y[at(p, e, r)], 1);
   }
 }
@@ -95,7 +100,7 @@ static void add_rank_rows(program *p) {
         homes += problem->load[e];
         ++n_homes;
       }
-    const int load = add_row(p, GLP_UP, 0, problem->cap - homes);
+    const int load = add_row(p, GLP_UP, 0, bl_fewest_cap(problem, r) - homes);
     const int slots = add_row(p, GLP_UP, 0, problem->slots[r] - n_homes);
     for (int32_t e = 0; e < problem->experts; ++e) {
       if (p->f[at(p, e, r)]) {
@@ -109,14 +114,13 @@ static void add_rank_rows(program *p) {
   }
 }
 
-/* The number of y that stand for no copy: with free homes one host of every expert. */
-static int32_t not_copies(const bl_fewest *problem) { return problem->home ? 0 : problem->experts; }
-
 static void add_bound_row(program *p) {
   const bl_fewest *problem = p->task->problem;
-  const int row = add_row(p, GLP_LO, p->task->bound + not_copies(problem), 0);
-  for (int32_t i = 0; i < problem->experts * problem->ranks; ++i)
-    if (p->y[i]) term(p, row, p->y[i], 1);
+  const int row = add_row(p, GLP_LO, p->task->bound - constant(problem), 0);
+  for (int32_t e = 0; e < problem->experts; ++e)
+    for (int32_t r = 0; r < problem->ranks; ++r)
+      if (p->y[at(p, e, r)] && coefficient(problem, e, r) != 0)
+        term(p, row, p->y[at(p, e, r)], coefficient(problem, e, r));
 }
 
 static bool start_hosts(const bl_hosts *start, int32_t e, int32_t r) {
@@ -131,7 +135,7 @@ static bool start_hosts(const bl_hosts *start, int32_t e, int32_t r) {
  * feasible. */
 static void add_symmetry_rows(program *p) {
   const bl_fewest *problem = p->task->problem;
-  if (problem->home || !p->task->start || !slots_alike(problem)) return;
+  if (problem->home || problem->current || !p->task->start || !bl_fewest_ranks_alike(problem)) return;
   bool *used, *seen;
   need(p, bl_new(&used, (size_t)problem->experts, sizeof *used, "symmetry"));
   need(p, bl_new(&seen, (size_t)problem->ranks, sizeof *seen, "symmetry"));
@@ -164,7 +168,7 @@ static void set_start(program *p) {
   bl_shares *shares;
   need(p, bl_shares_create(problem->experts, problem->ranks, start->n_copy_slots, &shares));
   need(p, bl_new(&p->start, (size_t)glp_get_num_cols(p->lp) + 1, sizeof *p->start, "warm start"));
-  bl_shares_solve(shares, start, problem->load, NULL);
+  bl_shares_solve(shares, start, problem->load, problem->speed);
   for (int32_t e = 0; e < problem->experts && !problem->home; ++e) {
     p->start[p->y[at(p, e, start->home[e])]] = 1;
     p->start[p->f[at(p, e, start->home[e])]] = bl_shares_home_tokens(shares, e);
@@ -212,10 +216,15 @@ static void send_placement(program *p) {
   free(hosts);
 }
 
+/* Prices are whole where that of a move is. */
+static bool whole_prices(const bl_fewest *problem) {
+  return !problem->current || problem->move_price == floor(problem->move_price);
+}
+
 static void send_bound(program *p, double value) {
-  if (!(value > p->bound + not_copies(p->task->problem)) || value > 1e9) return;
-  const int32_t bound = (int32_t)ceil(value - 1e-6) - not_copies(p->task->problem);
-  if (bound <= p->bound) return;
+  const bl_fewest *problem = p->task->problem;
+  const double price = value + constant(problem) - 1e-6, bound = whole_prices(problem) ? ceil(price) : price;
+  if (!(bound > p->bound) || value > 1e9) return;
   p->bound = bound;
   bl_child_send(p->pipe, BL_MIP_BOUND, &bound, sizeof bound);
 }
@@ -285,7 +294,8 @@ static bl_mip_result solve(program *p) {
   const int status = glp_mip_status(p->lp);
   if (code == 0 && status == GLP_OPT) {
     result.verdict = BL_MIP_OPTIMAL;
-    result.copies = (int32_t)lround(glp_mip_obj_val(p->lp)) - not_copies(p->task->problem);
+    result.price = glp_mip_obj_val(p->lp) + constant(p->task->problem);
+    if (whole_prices(p->task->problem)) result.price = round(result.price);
   } else if (code == 0 && status == GLP_NOFEAS) {
     result.verdict = BL_MIP_INFEASIBLE;
   }

@@ -1,9 +1,10 @@
-/* fewest_copies.h - the mixed-integer program of fewest copies, solved by GLPK inside a child process.
+/* fewest_copies.h - the mixed-integer program of fewest copies and moves, solved by GLPK inside a child process.
  *
- * Binary y[e][r]: rank r hosts expert e; flow f[e][r] <= min(load, cap) y[e][r]; loads are met, ranks stay within cap
- * and slots; minimise the sum of y. Every expert has at least ceil(load / cap) hosts, every known bound is a row. Where
- * homes are given, their y is 1 and left out; where they are free and ranks alike, the i-th hottest expert has its
- * first host among ranks 0..i, which breaks the symmetry. */
+ * Binary y[e][r]: rank r hosts expert e; flow f[e][r] <= min(load, cap of r) y[e][r]; loads are met, ranks stay within
+ * cap and slots. A copy is a host more than one an expert; a home has moved where its current rank is no host; minimise
+ * copies + price * moves. Every expert has at least ceil(load / largest cap) hosts, every known bound is a row. Homes
+ * that stay have no y: it is 1. Where homes are free and ranks alike, the i-th hottest expert has its first host among
+ * ranks 0..i, which breaks the symmetry. */
 #ifndef BL_PLANNER_MILP_FEWEST_COPIES_H
 #define BL_PLANNER_MILP_FEWEST_COPIES_H
 
@@ -12,8 +13,8 @@
 
 /* Messages of the body. */
 enum {
-  BL_MIP_PLACEMENT = 1, /* uint8_t hosts[experts * ranks]: a placement with fewer copies than any before */
-  BL_MIP_BOUND,         /* int32_t: a proved lower bound on copies */
+  BL_MIP_PLACEMENT = 1, /* uint8_t hosts[experts * ranks]: a placement cheaper than any before */
+  BL_MIP_BOUND,         /* double: a proved lower bound on the price */
   BL_MIP_RESULT         /* bl_mip_result */
 };
 
@@ -25,14 +26,14 @@ typedef enum bl_mip_verdict {
 
 typedef struct bl_mip_result {
   int32_t verdict;
-  int32_t copies;       /* of an optimal solution */
+  double price;         /* of an optimal solution */
   int32_t warm_started; /* GLPK took over the placement it was given */
   int64_t nodes;
 } bl_mip_result;
 
 typedef struct bl_mip_task {
   const bl_fewest *problem;
-  int32_t bound;         /* known lower bound on copies */
+  double bound;          /* known lower bound on the price */
   const bl_hosts *start; /* a placement within the limit, or NULL */
   double seconds;
   int64_t memory_bytes; /* 0 = no limit */

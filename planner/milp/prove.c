@@ -2,27 +2,13 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "planner/milp/child.h"
-#include "planner/milp/copy_search.h"
-#include "planner/milp/expert_groups.h"
-#include "planner/milp/fewest.h"
 #include "planner/milp/fewest_copies.h"
+#include "planner/milp/proof.h"
 #include "planner/milp/prove_with.h"
-#include "planner/milp/rank_groups.h"
 #include "planner/milp/shares_lp.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-/* How long to search, without reading a clock: tries are the effort divided by experts times ranks (what one costs),
- * and no more than `thoroughness` times experts times ranks (what there is to try). The long search follows where the
- * short one leaves a gap; it takes a part of the seconds given. */
-typedef struct effort {
-  double work, thoroughness;
-} effort;
-
-static const effort SHORT = {.work = 1e7, .thoroughness = 40};
-static const effort LONG_FOR_A_SECOND = {.work = 4e7, .thoroughness = 400};
-static const double LONG_SECONDS = 5;
 
 static const int64_t DEFAULT_MEMORY_BYTES = (int64_t)1 << 30;
 static const double LP_SECONDS = 2, KILL_GRACE_SECONDS = 0.25, CHILD_MARGIN_SECONDS = 0.05;
@@ -43,13 +29,13 @@ bool bl_prove_has_solver(void) {
 }
 
 /* Given homes name ranks and fit into their slots. */
-static bl_status check_homes(const bl_prove_problem *p) {
+static bl_status check_homes(const bl_prove_problem *p, const int32_t *home) {
   for (int32_t e = 0; e < p->experts; ++e)
-    if (p->home[e] < 0 || p->home[e] >= p->ranks)
-      return bl_fail(BL_EINPUT, "expert %d: home rank %d is not in 0..%d", e, p->home[e], p->ranks - 1);
+    if (home[e] < 0 || home[e] >= p->ranks)
+      return bl_fail(BL_EINPUT, "expert %d: home rank %d is not in 0..%d", e, home[e], p->ranks - 1);
   for (int32_t r = 0; r < p->ranks; ++r) {
     int32_t homes = 0;
-    for (int32_t e = 0; e < p->experts; ++e) homes += p->home[e] == r;
+    for (int32_t e = 0; e < p->experts; ++e) homes += home[e] == r;
     if (homes > p->slots[r])
       return bl_fail(BL_EINPUT, "rank %d is the home of %d experts but has %d slots", r, homes, p->slots[r]);
   }
@@ -76,150 +62,19 @@ static bl_status check(const bl_prove_problem *p) {
     if (p->slots[r] < 0 || p->slots[r] > p->experts)
       return bl_fail(BL_EINPUT, "rank %d has %d slots: expected 0 to %d, the number of experts", r, p->slots[r],
                      p->experts);
-  return p->home ? check_homes(p) : BL_OK;
-}
-
-/* Everything one call works on. */
-typedef struct proof {
-  const bl_prove_problem *given;
-  bl_fewest problem;
-  double *load;
-  bl_prove_result *result;
-  bl_mip_result mip;
-  bool has_mip;   /* the solver has sent its result */
-  bool near_miss; /* a placement of the solver was within its tolerance but not within ours */
-} proof;
-
-static bl_status imbalance_of(const proof *p, const bl_hosts *hosts, double *imbalance) {
-  bl_shares *shares;
-  BL_TRY(bl_shares_create(hosts->experts, hosts->ranks, hosts->n_copy_slots, &shares));
-  *imbalance = bl_shares_solve(shares, hosts, p->problem.load, NULL);
-  bl_shares_free(shares);
-  return BL_OK;
-}
-
-/* Takes `hosts` over into the result where they stand the check and need fewer copies than what is there; empties them
- * either way. */
-static bl_status offer(proof *p, bl_hosts *hosts, bool *accepted) {
-  bl_prove_result *result = p->result;
-  const int32_t copies = bl_fewest_copies_of(hosts);
-  double imbalance = INFINITY;
-  bl_status status = imbalance_of(p, hosts, &imbalance);
-  *accepted = status == BL_OK && imbalance <= p->problem.cap * (1 + 1e-12);
-  if (*accepted && (result->copies < 0 || copies < result->copies)) {
-    bl_hosts_free(&result->hosts);
-    result->hosts = *hosts;
-    result->copies = copies;
-    result->imbalance = imbalance;
-    memset(hosts, 0, sizeof *hosts);
-  }
-  bl_hosts_free(hosts);
-  return status;
-}
-
-static bool same_problem(const proof *p, const bl_hosts *hosts) {
-  const bl_fewest *problem = &p->problem;
-  if (hosts->experts != problem->experts || hosts->ranks != problem->ranks) return false;
-  if (memcmp(hosts->slots, problem->slots, (size_t)problem->ranks * sizeof *hosts->slots) != 0) return false;
-  return !problem->home || memcmp(hosts->home, problem->home, (size_t)problem->experts * sizeof *hosts->home) == 0;
-}
-
-/* The incumbent without the copies it can spare. */
-static bl_status offer_incumbent(proof *p) {
-  const bl_hosts *incumbent = p->given->incumbent;
-  if (!incumbent || !same_problem(p, incumbent)) return BL_OK;
-  bl_host *host;
-  BL_TRY(bl_new(&host, (size_t)(incumbent->experts + incumbent->n_copy_slots), sizeof *host, "incumbent"));
-  int32_t n = 0;
-  for (int32_t e = 0; e < incumbent->experts; ++e)
-    host[n++] = (bl_host){.expert = e, .rank = incumbent->home[e], .tokens = 1};
-  for (int32_t s = 0; s < incumbent->n_copy_slots; ++s)
-    if (incumbent->copy_expert[s] >= 0)
-      host[n++] = (bl_host){.expert = incumbent->copy_expert[s], .rank = incumbent->copy_rank[s]};
-  bl_hosts hosts = {.experts = 0};
-  bl_status status = bl_fewest_hosts(&p->problem, host, n, &hosts);
-  free(host);
-  double imbalance = INFINITY;
-  if (status == BL_OK) status = imbalance_of(p, &hosts, &imbalance);
-  if (status == BL_OK && imbalance <= p->problem.cap) status = bl_copy_search_reduce(&p->problem, &hosts);
-  bool accepted;
-  if (status == BL_OK) status = offer(p, &hosts, &accepted);
-  bl_hosts_free(&hosts);
-  return status;
-}
-
-static int64_t tries(const proof *p, effort how) {
-  const double size = (double)p->problem.experts * p->problem.ranks;
-  return 1000 + (int64_t)fmin(how.work / size, how.thoroughness * size);
-}
-
-static effort long_effort(const proof *p) {
-  effort how = LONG_FOR_A_SECOND;
-  how.work *= fmin(p->given->seconds, LONG_SECONDS);
-  return how;
-}
-
-/* Copies for given homes, fewer than known so far. */
-static bl_status search(proof *p, const int32_t *group, effort how) {
-  const bl_prove_result *known = p->result;
-  const bl_copy_search_options options = {.bound = known->bound,
-                                          .below = known->copies < 0 ? INT32_MAX : known->copies,
-                                          .group = group,
-                                          .budget = tries(p, how)};
-  bl_hosts hosts = {.experts = 0};
-  bool found = false, accepted;
-  bl_status status = bl_copy_search(&p->problem, &options, &hosts, &found);
-  if (status == BL_OK && found) status = offer(p, &hosts, &accepted);
-  bl_hosts_free(&hosts);
-  return status;
-}
-
-static bl_status with_given_homes(proof *p) {
-  bl_prove_result *result = p->result;
-  bool infeasible;
-  int32_t *group;
-  result->proof = "groups-of-ranks";
-  BL_TRY(bl_new(&group, (size_t)p->problem.ranks, sizeof *group, "groups of ranks"));
-  bl_status status = bl_rank_groups_solve(&p->problem, &result->bound, &infeasible, group);
-  if (status == BL_OK && infeasible) result->status = BL_PROVE_INFEASIBLE;
-  if (status == BL_OK && !infeasible) status = offer_incumbent(p);
-  if (status == BL_OK && !infeasible) status = search(p, group, SHORT);
-  if (status == BL_OK && !infeasible && result->copies > result->bound) status = search(p, group, long_effort(p));
-  free(group);
-  return status;
-}
-
-/* A packing for free homes, with fewer copies than known so far. */
-static bl_status pack(proof *p, effort how) {
-  bl_prove_result *known = p->result;
-  const bl_expert_groups_options options = {.bound = known->bound,
-                                            .below = known->copies < 0 ? INT32_MAX : known->copies,
-                                            .budget = 100 * p->problem.experts + tries(p, how)};
-  bl_expert_groups groups;
-  bl_hosts hosts = {.experts = 0};
-  bool accepted;
-  bl_status status = bl_expert_groups_solve(&p->problem, &options, &groups, &hosts);
-  if (status == BL_OK) {
-    known->bound = groups.bound;
-    if (groups.infeasible && known->copies < 0) known->status = BL_PROVE_INFEASIBLE;
-    if (groups.found) status = offer(p, &hosts, &accepted);
-  }
-  bl_hosts_free(&hosts);
-  return status;
-}
-
-static bl_status with_free_homes(proof *p) {
-  bl_prove_result *result = p->result;
-  result->proof = "groups-of-experts";
-  BL_TRY(offer_incumbent(p));
-  BL_TRY(pack(p, SHORT));
-  if (result->status == BL_PROVE_INFEASIBLE || result->copies == result->bound) return BL_OK;
-  return pack(p, long_effort(p));
+  for (int32_t r = 0; p->speed && r < p->ranks; ++r)
+    if (!(p->speed[r] > 0) || !isfinite(p->speed[r]))
+      return bl_fail(BL_EINPUT, "rank %d has speed %g: expected more than 0", r, p->speed[r]);
+  if (p->home && p->current) return bl_fail(BL_EINPUT, "homes that must stay and homes that may move: expected one");
+  if (p->current && !(p->move_price >= 0 && p->move_price <= 1e6))
+    return bl_fail(BL_EINPUT, "a price of %g copies for a move: expected 0 to 1e6", p->move_price);
+  BL_TRY(p->home ? check_homes(p, p->home) : BL_OK);
+  return p->current ? check_homes(p, p->current) : BL_OK;
 }
 
 /* -- what the child says ------------------------------------------------------------------------------------------- */
 
-static bool take_placement(proof *p, const uint8_t *is_host, uint32_t bytes) {
+static bool take_placement(bl_proof *p, const uint8_t *is_host, uint32_t bytes) {
   const bl_fewest *problem = &p->problem;
   if (bytes != (uint32_t)(problem->experts * problem->ranks)) return false;
   bl_host *host;
@@ -231,18 +86,18 @@ static bool take_placement(proof *p, const uint8_t *is_host, uint32_t bytes) {
     for (int32_t r = 0; r < problem->ranks; ++r)
       if (is_host[e * problem->ranks + r]) host[n++] = (bl_host){.expert = e, .rank = r};
   bl_status status = bl_fewest_hosts(problem, host, n, &hosts);
-  if (status == BL_OK) status = offer(p, &hosts, &accepted);
+  if (status == BL_OK) status = bl_proof_offer(p, &hosts, &accepted);
   free(host);
   p->near_miss = p->near_miss || (status == BL_OK && !accepted);
   return status == BL_OK;
 }
 
-static bool take_bound(proof *p, const void *payload, uint32_t bytes) {
-  int32_t bound;
+static bool take_bound(bl_proof *p, const void *payload, uint32_t bytes) {
+  double bound;
   if (bytes != sizeof bound) return false;
   memcpy(&bound, payload, sizeof bound);
-  if (p->result->copies >= 0 && bound > p->result->copies) return false;
-  if (bound > p->result->bound) {
+  if (!(bound <= p->result->price + BL_PRICE_ROUNDING)) return false;
+  if (bound > p->result->bound + BL_PRICE_ROUNDING) {
     p->result->bound = bound;
     p->result->bound_by_glpk = true;
     p->result->proof = "glpk-mip";
@@ -250,12 +105,12 @@ static bool take_bound(proof *p, const void *payload, uint32_t bytes) {
   return true;
 }
 
-static bool take_result(proof *p, const void *payload, uint32_t bytes) {
+static bool take_result(bl_proof *p, const void *payload, uint32_t bytes) {
   if (bytes != sizeof p->mip) return false;
   memcpy(&p->mip, payload, sizeof p->mip);
   p->has_mip = true;
   p->result->nodes = p->mip.nodes;
-  if (p->mip.verdict == BL_MIP_OPTIMAL) return take_bound(p, &p->mip.copies, sizeof p->mip.copies);
+  if (p->mip.verdict == BL_MIP_OPTIMAL) return take_bound(p, &p->mip.price, sizeof p->mip.price);
   if (p->mip.verdict == BL_MIP_INFEASIBLE) {
     if (p->result->copies >= 0) return false;
     p->result->status = BL_PROVE_INFEASIBLE;
@@ -266,7 +121,7 @@ static bool take_result(proof *p, const void *payload, uint32_t bytes) {
 }
 
 static bool sink(void *context, uint32_t kind, const void *payload, uint32_t bytes) {
-  proof *p = context;
+  bl_proof *p = context;
   switch (kind) {
   case BL_MIP_PLACEMENT:
     return take_placement(p, payload, bytes);
@@ -281,11 +136,11 @@ static bool sink(void *context, uint32_t kind, const void *payload, uint32_t byt
 
 /* -- the whole call ------------------------------------------------------------------------------------------------ */
 
-static void explain(proof *p, const char *reason) {
+static void explain(bl_proof *p, const char *reason) {
   snprintf(p->result->reason, sizeof p->result->reason, "%s", reason);
 }
 
-static bl_prove_solver solver_end(proof *p, const bl_child_report *report) {
+static bl_prove_solver solver_end(bl_proof *p, const bl_child_report *report) {
   switch (report->end) {
   case BL_CHILD_TIME:
     explain(p, report->reason);
@@ -311,7 +166,7 @@ static bl_prove_solver solver_end(proof *p, const bl_child_report *report) {
   return BL_PROVE_SOLVER_FINISHED;
 }
 
-static bl_status ask_solver(proof *p, int64_t start_us, bl_child_body *body) {
+static bl_status ask_solver(bl_proof *p, int64_t start_us, bl_child_body *body) {
   bl_prove_result *result = p->result;
   const double left = p->given->seconds - (double)(bl_now_us() - start_us) * 1e-6;
   if (left < 2 * CHILD_MARGIN_SECONDS) {
@@ -335,26 +190,35 @@ static bl_status ask_solver(proof *p, int64_t start_us, bl_child_body *body) {
   return BL_OK;
 }
 
-static void settle(proof *p) {
+static void settle(bl_proof *p) {
   bl_prove_result *result = p->result;
   if (result->status == BL_PROVE_INFEASIBLE) return;
   if (result->copies < 0)
     result->status = BL_PROVE_UNKNOWN;
   else
-    result->status = result->copies == result->bound ? BL_PROVE_OPTIMAL : BL_PROVE_GAP;
+    result->status = bl_proof_met(result) ? BL_PROVE_OPTIMAL : BL_PROVE_GAP;
 }
 
-static bl_status scale(proof *p) {
+static bl_status scale(bl_proof *p) {
   const bl_prove_problem *given = p->given;
   double sum = 0;
   BL_TRY(bl_new(&p->load, (size_t)given->experts, sizeof *p->load, "loads"));
   for (int32_t e = 0; e < given->experts; ++e) sum += given->load[e];
   for (int32_t e = 0; e < given->experts; ++e) p->load[e] = given->load[e] / sum * given->ranks;
+  if (given->speed) {
+    double speeds = 0;
+    BL_TRY(bl_new(&p->speed, (size_t)given->ranks, sizeof *p->speed, "speeds"));
+    for (int32_t r = 0; r < given->ranks; ++r) speeds += given->speed[r];
+    for (int32_t r = 0; r < given->ranks; ++r) p->speed[r] = given->speed[r] / speeds * given->ranks;
+  }
   p->problem = (bl_fewest){.experts = given->experts,
                            .ranks = given->ranks,
                            .load = p->load,
                            .slots = given->slots,
+                           .speed = p->speed,
                            .home = given->home,
+                           .current = given->current,
+                           .move_price = given->move_price,
                            .cap = (1 + given->eps) * (1 + BL_FEWEST_TOLERANCE)};
   return BL_OK;
 }
@@ -363,13 +227,14 @@ bl_status bl_prove_with(const bl_prove_problem *problem, bl_child_body *body, bl
   const int64_t start_us = bl_now_us();
   memset(result, 0, sizeof *result);
   result->copies = -1;
+  result->price = INFINITY;
   result->status = BL_PROVE_UNKNOWN;
   result->proof = "none";
   BL_TRY(check(problem));
-  proof p = {.given = problem, .result = result};
+  bl_proof p = {.given = problem, .result = result};
   bl_status status = BL_OK;
   BL_TRY_GOTO(status, scale(&p), done);
-  BL_TRY_GOTO(status, problem->home ? with_given_homes(&p) : with_free_homes(&p), done);
+  BL_TRY_GOTO(status, bl_proof_search(&p), done);
   settle(&p);
   if (result->status == BL_PROVE_OPTIMAL || result->status == BL_PROVE_INFEASIBLE) goto done;
   if (body) {
@@ -381,6 +246,7 @@ bl_status bl_prove_with(const bl_prove_problem *problem, bl_child_body *body, bl
   settle(&p);
 done:
   free(p.load);
+  free(p.speed);
   result->seconds = (double)(bl_now_us() - start_us) * 1e-6;
   return status;
 }
@@ -388,7 +254,7 @@ done:
 bl_status bl_prove_fewest_copies(const bl_prove_problem *problem, bl_prove_result *result) {
   BL_TRY(bl_prove_with(problem, bl_prove_has_solver() ? bl_fewest_copies_body : NULL, result));
   if (result->copies < 0 || !bl_prove_has_solver()) return BL_OK;
-  return bl_shares_lp_in_child(&result->hosts, problem->load, LP_SECONDS, &result->lp_imbalance);
+  return bl_shares_lp_in_child(&result->hosts, problem->load, problem->speed, LP_SECONDS, &result->lp_imbalance);
 }
 
 void bl_prove_result_free(bl_prove_result *result) {

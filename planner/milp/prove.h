@@ -1,4 +1,5 @@
-/* prove.h - the fewest copies that keep the largest rank load within (1 + eps) of the mean, with a proof of how few.
+/* prove.h - the fewest copies, or copies and moved homes at a price, that keep the largest rank load within (1 + eps)
+ * of the mean, with a proof of how few.
  *
  * Offline only: behind `ballast-plan place --prove SECONDS`. Three things work on it, in this order: combinatorial
  * bounds and a search for placements that meet them (milliseconds, in this process), and only where these do not meet,
@@ -20,7 +21,10 @@ typedef struct bl_prove_problem {
   int32_t experts, ranks;
   const double *load;        /* [experts] tokens (any unit), finite and >= 0, not all zero */
   const int32_t *slots;      /* [ranks] distinct experts a rank can hold, homes plus copies */
+  const double *speed;       /* [ranks], > 0, or NULL: all alike; loads count over the rank's speed */
   const int32_t *home;       /* [experts] homes that must stay, or NULL: homes are chosen too */
+  const int32_t *current;    /* [experts] homes that may be left for move_price each, or NULL; not with `home` */
+  double move_price;         /* what moving a home costs, in copies; 0 to 1e6; a whole one proves more */
   const bl_hosts *incumbent; /* a placement to start from, or NULL; ignored where it breaks the above */
   double eps;                /* allowed imbalance is 1 + eps; eps >= 0 */
   double seconds;            /* for the whole call, up to the kill grace of 0.25 s; > 0 */
@@ -28,8 +32,8 @@ typedef struct bl_prove_problem {
 } bl_prove_problem;
 
 typedef enum bl_prove_status {
-  BL_PROVE_OPTIMAL,    /* copies == bound */
-  BL_PROVE_GAP,        /* hosts found, bound < copies */
+  BL_PROVE_OPTIMAL,    /* price == bound */
+  BL_PROVE_GAP,        /* hosts found, bound < price */
   BL_PROVE_INFEASIBLE, /* proved: no placement in these slots reaches 1 + eps */
   BL_PROVE_UNKNOWN     /* nothing found, nothing proved but the bound */
 } bl_prove_status;
@@ -48,8 +52,10 @@ typedef struct bl_prove_result {
   bl_prove_solver solver;
   bl_hosts hosts;      /* owned; set for OPTIMAL and GAP; homes as given, or chosen (a home may be any host) */
   int32_t copies;      /* in hosts; -1 where there are none */
-  int32_t bound;       /* proved: no placement within 1 + eps has fewer copies */
-  double imbalance;    /* max/mean of hosts under optimal shares; <= (1 + eps)(1 + 1e-9) */
+  int32_t moves;       /* homes that are not the current ones */
+  double price;        /* copies + move_price * moves; infinite where there are no hosts */
+  double bound;        /* proved: no placement within 1 + eps has a lower price */
+  double imbalance;    /* max/mean (over speed) of hosts under optimal shares; <= (1 + eps)(1 + 1e-9) */
   double lp_imbalance; /* the same by GLPK's linear program of shares, for comparison; 0 where it was not computed */
   const char *proof;   /* name of the bound's proof, static: "groups-of-ranks", "groups-of-experts", "glpk-mip", ... */
   char reason[192];    /* one sentence where status is GAP or UNKNOWN, or the solver failed; else "" */

@@ -30,7 +30,7 @@ static bl_status gather(const bl_fewest *problem, rank_facts *facts) {
   bool *taken;
   BL_TRY(bl_new(&taken, (size_t)problem->experts, sizeof *taken, "ranks"));
   for (int32_t r = 0; r < problem->ranks; ++r) {
-    facts[r] = (rank_facts){.excess = -problem->cap, .free = problem->slots[r]};
+    facts[r] = (rank_facts){.excess = -bl_fewest_cap(problem, r), .free = problem->slots[r]};
     for (int32_t e = 0; e < problem->experts; ++e) {
       if (problem->home[e] != r) continue;
       facts[r].excess += problem->load[e];

@@ -98,13 +98,13 @@ bl_status bl_shares_lp(const bl_hosts *hosts, const double *load, const double *
 
 typedef struct question {
   const bl_hosts *hosts;
-  const double *load;
+  const double *load, *speed;
 } question;
 
 static void answer(bl_child_pipe *pipe, void *context) {
   const question *q = context;
   double imbalance;
-  if (bl_shares_lp(q->hosts, q->load, NULL, &imbalance) != BL_OK) bl_child_fail(pipe, false, bl_error_text());
+  if (bl_shares_lp(q->hosts, q->load, q->speed, &imbalance) != BL_OK) bl_child_fail(pipe, false, bl_error_text());
   bl_child_send(pipe, 1, &imbalance, sizeof imbalance);
 }
 
@@ -114,8 +114,9 @@ static bool take(void *context, uint32_t kind, const void *payload, uint32_t byt
   return true;
 }
 
-bl_status bl_shares_lp_in_child(const bl_hosts *hosts, const double *load, double seconds, double *imbalance) {
-  question q = {.hosts = hosts, .load = load};
+bl_status bl_shares_lp_in_child(const bl_hosts *hosts, const double *load, const double *speed, double seconds,
+                                double *imbalance) {
+  question q = {.hosts = hosts, .load = load, .speed = speed};
   const bl_child_limits limits = {.seconds = seconds, .max_message = sizeof(double)};
   bl_child_report report;
   *imbalance = 0;

@@ -10,8 +10,9 @@
  *  @return : BL_ENOTSUP where built without GLPK, BL_EMACHINE where GLPK does not reach an optimum. */
 bl_status bl_shares_lp(const bl_hosts *hosts, const double *load, const double *speed, double *imbalance);
 
-/*! bl_shares_lp_in_child() : the same without speeds in a child process with `seconds` to live: GLPK may abort.
+/*! bl_shares_lp_in_child() : the same in a child process with `seconds` to live: GLPK may abort.
  *  *imbalance is 0 where the child did not answer. */
-bl_status bl_shares_lp_in_child(const bl_hosts *hosts, const double *load, double seconds, double *imbalance);
+bl_status bl_shares_lp_in_child(const bl_hosts *hosts, const double *load, const double *speed, double seconds,
+                                double *imbalance);
 
 #endif

@@ -1,7 +1,8 @@
-/* enumerate.h - the fewest copies by trying every set of hosts of every expert; for a handful of experts and ranks.
+/* enumerate.h - the least price of copies and moves by trying every set of hosts of every expert; for a handful of
+ * experts and ranks.
  *
  * A set of hosts is within the limit if and only if for every set of ranks the experts that it alone hosts sum to no
- * more than its size times the limit (Hall): no flow, no linear program. */
+ * more than the limits of its ranks together (Hall): no flow, no linear program. */
 #ifndef BL_TESTS_ENUMERATE_H
 #define BL_TESTS_ENUMERATE_H
 
@@ -15,17 +16,20 @@ typedef struct enumeration {
   const bl_fewest *problem;
   double inside[16]; /* per set of ranks: load that it alone hosts */
   int32_t held[4];   /* hosts on each rank */
-  int32_t best;
+  double best;
 } enumeration;
 
-static inline void enumerate_from(enumeration *n, int32_t e, int32_t copies) {
+static inline void enumerate_from(enumeration *n, int32_t e, double price) {
   const bl_fewest *problem = n->problem;
   const int32_t ranks = problem->ranks;
-  if (copies >= n->best) return;
+  if (price >= n->best) return;
   if (e == problem->experts) {
-    for (int32_t set = 1; set < 1 << ranks; ++set)
-      if (n->inside[set] > __builtin_popcount((unsigned)set) * problem->cap) return;
-    n->best = copies;
+    for (int32_t set = 1; set < 1 << ranks; ++set) {
+      double limit = 0;
+      for (int32_t r = 0; r < ranks; ++r) limit += set >> r & 1 ? bl_fewest_cap(problem, r) : 0;
+      if (n->inside[set] > limit) return;
+    }
+    n->best = price;
     return;
   }
   for (int32_t hosts = 1; hosts < 1 << ranks; ++hosts) {
@@ -38,14 +42,15 @@ static inline void enumerate_from(enumeration *n, int32_t e, int32_t copies) {
     for (int32_t r = 0; r < ranks; ++r) n->held[r] += hosts >> r & 1;
     for (int32_t set = 1; set < 1 << ranks; ++set)
       if ((hosts & ~set) == 0) n->inside[set] += problem->load[e];
-    enumerate_from(n, e + 1, copies + __builtin_popcount((unsigned)hosts) - 1);
+    const bool moved = problem->current && !(hosts >> problem->current[e] & 1);
+    enumerate_from(n, e + 1, price + __builtin_popcount((unsigned)hosts) - 1 + (moved ? problem->move_price : 0));
     memcpy(n->inside, before, sizeof before);
     for (int32_t r = 0; r < ranks; ++r) n->held[r] -= hosts >> r & 1;
   }
 }
 
-/* The fewest copies, ENUMERATE_NONE where no placement is within the limit. */
-static inline int32_t enumerate_fewest(const bl_fewest *problem) {
+/* The least price, ENUMERATE_NONE where no placement is within the limit. */
+static inline double enumerate_least(const bl_fewest *problem) {
   enumeration n = {.problem = problem, .best = ENUMERATE_NONE};
   enumerate_from(&n, 0, 0);
   return n.best;
@@ -54,6 +59,7 @@ static inline int32_t enumerate_fewest(const bl_fewest *problem) {
 /* A random small instance. */
 typedef struct instance {
   double load[ENUMERATE_MAX]; /* sum = ranks */
+  double speed[4];            /* mean 1 */
   int32_t slots[4], home[ENUMERATE_MAX];
   bl_fewest problem;
   double eps;
@@ -95,13 +101,32 @@ static inline void instance_draw(instance *x, bl_rng *rng, int32_t experts, int3
                            .cap = (1 + x->eps) * (1 + BL_FEWEST_TOLERANCE)};
 }
 
+/* Makes ranks unlike in speed. */
+static inline void instance_speeds(instance *x, bl_rng *rng) {
+  double sum = 0;
+  for (int32_t r = 0; r < x->problem.ranks; ++r) sum += x->speed[r] = 0.5 + bl_rng_unit(rng);
+  for (int32_t r = 0; r < x->problem.ranks; ++r) x->speed[r] *= x->problem.ranks / sum;
+  x->problem.speed = x->speed;
+}
+
+/* Given homes may now move, at a price from nothing to more than all copies together. */
+static inline void instance_moving(instance *x, bl_rng *rng) {
+  static const double price[] = {0, 0.4, 1, 3, 20};
+  x->problem.current = x->home;
+  x->problem.home = NULL;
+  x->problem.move_price = price[bl_rng_below(rng, 5)];
+}
+
 /* The same as a question to bl_prove_fewest_copies(). */
 static inline bl_prove_problem instance_question(const instance *x, double seconds) {
   return (bl_prove_problem){.experts = x->problem.experts,
                             .ranks = x->problem.ranks,
                             .load = x->load,
                             .slots = x->slots,
+                            .speed = x->problem.speed,
                             .home = x->problem.home,
+                            .current = x->problem.current,
+                            .move_price = x->problem.move_price,
                             .eps = x->eps,
                             .seconds = seconds};
 }

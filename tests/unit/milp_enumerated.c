@@ -1,4 +1,5 @@
-/* Fewest copies against full enumeration: the whole call, its combinatorial parts, and GLPK alone. */
+/* Fewest copies, and copies and moves at a price, against full enumeration: the whole call, its combinatorial parts,
+ * and GLPK alone. */
 #include "planner/milp/expert_groups.h"
 #include "planner/milp/fewest_copies.h"
 #include "planner/milp/prove_with.h"
@@ -9,14 +10,15 @@
 static int32_t draws(int32_t n) { return check_is_small() ? n / 10 : n; }
 
 /* Hosts stand the enumeration's own check: right homes, slots and Hall's condition. */
-static void check_hosts(const instance *x, const bl_hosts *hosts, int32_t copies) {
+static void check_hosts(const instance *x, const bl_hosts *hosts, double price) {
   double inside[16] = {0};
-  int32_t held[4] = {0}, n = 0;
+  int32_t held[4] = {0}, n = 0, moved = 0;
   int32_t mask[ENUMERATE_MAX];
   for (int32_t e = 0; e < hosts->experts; ++e) {
     mask[e] = 1 << hosts->home[e];
     ++held[hosts->home[e]];
     if (x->problem.home) CHECK_INT(hosts->home[e], x->home[e]);
+    moved += x->problem.current && hosts->home[e] != x->home[e];
   }
   for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {
     const int32_t e = hosts->copy_expert[s], r = hosts->copy_rank[s];
@@ -26,33 +28,41 @@ static void check_hosts(const instance *x, const bl_hosts *hosts, int32_t copies
     ++held[r];
     ++n;
   }
-  CHECK_INT(n, copies);
+  CHECK_NEAR(n + x->problem.move_price * moved, price, 1e-9);
   for (int32_t r = 0; r < hosts->ranks; ++r) CHECK(held[r] <= x->slots[r]);
   for (int32_t set = 1; set < 1 << hosts->ranks; ++set) {
     for (int32_t e = 0; e < hosts->experts; ++e)
       if ((mask[e] & ~set) == 0) inside[set] += x->load[e];
-    CHECK(inside[set] <= __builtin_popcount((unsigned)set) * x->problem.cap * (1 + 1e-9));
+    double limit = 0;
+    for (int32_t r = 0; r < hosts->ranks; ++r) limit += set >> r & 1 ? bl_fewest_cap(&x->problem, r) : 0;
+    CHECK(inside[set] <= limit * (1 + 1e-9));
   }
 }
 
-static void compare(bool given, int32_t n, int32_t most_experts) {
+typedef enum homes { FREE, GIVEN, MOVING } homes;
+
+static void compare(homes how, bool unlike, int32_t n, int32_t most_experts) {
+  static const char *const name[] = {"free", "given", "moving"};
   bl_rng rng;
-  bl_rng_seed(&rng, 7, given);
+  bl_rng_seed(&rng, 7, (uint64_t)how + 10 * unlike);
   int32_t solver_needed = 0;
   for (int32_t i = 0; i < draws(n); ++i) {
     instance x;
     const int32_t ranks = 1 + (int32_t)bl_rng_below(&rng, 3);
     const int32_t experts = ranks + (int32_t)bl_rng_below(&rng, (uint64_t)(most_experts - ranks + 1));
-    instance_draw(&x, &rng, experts, ranks, given);
-    const int32_t truth = enumerate_fewest(&x.problem);
+    instance_draw(&x, &rng, experts, ranks, how != FREE);
+    if (unlike) instance_speeds(&x, &rng);
+    if (how == MOVING) instance_moving(&x, &rng);
+    const double truth = enumerate_least(&x.problem);
     const bl_prove_problem question = instance_question(&x, 20);
     bl_prove_result result;
     REQUIRE_OK(bl_prove_fewest_copies(&question, &result));
     CHECK_INT(result.status, truth == ENUMERATE_NONE ? BL_PROVE_INFEASIBLE : BL_PROVE_OPTIMAL);
     solver_needed += result.solver != BL_PROVE_SOLVER_NOT_NEEDED;
     if (truth != ENUMERATE_NONE) {
-      CHECK_INT(result.copies, truth);
-      CHECK_INT(result.bound, truth);
+      CHECK_NEAR(result.price, truth, 1e-6);
+      CHECK_NEAR(result.bound, truth, 1e-6);
+      CHECK_NEAR(result.price, result.copies + x.problem.move_price * result.moves, 1e-9);
       CHECK(result.imbalance <= (1 + x.eps) * (1 + 1e-8));
       CHECK_NEAR(result.lp_imbalance, result.imbalance, 1e-9);
       if (result.copies >= 0) check_hosts(&x, &result.hosts, truth);
@@ -61,17 +71,26 @@ static void compare(bool given, int32_t n, int32_t most_experts) {
     }
     bl_prove_result_free(&result);
   }
-  printf("%s homes: %d instances, GLPK needed in %d\n", given ? "given" : "free", draws(n), solver_needed);
+  printf("%s homes%s: %d instances, GLPK needed in %d\n", name[how], unlike ? ", unlike ranks" : "", draws(n),
+         solver_needed);
 }
 
 static void test_given_homes(void) {
   if (!bl_prove_has_solver()) SKIP("built without GLPK");
-  compare(true, 600, 7);
+  compare(GIVEN, false, 600, 7);
+  compare(GIVEN, true, 300, 6);
 }
 
 static void test_free_homes(void) {
   if (!bl_prove_has_solver()) SKIP("built without GLPK");
-  compare(false, 400, 6);
+  compare(FREE, false, 400, 6);
+  compare(FREE, true, 150, 6);
+}
+
+static void test_moving_homes(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  compare(MOVING, false, 300, 6);
+  compare(MOVING, true, 150, 5);
 }
 
 /* Without a solver bounds still hold and what is found is real. */
@@ -81,18 +100,20 @@ static void test_bounds_alone(void) {
   int32_t met = 0, all = 0;
   for (int32_t i = 0; i < draws(600); ++i) {
     instance x;
-    instance_draw(&x, &rng, 6, 3, i % 2);
-    const int32_t truth = enumerate_fewest(&x.problem);
+    instance_draw(&x, &rng, 6, 3, i % 3 > 0);
+    if (i % 5 == 0) instance_speeds(&x, &rng);
+    if (i % 3 == 2) instance_moving(&x, &rng);
+    const double truth = enumerate_least(&x.problem);
     const bl_prove_problem question = instance_question(&x, 20);
     bl_prove_result result;
     REQUIRE_OK(bl_prove_with(&question, NULL, &result));
     if (result.status == BL_PROVE_INFEASIBLE) CHECK_INT(truth, ENUMERATE_NONE);
-    CHECK(result.bound <= truth);
+    CHECK(result.bound <= truth + 1e-6);
     if (result.copies >= 0) {
-      CHECK(result.copies >= truth);
-      check_hosts(&x, &result.hosts, result.copies);
+      CHECK(result.price >= truth - 1e-6);
+      check_hosts(&x, &result.hosts, result.price);
     }
-    if (result.status == BL_PROVE_OPTIMAL) CHECK_INT(result.copies, truth);
+    if (result.status == BL_PROVE_OPTIMAL) CHECK_NEAR(result.price, truth, 1e-6);
     if (result.status == BL_PROVE_GAP || result.status == BL_PROVE_UNKNOWN) {
       CHECK_INT(result.solver, BL_PROVE_SOLVER_ABSENT);
       CHECK(strstr(result.reason, "GLPK") != NULL);
@@ -113,7 +134,7 @@ static void test_expert_groups_exact(void) {
     instance x;
     instance_draw(&x, &rng, 6, 3, false);
     x.slots[1] = x.slots[2] = x.slots[0];
-    const int32_t truth = enumerate_fewest(&x.problem);
+    const double truth = enumerate_least(&x.problem);
     const bl_expert_groups_options options = {.below = INT32_MAX, .budget = 1000000};
     bl_expert_groups groups;
     bl_hosts hosts = {.experts = 0};
@@ -131,7 +152,8 @@ static void test_expert_groups_exact(void) {
 /* What GLPK says without any help: no bound, no start. */
 typedef struct heard {
   bl_mip_result result;
-  int32_t bound, placements;
+  double bound;
+  int32_t placements;
   bool nonsense;
 } heard;
 
@@ -157,8 +179,10 @@ static void test_glpk_alone(void) {
   bl_rng_seed(&rng, 10, 0);
   for (int32_t i = 0; i < draws(200); ++i) {
     instance x;
-    instance_draw(&x, &rng, 6, 3, i % 2);
-    const int32_t truth = enumerate_fewest(&x.problem);
+    instance_draw(&x, &rng, 6, 3, i % 3 > 0);
+    if (i % 5 == 0) instance_speeds(&x, &rng);
+    if (i % 3 == 2) instance_moving(&x, &rng);
+    const double truth = enumerate_least(&x.problem);
     const bl_mip_task task = {.problem = &x.problem, .seconds = 20};
     heard h;
     bl_child_report report;
@@ -166,8 +190,8 @@ static void test_glpk_alone(void) {
     CHECK_INT(report.end, BL_CHILD_FINISHED);
     CHECK_INT(h.result.verdict, truth == ENUMERATE_NONE ? BL_MIP_INFEASIBLE : BL_MIP_OPTIMAL);
     if (truth == ENUMERATE_NONE) continue;
-    CHECK_INT(h.result.copies, truth);
-    CHECK(h.bound <= truth);
+    CHECK_NEAR(h.result.price, truth, 1e-6);
+    CHECK(h.bound <= truth + 1e-6);
     CHECK(h.placements >= 1);
     CHECK_INT(h.result.warm_started, 0);
   }
@@ -264,6 +288,7 @@ int main(void) {
   RUN(test_homes_beyond_slots);
   RUN(test_given_homes);
   RUN(test_free_homes);
+  RUN(test_moving_homes);
   RUN(test_bounds_alone);
   RUN(test_expert_groups_exact);
   RUN(test_glpk_alone);
