@@ -122,6 +122,23 @@ bl_status bl_placement_set_copies(bl_placement *placement, int32_t layer, const 
   free(placement->layer[layer].copies);
   placement->layer[layer].copies = own;
   placement->layer[layer].n_copies = n;
+  free(placement->layer[layer].feeder);
+  placement->layer[layer].feeder = NULL;
+  return BL_OK;
+}
+
+bl_status bl_placement_set_feeders(bl_placement *placement, int32_t layer, const int32_t *feeder) {
+  bl_layer_placement *to = &placement->layer[layer];
+  free(to->feeder);
+  BL_TRY(bl_new(&to->feeder, (size_t)to->n_copies, sizeof *to->feeder, "copies"));
+  if (to->n_copies > 0) memcpy(to->feeder, feeder, (size_t)to->n_copies * sizeof *feeder);
+  return BL_OK;
+}
+
+bl_status bl_placement_set_price(bl_placement *placement, int32_t layer, const bl_layer_price *price) {
+  bl_layer_placement *to = &placement->layer[layer];
+  if (!to->price) BL_TRY(bl_new(&to->price, 1, sizeof *to->price, "a price"));
+  *to->price = *price;
   return BL_OK;
 }
 
@@ -129,10 +146,35 @@ void bl_placement_free(bl_placement *placement) {
   for (int32_t l = 0; placement->layer && l < placement->layers; ++l) {
     free(placement->layer[l].home);
     free(placement->layer[l].copies);
+    free(placement->layer[l].feeder);
+    free(placement->layer[l].price);
   }
   free(placement->layer);
   free(placement->slots);
   memset(placement, 0, sizeof *placement);
+}
+
+/* The copy of an expert on a rank, -1 if there is none. */
+static int32_t copy_on(const bl_layer_placement *layer, int32_t expert, int32_t rank) {
+  for (int32_t i = 0; i < layer->n_copies; ++i)
+    if (layer->copies[i].expert == expert && layer->copies[i].rank == rank) return i;
+  return -1;
+}
+
+/* Every copy's weights come, over others perhaps, from its home. */
+static bl_status check_feeders(const bl_layer_placement *layer, const char *where) {
+  for (int32_t i = 0; layer->feeder && i < layer->n_copies; ++i) {
+    const int32_t e = layer->copies[i].expert;
+    int32_t at = i, hops = 0;
+    while (at >= 0 && layer->feeder[at] != layer->home[e] && ++hops <= layer->n_copies)
+      at = copy_on(layer, e, layer->feeder[at]);
+    if (at < 0 || hops > layer->n_copies)
+      return bl_fail(BL_EINPUT,
+                     "%s: layer %d: the copy of expert %d on rank %d is not filled from its home, %d, directly or over "
+                     "other copies",
+                     where, layer->layer, e, layer->copies[i].rank, layer->home[e]);
+  }
+  return BL_OK;
 }
 
 /* One layer. used[ranks], share[experts] and held[ranks * experts] are workspace. */
@@ -171,7 +213,7 @@ static bl_status check_layer(const bl_placement *p, const bl_layer_placement *la
     if (used[r] > p->slots[r])
       return bl_fail(BL_EINPUT, "%s: layer %d: rank %d holds %d experts in %d slots", where, layer->layer, r, used[r],
                      p->slots[r]);
-  return BL_OK;
+  return check_feeders(layer, where);
 }
 
 bl_status bl_placement_check(const bl_placement *placement, const char *where) {
@@ -182,6 +224,10 @@ bl_status bl_placement_check(const bl_placement *placement, const char *where) {
   BL_TRY(bl_new(&used, ranks, sizeof *used, "the check of a placement"));
   bl_status status = bl_new(&share, experts, sizeof *share, "the check of a placement");
   if (status == BL_OK) status = bl_new(&held, ranks * experts, sizeof *held, "the check of a placement");
+  for (int32_t r = 0; r < placement->ranks && status == BL_OK; ++r)
+    if (placement->slots[r] < 0 || placement->slots[r] > placement->experts)
+      status = bl_fail(BL_EINPUT, "%s: rank %d has %d slots: expected 0 to %d, the number of experts", where, r,
+                       placement->slots[r], placement->experts);
   for (int32_t l = 0; l < placement->layers && status == BL_OK; ++l)
     status = check_layer(placement, &placement->layer[l], where, used, share, held);
   free(used);

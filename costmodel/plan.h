@@ -5,6 +5,7 @@
 #define BL_COSTMODEL_PLAN_H
 
 #include "base/status.h"
+#include "costmodel/plan_price.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -52,6 +53,8 @@ typedef struct bl_layer_placement {
   double imbalance, bound; /* predicted max/mean load; proved lower bound of it */
   const char *proof;       /* name of the bound's proof; a static string */
   bl_plan_proof proved;
+  int32_t *feeder;       /* [n_copies]: the rank that fills each copy, "from" in the file; NULL: homes fill all */
+  bl_layer_price *price; /* NULL: none */
 } bl_layer_placement;
 
 typedef struct bl_placement {
@@ -86,10 +89,16 @@ bl_status bl_layout_check(const bl_layout *layout, int32_t layers, const char *w
 bl_status bl_placement_create(int32_t ranks, int32_t experts, int32_t layers, int32_t slots_per_rank,
                               bl_placement *out);
 bl_status bl_placement_set_copies(bl_placement *placement, int32_t layer, const bl_copy *copies, int32_t n);
+
+/*! bl_placement_set_feeders() : after the layer's copies: who fills them; feeder[n_copies] is copied.
+ *  bl_placement_set_price() : what the layer costs; copied. */
+bl_status bl_placement_set_feeders(bl_placement *placement, int32_t layer, const int32_t *feeder);
+bl_status bl_placement_set_price(bl_placement *placement, int32_t layer, const bl_layer_price *price);
 void bl_placement_free(bl_placement *placement);
 
 /*! bl_placement_check() : every home and copy names an existing rank, no rank holds an expert twice or more experts
- *  than its slots, shares lie in (0,1] and sum to at most 1.  `where` opens the sentence. */
+ *  than its slots, slots exceed no number of experts, shares lie in (0,1] and sum to at most 1, a copy is filled by a
+ *  host of its expert, in the end its home.  `where` opens the sentence. */
 bl_status bl_placement_check(const bl_placement *placement, const char *where);
 
 bl_status bl_plan_load(const char *path, bl_plan *out);        /* strict; checks layout and placement */

@@ -113,16 +113,23 @@ static bl_status read_slots(bl_json json, bl_placement *placement) {
 
 static bl_status read_copies(bl_json json, const bl_placement *placement, bl_layer_placement *layer) {
   bl_json copies;
-  int64_t n;
+  int64_t n, fed = 0;
   BL_TRY(bl_json_array(json, "copies", 0, (int64_t)placement->ranks * placement->experts, &copies, &n));
   BL_TRY(bl_new(&layer->copies, (size_t)n, sizeof *layer->copies, "copies"));
   for (bl_json item = bl_json_first(copies); !bl_json_is_null(item); item = bl_json_next(item)) {
     bl_copy *copy = &layer->copies[layer->n_copies++];
-    BL_TRY(bl_json_keys(item, "expert rank share"));
+    BL_TRY(bl_json_keys(item, "expert rank share from"));
     BL_TRY(read_int(item, "expert", 0, placement->experts - 1, &copy->expert));
     BL_TRY(read_int(item, "rank", 0, placement->ranks - 1, &copy->rank));
     BL_TRY(bl_json_number(item, "share", 1e-12, 1, &copy->share));
+    if (!bl_json_has(item, "from")) continue;
+    if (!layer->feeder) BL_TRY(bl_new(&layer->feeder, (size_t)n, sizeof *layer->feeder, "copies"));
+    BL_TRY(read_int(item, "from", 0, placement->ranks - 1, &layer->feeder[layer->n_copies - 1]));
+    ++fed;
   }
+  if (layer->feeder && fed < n)
+    return bl_json_fail(copies, "%lld of %lld copies say who fills them: expected all, or none", (long long)fed,
+                        (long long)n);
   return BL_OK;
 }
 
@@ -163,7 +170,7 @@ static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index
   layer->proof = "";
   bl_json home;
   int64_t n;
-  BL_TRY(bl_json_keys(json, "layer home copies imbalance bound proved"));
+  BL_TRY(bl_json_keys(json, "layer home copies imbalance bound proved price"));
   BL_TRY(read_int(json, "layer", 0, MAX_LAYERS - 1, &layer->layer));
   if (index > 0 && layer->layer <= layer[-1].layer)
     return bl_json_fail(json, "layer %d follows layer %d: expected ascending layers", layer->layer, layer[-1].layer);
@@ -179,6 +186,12 @@ static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index
   BL_TRY(bl_json_number(json, "imbalance", 1 - 1e-9, 1e9, &layer->imbalance));
   BL_TRY(bl_json_number(json, "bound", 1 - 1e-9, 1e9, &layer->bound));
   BL_TRY(read_proof(json, &layer->proved));
+  if (bl_json_has(json, "price")) {
+    bl_json price;
+    BL_TRY(bl_json_object(json, "price", &price));
+    BL_TRY(bl_new(&layer->price, 1, sizeof *layer->price, "a price"));
+    BL_TRY(bl_layer_price_read(price, placement->ranks, layer->price));
+  }
   return read_copies(json, placement, layer);
 }
 
@@ -353,12 +366,17 @@ static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int3
     field(w, "expert", layer->copies[i].expert);
     field(w, "rank", layer->copies[i].rank);
     number(w, "share", layer->copies[i].share);
+    if (layer->feeder) field(w, "from", layer->feeder[i]);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
   number(w, "imbalance", layer->imbalance);
   number(w, "bound", layer->bound);
   if (layer->proved.given) write_proof(w, &layer->proved);
+  if (layer->price) {
+    bl_json_key(w, "price");
+    bl_layer_price_write(w, layer->price);
+  }
   bl_json_end_object(w);
 }
 

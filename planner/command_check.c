@@ -2,6 +2,7 @@
 #include "costmodel/plan.h"
 #include "planner/commands.h"
 #include "traces/trace.h"
+#include <math.h>
 #include <stdio.h>
 
 static struct { const char *plan, *trace; } arg;
@@ -23,11 +24,42 @@ static bl_status check_trace(const bl_plan *plan) {
   return BL_OK;
 }
 
+static bool far_from(double a, double b) { return fabs(a - b) > 1e-6 * fmax(1, fabs(b)); }
+
+/* What a plan says of itself must hang together: bounds below what they bound, totals of the worst layer, the gap. */
+static bl_status check_totals(const bl_plan *plan) {
+  const bl_placement *p = &plan->placement;
+  double worst = 0;
+  for (int32_t l = 0; l < p->layers; ++l) {
+    const bl_layer_placement *layer = &p->layer[l];
+    if (layer->bound > layer->imbalance * (1 + 1e-6))
+      return bl_fail(BL_EINPUT, "%s: layer %d: the bound, %g, lies above the imbalance, %g", arg.plan, layer->layer,
+                     layer->bound, layer->imbalance);
+    if (layer->price && layer->price->bound_us > layer->price->total_us * (1 + 1e-6))
+      return bl_fail(BL_EINPUT, "%s: layer %d: the bound of its price, %g us, lies above the price, %g us", arg.plan,
+                     layer->layer, layer->price->bound_us, layer->price->total_us);
+    worst = fmax(worst, layer->imbalance);
+  }
+  if (plan->has_placement && plan->has_predicted && far_from(plan->predicted_imbalance, worst))
+    return bl_fail(BL_EINPUT, "%s: predicted.imbalance is %g, expected that of the worst layer, %g", arg.plan,
+                   plan->predicted_imbalance, worst);
+  if (!plan->has_bound || !plan->has_predicted) return BL_OK;
+  const double gap = plan->predicted_imbalance / plan->bound_imbalance - 1;
+  if (plan->bound_imbalance > plan->predicted_imbalance * (1 + 1e-6))
+    return bl_fail(BL_EINPUT, "%s: bound.imbalance, %g, lies above predicted.imbalance, %g", arg.plan,
+                   plan->bound_imbalance, plan->predicted_imbalance);
+  if (far_from(plan->bound_gap, gap))
+    return bl_fail(BL_EINPUT, "%s: bound.gap is %g, expected predicted.imbalance / bound.imbalance - 1, %g", arg.plan,
+                   plan->bound_gap, gap);
+  return BL_OK;
+}
+
 static bl_status run(void *context) {
   (void)context;
   bl_plan plan;
   BL_TRY(bl_plan_load(arg.plan, &plan));
-  const bl_status status = arg.trace ? check_trace(&plan) : BL_OK;
+  bl_status status = check_totals(&plan);
+  if (status == BL_OK && arg.trace) status = check_trace(&plan);
   if (status == BL_OK) {
     printf("%s: sound:", arg.plan);
     if (plan.has_layout)

@@ -79,9 +79,57 @@ static void explain_proof(const bl_plan_proof *p) {
            p->within, p->copies, p->moves, p->price, p->bound, p->proof, rest, p->reason);
 }
 
+static const char *level_name(int32_t level) {
+  static const char *const names[] = {"nowhere", "inside its node", "between nodes", "between racks"};
+  return names[level < 0 || level > 3 ? 0 : level];
+}
+
+static void explain_port(const bl_layer_price *price, bl_place_term term) {
+  const bl_place_port *port = &price->port[term];
+  if (port->level == 0) return;
+  printf("    %s: busiest is rank %d, which %s most %s\n", bl_place_term_names[term], port->rank,
+         port->in ? "receives" : "sends", level_name(port->level));
+}
+
+/* All layers' terms together. */
+static void explain_price(const bl_placement *p) {
+  double us[BL_PLACE_TERM_COUNT] = {0}, total = 0, bound = 0;
+  const bl_layer_placement *widest = NULL;
+  double gap = -1;
+  for (int32_t l = 0; l < p->layers; ++l) {
+    const bl_layer_price *price = p->layer[l].price;
+    if (!price) return;
+    for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) us[t] += price->us[t];
+    total += price->total_us;
+    bound += price->bound_us;
+    if (price->total_us - price->bound_us > gap) {
+      gap = price->total_us - price->bound_us;
+      widest = &p->layer[l];
+    }
+  }
+  printf("Price: the placed layers take %.1f us of an optimizer step:\n", total);
+  for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t)
+    printf("  %-8s %12.1f us  %5.1f %%  %s\n", bl_place_term_names[t], us[t], total > 0 ? 100 * us[t] / total : 0,
+           bl_place_term_texts[t]);
+  printf("  at least %.1f us with any placement: at most %.2f %% could be won, most of it in layer %d (%s).\n", bound,
+         total > 0 ? 100 * (1 - bound / total) : 0, widest->layer, widest->price->proof);
+}
+
+/* One layer's price: who is the bottleneck of each term. */
+static void explain_layer_price(const bl_layer_price *price) {
+  printf("  price %.1f us, bound %.1f us (%s)\n", price->total_us, price->bound_us, price->proof);
+  for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t)
+    if (price->us[t] > 0)
+      printf("    %-8s %12.1f us  %s\n", bl_place_term_names[t], price->us[t], bl_place_term_texts[t]);
+  printf("    compute: rank %d takes longest\n", price->slowest_rank);
+  for (int t = BL_PLACE_EXCHANGE; t < BL_PLACE_TERM_COUNT; ++t)
+    if (t != BL_PLACE_REDUCE) explain_port(price, (bl_place_term)t); /* the way back of the fills */
+}
+
 static void explain_layer(const bl_placement *p, const bl_layer_placement *layer) {
   printf("\nLayer %d: imbalance %.6f, bound %.6f\n", layer->layer, layer->imbalance, layer->bound);
   if (layer->proved.given) explain_proof(&layer->proved);
+  if (layer->price) explain_layer_price(layer->price);
   for (int32_t r = 0; r < p->ranks; ++r) {
     int32_t used = 0;
     printf("  rank %d: home of", r);
@@ -95,7 +143,10 @@ static void explain_layer(const bl_placement *p, const bl_layer_placement *layer
     for (int32_t i = 0; i < layer->n_copies; ++i) {
       const bl_copy copy = layer->copies[i];
       if (copy.rank != r) continue;
-      printf("%s %d (takes %.1f %% of its tokens)", before, copy.expert, 100 * copy.share);
+      printf("%s %d (takes %.1f %% of its tokens", before, copy.expert, 100 * copy.share);
+      if (layer->feeder && layer->feeder[i] != layer->home[copy.expert])
+        printf(", filled from rank %d", layer->feeder[i]);
+      printf(")");
       before = ",";
       ++used;
     }
@@ -114,6 +165,7 @@ static bl_status explain(const bl_plan *plan) {
            plan->predicted_memory_bytes * 1e-9);
   if (!plan->has_placement) return BL_OK;
   explain_summary(plan);
+  explain_price(&plan->placement);
   for (int32_t l = 0; l < plan->placement.layers; ++l)
     if (arg.layer < 0 || plan->placement.layer[l].layer == arg.layer)
       explain_layer(&plan->placement, &plan->placement.layer[l]);

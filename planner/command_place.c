@@ -5,6 +5,7 @@
 #include "base/memory.h"
 #include "base/table.h"
 #include "costmodel/plan.h"
+#include "planner/command_place_cost.h"
 #include "planner/command_place_even.h"
 #include "planner/command_place_prove.h"
 #include "planner/commands.h"
@@ -26,6 +27,7 @@ static struct {
   double prove, within, move_price;
   bool prove_given, within_given, move_price_given;
   bool json, homes_given;
+  bl_place_cost_options cost;
 } arg;
 
 /* What one run carries along. */
@@ -36,13 +38,23 @@ typedef struct place {
   double *speed; /* [ranks] or NULL */
   uint32_t *step;
   double *load, *sum; /* [layers][experts] of one step, and of all chosen steps */
+  double *by_source;  /* [layers][source ranks][experts] of all chosen steps, where placements are priced */
   bl_policy *policy;
   bl_plan plan;
   bl_place_proofs proofs;
   int32_t steps;
+  bool priced; /* by microseconds */
 } place;
 
 static bool even_split(void) { return strcmp(arg.split, "even") == 0; }
+
+static void add_by_source(place *p) {
+  const int64_t rows = (int64_t)p->shape->layers * p->shape->ranks, experts = p->shape->experts;
+  const uint32_t *count = p->step;
+  for (int64_t i = 0; i < rows; ++i)
+    for (int32_t m = 0; m < p->shape->micro_batches; ++m, count += experts)
+      for (int64_t e = 0; e < experts; ++e) p->by_source[i * experts + e] += count[e];
+}
 
 static bl_status sum_loads(place *p) {
   int64_t low = INT64_MIN, high = INT64_MAX;
@@ -53,6 +65,7 @@ static bl_status sum_loads(place *p) {
     BL_TRY(bl_trace_read(p->reader, i, p->step));
     bl_trace_loads(p->shape, p->step, -1, -1, p->load);
     for (int64_t k = 0; k < n; ++k) p->sum[k] += p->load[k];
+    if (p->by_source) add_by_source(p);
   }
   if (p->steps > 0) return BL_OK;
   return bl_fail(BL_EINPUT, "%s: no step within --steps, the iterations are %" PRId64 " to %" PRId64, arg.trace,
@@ -73,13 +86,16 @@ static bl_status create_plan(place *p) {
   }
   BL_TRY(bl_placement_create(ranks, shape->experts, shape->layers, 0, &p->plan.placement));
   p->plan.has_placement = p->plan.has_predicted = p->plan.has_bound = true;
+  if (p->priced)
+    BL_TRY(bl_new(&p->by_source, (size_t)shape->layers * (size_t)shape->ranks * (size_t)shape->experts,
+                  sizeof *p->by_source, "loads by source"));
   const size_t n = (size_t)shape->layers * (size_t)shape->experts;
   BL_TRY(bl_new(&p->step, (size_t)bl_trace_step_size(shape), sizeof *p->step, "a step of the trace"));
   BL_TRY(bl_new(&p->load, n, sizeof *p->load, "loads"));
   BL_TRY(bl_new(&p->sum, n, sizeof *p->sum, "loads"));
   const bl_policy_shape policy = {
       .layers = shape->layers, .experts = shape->experts, .ranks = ranks, .slots = p->slots, .speed = p->speed};
-  return bl_policy_create(&arg.policy, &policy, &p->policy);
+  return p->priced ? BL_OK : bl_policy_create(&arg.policy, &policy, &p->policy);
 }
 
 /* The bound that no placement in these slots can beat. */
@@ -194,6 +210,13 @@ static bl_status place_all(place *p) {
   for (int32_t r = 0; r < arg.ranks; ++r) /* a shadowing rule copies to every rank, whatever the slots */
     p->plan.placement.slots[r] = strcmp(arg.policy.policy, "fastermoe") == 0 ? p->shape->experts : p->slots[r];
   p->plan.placement.even_split = even_split();
+  if (p->priced) {
+    arg.cost.from = arg.from;
+    BL_TRY(bl_place_cost_all(&arg.cost, arg.policy.homes, p->speed, p->shape, p->by_source, p->steps, &p->plan));
+    BL_TRY(bl_placement_check(&p->plan.placement, "the placement found"));
+    sum_up(p);
+    return BL_OK;
+  }
   if (arg.prove_given) {
     p->proofs.speed = p->speed;
     BL_TRY(bl_place_proofs_create(&p->proofs, &p->plan.placement));
@@ -238,6 +261,7 @@ static void print_json(const place *p) {
     bl_json_end_object(&w);
   }
   bl_json_end_array(&w);
+  if (p->priced) bl_place_cost_json(&p->plan, &w);
   if (arg.prove_given) {
     bl_json_key(&w, "prove");
     bl_place_proofs_json(&p->proofs, &w);
@@ -273,16 +297,21 @@ static bl_status print_table(const place *p) {
 static bl_status run(void *context) {
   (void)context;
   place p = {0};
-  if (!arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
+  BL_TRY(bl_place_cost_asked(&arg.cost, arg.policy.homes, &p.priced));
+  if (p.priced && (strcmp(arg.policy.policy, "ballast") != 0 || even_split() || arg.prove_given))
+    return bl_fail(BL_EUSAGE, "a price in microseconds decides under --policy ballast alone, without --split even and "
+                              "--prove");
+  if (p.priced && !arg.homes_given) arg.policy.homes = "cost";
+  if (!p.priced && !arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)
     return bl_fail(BL_EUSAGE, "--prove goes with --policy ballast; %s follows its own rule", arg.policy.policy);
   if (even_split() && (strcmp(arg.policy.policy, "ballast") != 0 || arg.homes_given || arg.prove_given || arg.speeds))
-    return bl_fail(BL_EUSAGE,
-                   "--split even has its own rule for homes: it goes with --policy ballast, and not with "
-                   "--homes, --prove, --from or --speeds");
-  if ((arg.from || arg.move_price_given) && !(arg.from && arg.prove_given))
-    return bl_fail(BL_EUSAGE, "--from, with or without --move-price, goes with --prove, and --move-price with --from");
-  if (arg.from && arg.homes_given) return bl_fail(BL_EUSAGE, "--from lets homes move: --homes does not go with it");
+    return bl_fail(BL_EUSAGE, "--split even has its own rule for homes: it goes with --policy ballast, and not with "
+                              "--homes, --prove, --from or --speeds");
+  if ((arg.from || arg.move_price_given) && !(arg.from && arg.prove_given) && !(p.priced && !arg.move_price_given))
+    return bl_fail(BL_EUSAGE, "--from goes with --prove, with or without --move-price, or with --cluster or --profile");
+  if (arg.from && arg.homes_given && !p.priced)
+    return bl_fail(BL_EUSAGE, "--from lets homes move: --homes does not go with it");
   if (arg.within_given && !arg.prove_given) return bl_fail(BL_EUSAGE, "--within goes with --prove");
   p.proofs = (bl_place_proofs){.seconds = arg.prove,
                                .within = arg.within,
@@ -290,8 +319,8 @@ static bl_status run(void *context) {
                                .move_price = arg.move_price,
                                .free_homes = strcmp(arg.policy.homes, "free") == 0};
   arg.policy.lag = 0; /* the loads given are those that the placement is for */
-  const char *const inputs[] = {arg.trace, arg.from};
-  BL_TRY(bl_output_check(arg.output, inputs, 2));
+  const char *const inputs[] = {arg.trace, arg.from, arg.cost.cluster, arg.cost.model, arg.cost.profile};
+  BL_TRY(bl_output_check(arg.output, inputs, sizeof inputs / sizeof *inputs));
   BL_TRY(bl_trace_open(arg.trace, &p.reader));
   if (bl_trace_truncated(p.reader))
     bl_warn("%s: has no sound index (cut short or damaged); read up to its last whole block", arg.trace);
@@ -302,7 +331,7 @@ static bl_status run(void *context) {
     if (arg.json) {
       print_json(&p);
     } else {
-      status = print_table(&p);
+      status = p.priced ? bl_place_cost_print(&p.plan) : print_table(&p);
     }
   }
   bl_place_proofs_free(&p.proofs);
@@ -314,11 +343,12 @@ static bl_status run(void *context) {
   free(p.step);
   free(p.load);
   free(p.sum);
+  free(p.by_source);
   return status;
 }
 
 bl_command bl_command_place(void) {
-  static bl_option options[] = {
+  static const bl_option own[] = {
       {.name = "trace",
        .type = BL_OPTION_STRING,
        .target = &arg.trace,
@@ -358,8 +388,9 @@ bl_command bl_command_place(void) {
       {.name = "homes",
        .type = BL_OPTION_CHOICE,
        .target = &arg.policy.homes,
-       .help = "homes under ballast: chosen with the copies, or left contiguous",
-       .choices = "free|fixed",
+       .help = "homes under ballast: chosen with the copies, left as they are, or moved where it saves more "
+               "microseconds than it costs (the default with --cluster or --profile)",
+       .choices = "free|fixed|cost",
        .given = &arg.homes_given},
       {.name = "split",
        .type = BL_OPTION_CHOICE,
@@ -387,8 +418,8 @@ bl_command bl_command_place(void) {
        .type = BL_OPTION_STRING,
        .target = &arg.from,
        .metavar = "PLAN",
-       .help = "with --prove: homes are where this plan has them; move as few as the allowed imbalance takes, then "
-               "take the fewest copies"},
+       .help = "homes are where this plan has them. With --prove: move as few as the allowed imbalance takes, then "
+               "take the fewest copies; with --cluster or --profile: moves cost what --horizon says"},
       {.name = "move-price",
        .type = BL_OPTION_NUMBER,
        .target = &arg.move_price,
@@ -408,10 +439,17 @@ bl_command bl_command_place(void) {
   arg.split = "free";
   arg.within = 1.05;
   arg.move_price = -1;
+  enum { OWN = sizeof own / sizeof *own };
+  static bl_option options[OWN + BL_PLACE_COST_OPTION_ROWS];
+  memcpy(options, own, sizeof own);
+  bl_place_cost_options_init(&arg.cost);
+  bl_place_cost_option_rows(&arg.cost, options + OWN);
   return (bl_command){.name = "place",
                       .summary = "places the experts of every layer for the loads of a trace",
                       .description = "Chooses homes, copies and shares for the summed loads of the steps, and says how "
-                                     "far from optimal each layer can be.",
+                                     "far from optimal each layer can be: by imbalance, or with a cluster or profile "
+                                     "by microseconds of an optimizer step: compute, exchange, fills and reductions of "
+                                     "copies, moves.",
                       .example = "ballast-plan place --trace smartmoe.blt --steps 1001:1101 --ranks 8 -o plan.json",
                       .options = options,
                       .n_options = sizeof options / sizeof *options,

@@ -3,18 +3,6 @@
 #include <math.h>
 #include <string.h>
 
-const char *const bl_place_term_names[BL_PLACE_TERM_COUNT] = {
-#define X(name, text, what) text,
-    BL_PLACE_TERM_LIST(X)
-#undef X
-};
-
-const char *const bl_place_term_texts[BL_PLACE_TERM_COUNT] = {
-#define X(name, text, what) what,
-    BL_PLACE_TERM_LIST(X)
-#undef X
-};
-
 struct bl_place_cost {
   const bl_place_machine *machine;
   int32_t experts;

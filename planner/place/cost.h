@@ -18,7 +18,7 @@
 #ifndef BL_PLANNER_PLACE_COST_H
 #define BL_PLANNER_PLACE_COST_H
 
-#include "costmodel/plan.h"
+#include "costmodel/plan.h" /* and plan_price.h: the terms */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -72,31 +72,6 @@ typedef struct bl_placed {
   const int32_t *old_home; /* [experts]: before; NULL: moves cost nothing */
   int32_t n_copies;
 } bl_placed;
-
-#define BL_PLACE_TERM_LIST(X)                                     \
-  X(COMPUTE, "compute", "the slowest rank's tokens")              \
-  X(EXCHANGE, "exchange", "dispatch and combine, forth and back") \
-  X(FILL, "fill", "weights to the copies, once a step")           \
-  X(REDUCE, "reduce", "gradients from the copies, once a step")   \
-  X(MOVE, "move", "homes that change, paid off over the horizon")
-
-typedef enum bl_place_term {
-#define X(name, text, what) BL_PLACE_##name,
-  BL_PLACE_TERM_LIST(X)
-#undef X
-      BL_PLACE_TERM_COUNT
-} bl_place_term;
-
-extern const char *const bl_place_term_names[BL_PLACE_TERM_COUNT];
-extern const char *const bl_place_term_texts[BL_PLACE_TERM_COUNT];
-
-/* The busiest port of a term. */
-typedef struct bl_place_port {
-  int32_t level; /* 1 .. levels; 0: no traffic */
-  int32_t rank;  /* the first that it serves */
-  bool in;       /* what arrives is more than what leaves */
-  double amount; /* tokens, or experts */
-} bl_place_port;
 
 typedef struct bl_place_price {
   double us[BL_PLACE_TERM_COUNT], total_us;

@@ -9,7 +9,8 @@
  * speed), the average item is target / homes at every turn, so the smallest window does not exceed the target nor the
  * largest fall short of it: on one level every rank reaches its target exactly, with at most ranks - 1 copies and one
  * copy slot a rank. Otherwise a window may not exist; the nearest one is taken, and the result is as good as its price
- * says. Of several levels, copies that cross nodes are at most nodes - 1. */
+ * says. Of several levels, at most nodes
+ * - 1 pieces leave their home's node; a node may divide the one that it got over several ranks. */
 #ifndef BL_PLANNER_PLACE_LEVELS_H
 #define BL_PLANNER_PLACE_LEVELS_H
 

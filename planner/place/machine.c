@@ -102,14 +102,16 @@ void bl_place_memory_make(const bl_model *model, int32_t num_bytes, int32_t laye
                            .layers = layers};
 }
 
-double bl_place_memory_bytes(const bl_place_memory *m, int32_t slots, int32_t homes, double rows) {
-  return m->layers * (slots * m->slot_bytes + homes * m->state_bytes) + rows * m->row_bytes;
+double bl_place_memory_bytes(const bl_place_memory *m, int32_t slots, int64_t homes, double rows) {
+  return (double)m->layers * slots * m->slot_bytes + (double)homes * m->state_bytes + rows * m->row_bytes;
 }
 
 /* The most slots of a rank with so many homes that fit; less than `homes` where not even these do. */
 static int32_t slots_that_fit(const bl_place_memory *m, int32_t homes, double rows, int32_t most) {
   int32_t slots = most;
-  while (slots >= 0 && bl_place_memory_bytes(m, slots, homes < slots ? homes : slots, rows) > m->budget_bytes) --slots;
+  while (slots >= 0 &&
+         bl_place_memory_bytes(m, slots, (int64_t)m->layers * (homes < slots ? homes : slots), rows) > m->budget_bytes)
+    --slots;
   return slots;
 }
 
@@ -125,7 +127,7 @@ bl_status bl_place_memory_check(const bl_place_memory *m, int32_t experts, int32
                    (long long)room, ranks, (long long)(experts - room), experts, each, (long long)(experts - room));
   for (int32_t r = 0; r < ranks; ++r) {
     const int32_t homes = slots[r] < each ? slots[r] : each;
-    const double bytes = bl_place_memory_bytes(m, slots[r], homes, rows);
+    const double bytes = bl_place_memory_bytes(m, slots[r], (int64_t)m->layers * homes, rows);
     if (bytes <= m->budget_bytes) continue;
     const int32_t fit = slots_that_fit(m, homes, rows, slots[r]);
     char change[160];

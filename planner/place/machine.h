@@ -35,9 +35,10 @@ typedef struct bl_place_memory {
 void bl_place_memory_make(const bl_model *model, int32_t num_bytes, int32_t layers, double budget_bytes,
                           bl_place_memory *out);
 
-/*! bl_place_memory_bytes() : of a rank with `slots` slots and `homes` homes in each layer that receives at most `rows`
- *  tokens in a micro-batch of any layer: layers * (slots * slot_bytes + homes * state_bytes) + rows * row_bytes. */
-double bl_place_memory_bytes(const bl_place_memory *memory, int32_t slots, int32_t homes, double rows);
+/*! bl_place_memory_bytes() : of a rank with `slots` slots in each layer and `homes` homes in all layers together that
+ *  receives at most `rows` tokens in a micro-batch of any layer:
+ *  layers * slots * slot_bytes + homes * state_bytes + rows * row_bytes. */
+double bl_place_memory_bytes(const bl_place_memory *memory, int32_t slots, int64_t homes, double rows);
 
 /*! bl_place_memory_check() : whether experts fit: every slot filled, the homes as even as the slots allow, `rows` as
  *  above (the mean, or what a placement brings).  @return : BL_OK, or BL_EINPUT: slots that cannot hold all experts, or
