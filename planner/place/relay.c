@@ -220,6 +220,7 @@ static void write_feeders(bl_relay *r, int32_t n_fed, const int32_t *home, const
 
 bl_status bl_relay_choose(bl_relay *r, const int32_t *home, const bl_copy *copies, int32_t n, int32_t *feeder) {
   int32_t n_fed;
+  if (n == 0) return BL_OK;
   BL_TRY(list_experts(r, home, copies, n, &n_fed));
   memset(r->out[0], 0, (size_t)r->machine->ranks * 2 * (BL_PLACE_MAX_LEVELS + 1) * sizeof(double));
   for (int32_t k = 0; k < n_fed; ++k) add_tree(r, &r->fed[k], DIRECT, home[r->fed[k].expert], copies, 1);
