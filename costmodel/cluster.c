@@ -1,5 +1,6 @@
 /* cluster.c - cluster files, and curves from data sheets. */
 #include "costmodel/cluster.h"
+#include "base/file.h"
 #include "base/json.h"
 #include <math.h>
 #include <stdio.h>
@@ -16,17 +17,16 @@ static bl_status read_text(bl_json object, const char *key, char *out, size_t si
   return BL_OK;
 }
 
-static bl_status read_link(bl_json links, const char *key, bl_link *out) {
+static bl_status read_link(bl_json links, const char *key, bl_link *out, bl_link_origin *origin) {
   bl_json object;
-  const char *source;
-  double efficiency = 1;
+  origin->efficiency = 1;
   BL_TRY(bl_json_object(links, key, &object));
   BL_TRY(bl_json_keys(object, "gbps efficiency latency_us source"));
   BL_TRY(bl_json_number(object, "gbps", 1e-6, 1e9, &out->gbps));
-  BL_TRY(bl_json_number_or(object, "efficiency", 1e-6, 1, &efficiency));
-  out->gbps *= efficiency;
+  BL_TRY(bl_json_number_or(object, "efficiency", 1e-6, 1, &origin->efficiency));
+  out->gbps *= origin->efficiency;
   BL_TRY(bl_json_number(object, "latency_us", 0, 1e9, &out->latency_us));
-  return bl_json_string(object, "source", &source);
+  return read_text(object, "source", origin->source, sizeof origin->source);
 }
 
 static bl_status read_types(bl_json object, bl_cluster *c) {
@@ -36,7 +36,10 @@ static bl_status read_types(bl_json object, bl_cluster *c) {
   BL_TRY(bl_json_array(object, "types", 0, BL_CLUSTER_MAX_TYPES, &list, &n));
   for (bl_json item = bl_json_first(list); !bl_json_is_null(item); item = bl_json_next(item)) {
     bl_compute_type *type = &c->types[c->n_types++];
-    BL_TRY(bl_json_keys(item, "name tflops efficiency source"));
+    int64_t num_bytes = 1;
+    BL_TRY(bl_json_keys(item, "name tflops num_bytes efficiency source"));
+    BL_TRY(bl_json_int_or(item, "num_bytes", 1, 4, &num_bytes));
+    type->num_bytes = (int32_t)num_bytes;
     BL_TRY(read_text(item, "name", type->name, sizeof type->name));
     BL_TRY(bl_json_number(item, "tflops", 1e-6, 1e9, &type->tflops));
     BL_TRY(bl_json_number(item, "efficiency", 1e-6, 1, &type->efficiency));
@@ -46,7 +49,6 @@ static bl_status read_types(bl_json object, bl_cluster *c) {
 }
 
 static bl_status read_device(bl_json object, bl_cluster *c) {
-  const char *source;
   int64_t num_bytes;
   BL_TRY(bl_json_keys(object, "name tflops num_bytes memory_bytes memory_gbps efficiency efficiency_source call_us "
                               "spread types source"));
@@ -63,7 +65,7 @@ static bl_status read_device(bl_json object, bl_cluster *c) {
   if (bl_json_has(object, "efficiency_source"))
     BL_TRY(read_text(object, "efficiency_source", c->efficiency_source, sizeof c->efficiency_source));
   BL_TRY(read_types(object, c));
-  return bl_json_string(object, "source", &source);
+  return read_text(object, "source", c->source, sizeof c->source);
 }
 
 static bl_status read_cluster(bl_json root, bl_cluster *c) {
@@ -80,8 +82,8 @@ static bl_status read_cluster(bl_json root, bl_cluster *c) {
   BL_TRY(read_device(part, c));
   BL_TRY(bl_json_object(root, "links", &part));
   BL_TRY(bl_json_keys(part, "intra inter"));
-  BL_TRY(read_link(part, "intra", &c->intra));
-  return read_link(part, "inter", &c->inter);
+  BL_TRY(read_link(part, "intra", &c->intra, &c->intra_origin));
+  return read_link(part, "inter", &c->inter, &c->inter_origin);
 }
 
 bl_status bl_cluster_load(const char *path, bl_cluster *out) {
@@ -117,6 +119,77 @@ double bl_cluster_slowest(const bl_cluster *c, double ranks) {
   const double pi = 3.14159265358979323846, root = sqrt(2 * log(ranks));
   const double largest = root - (log(log(ranks)) + log(4 * pi)) / (2 * root);
   return 1 + c->spread * (largest > 0 ? largest : 0);
+}
+
+/* -- writing ------------------------------------------------------------------------------------------------------- */
+
+static void text(bl_json_writer *w, const char *key, const char *value) {
+  bl_json_key(w, key);
+  bl_json_write_string(w, value);
+}
+
+static void number(bl_json_writer *w, const char *key, double value) {
+  bl_json_key(w, key);
+  bl_json_write_number(w, value);
+}
+
+static void write_link(bl_json_writer *w, const char *key, const bl_link *link, const bl_link_origin *origin) {
+  bl_json_key(w, key);
+  bl_json_begin_object(w);
+  number(w, "gbps", link->gbps / origin->efficiency);
+  number(w, "efficiency", origin->efficiency);
+  number(w, "latency_us", link->latency_us);
+  text(w, "source", origin->source);
+  bl_json_end_object(w);
+}
+
+static void write_device(bl_json_writer *w, const bl_cluster *c) {
+  bl_json_begin_object(w);
+  text(w, "name", c->device);
+  number(w, "tflops", c->tflops);
+  number(w, "num_bytes", c->num_bytes);
+  number(w, "memory_bytes", c->memory_bytes);
+  number(w, "memory_gbps", c->memory_gbps);
+  number(w, "efficiency", c->efficiency);
+  text(w, "efficiency_source", c->efficiency_source);
+  number(w, "call_us", c->call_us);
+  number(w, "spread", c->spread);
+  text(w, "source", c->source);
+  bl_json_key(w, "types");
+  bl_json_begin_array(w);
+  for (int32_t i = 0; i < c->n_types; i++) {
+    bl_json_begin_object(w);
+    text(w, "name", c->types[i].name);
+    number(w, "tflops", c->types[i].tflops);
+    number(w, "num_bytes", c->types[i].num_bytes);
+    number(w, "efficiency", c->types[i].efficiency);
+    text(w, "source", c->types[i].source);
+    bl_json_end_object(w);
+  }
+  bl_json_end_array(w);
+  bl_json_end_object(w);
+}
+
+bl_status bl_cluster_save(const char *path, const bl_cluster *c) {
+  bl_output *output;
+  bl_json_writer w;
+  BL_TRY(bl_output_open(path, &output));
+  bl_json_writer_init(&w, bl_output_stream(output), true);
+  bl_json_begin_object(&w);
+  number(&w, "version", 1);
+  text(&w, "name", c->name);
+  number(&w, "nodes", c->nodes);
+  number(&w, "ranks_per_node", c->ranks_per_node);
+  bl_json_key(&w, "device");
+  write_device(&w, c);
+  bl_json_key(&w, "links");
+  bl_json_begin_object(&w);
+  write_link(&w, "intra", &c->intra, &c->intra_origin);
+  write_link(&w, "inter", &c->inter, &c->inter_origin);
+  bl_json_end_object(&w);
+  bl_json_end_object(&w);
+  bl_json_newline(&w);
+  return bl_output_commit(output);
 }
 
 /* -- curves -------------------------------------------------------------------------------------------------------- */

@@ -22,8 +22,14 @@ typedef struct bl_link {
   double gbps, latency_us; /* gbps: reached, efficiency included */
 } bl_link;
 
+typedef struct bl_link_origin {
+  double efficiency; /* of the file's gbps */
+  char source[256];
+} bl_link_origin;
+
 typedef struct bl_compute_type {
   char name[16];
+  int32_t num_bytes;
   double tflops, efficiency;
   char source[256]; /* of the efficiency */
 } bl_compute_type;
@@ -34,13 +40,17 @@ typedef struct bl_cluster {
   char name[64], device[64];
   int32_t nodes, ranks_per_node, num_bytes, n_types;
   double tflops, memory_bytes, memory_gbps, efficiency, call_us, spread;
-  char efficiency_source[256];
+  char efficiency_source[256], source[512];
   bl_compute_type types[BL_CLUSTER_MAX_TYPES];
   bl_compute_type matrix; /* what products with weights use; tflops 0: that of num_bytes */
   bl_link intra, inter;
+  bl_link_origin intra_origin, inter_origin;
 } bl_cluster;
 
 bl_status bl_cluster_load(const char *path, bl_cluster *out);
+
+/*! bl_cluster_save() : writes a cluster that was loaded, with what has changed since. */
+bl_status bl_cluster_save(const char *path, const bl_cluster *cluster);
 
 /*! bl_cluster_use_type() : products with weights from now on in `name` of the file's types, or in that of num_bytes
  *  where name is NULL.  @return : BL_OK, or BL_EINPUT naming the types that there are. */

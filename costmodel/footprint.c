@@ -54,40 +54,51 @@ double bl_grid_tokens(const bl_model *model, const bl_grid *grid) {
   return (double)grid->micro_batch * model->sequence / grid->cp;
 }
 
-/* Numbers a token that a layer keeps: all of them, and those that selective recomputation drops. */
+/* Bytes a token that a layer keeps: all of them, and those that selective recomputation drops. */
 typedef struct kept {
   double all, dropped;
 } kept;
 
-static kept attention_kept(const bl_model *m, double num) {
-  const double H = m->hidden, heads = m->heads;
-  if (!m->latent_attention)
-    return (kept){num * (2 * H + (heads + 2.0 * m->kv_heads) * m->head_width + heads * m->head_width) + 4 * heads,
-                  num * H};
+/* Bytes of a number: in general, and of what only products with weights read. */
+typedef struct widths {
+  double num, input;
+} widths;
+
+/* norm1's input and output, queries, keys and values, and the core's output, which both the core and the projection
+ * behind it read: a narrower type keeps it twice. */
+static kept attention_kept(const bl_model *m, widths w) {
+  const double H = m->hidden, heads = m->heads, again = w.input < w.num ? w.input : 0;
+  if (!m->latent_attention) {
+    const double out = heads * m->head_width;
+    return (kept){w.num * (H + out + 2.0 * m->kv_heads * m->head_width) + w.input * H + (w.num + again) * out +
+                      4 * heads,
+                  w.input * H};
+  }
   const double up = heads * (2.0 * (m->head_width + m->rope_width) + m->value_width);
-  const double latents = 2.0 * (m->q_rank + m->kv_rank) + m->rope_width;
-  return (kept){num * (2 * H + up + latents + heads * m->value_width) + 4 * heads, num * (H + up)};
+  const double latents = 2.0 * (m->q_rank + m->kv_rank) + m->rope_width, out = heads * m->value_width;
+  return (kept){w.num * (H + up + latents) + w.input * H + (w.num + again) * out + 4 * heads, w.input * H + w.num * up};
 }
 
 /* norm1's input and output, what the input projection makes, the scan's output and its norm's. */
-static kept state_space_kept(const bl_model *m, double num) {
+static kept state_space_kept(const bl_model *m, widths w) {
   const double inner = (double)m->state_heads * m->state_head_width, H = m->hidden;
   const double made = 2 * inner + 2.0 * m->state_groups * m->state_width + m->state_heads;
-  return (kept){num * (2 * H + made + 2 * inner), num * (H + inner)};
+  return (kept){w.num * (H + made + inner) + w.input * (H + inner), w.input * (H + inner)};
 }
 
 /* norm2's input and output, and inside a feed-forward of `width`: what fc1 makes, and what the activation makes. */
-static kept ffn_kept(const bl_model *m, double width, bool gated, double num) {
-  return (kept){num * (2.0 * m->hidden + (gated ? 3 : 2) * width), num * (m->hidden + width)};
+static kept ffn_kept(const bl_model *m, double width, bool gated, widths w) {
+  const double dropped = w.input * (m->hidden + width);
+  return (kept){w.num * (m->hidden + (gated ? 2 : 1) * width) + dropped, dropped};
 }
 
 /* The weights of the choices multiply the hidden numbers, so that the experts' outputs need not be kept. */
-static kept moe_kept(const bl_model *m, const bl_grid *grid, double num, double imbalance) {
+static kept moe_kept(const bl_model *m, const bl_grid *grid, widths w, double imbalance) {
   const double rows = m->top_k * imbalance, width = bl_model_row_width(m), f = m->expert_width;
-  kept k = ffn_kept(m, (double)m->shared_experts * m->shared_width, m->expert_gated, num);
-  k.all += 4.0 * m->experts + num * m->latent_width * 2.0; /* scores; what goes in and out of the latent vectors */
-  k.all += num * rows * (width * grid->etp + (m->expert_gated ? 3 : 2) * f);
-  k.dropped += num * rows * f;
+  kept k = ffn_kept(m, (double)m->shared_experts * m->shared_width, m->expert_gated, w);
+  k.all += 4.0 * m->experts + w.num * m->latent_width * 2.0; /* scores; what goes in and out of the latent vectors */
+  k.all += rows * (w.input * (width * grid->etp + f) + w.num * (m->expert_gated ? 2 : 1) * f);
+  k.dropped += w.input * rows * f;
   return k;
 }
 
@@ -95,15 +106,16 @@ static kept moe_kept(const bl_model *m, const bl_grid *grid, double num, double 
 static bl_item_size layer_size(const bl_model *m, const bl_grid *grid, bl_layer_kind kind, double num,
                                double imbalance) {
   const double tokens = bl_grid_tokens(m, grid), part = tokens / grid->tp, H = m->hidden;
+  const widths w = {num, grid->input_bytes > 0 ? grid->input_bytes : num};
   bl_item_size s = {0};
   kept mixer = {0}, rest = {0};
   s.workspace_bytes = grid->tp > 1 ? 2 * num * tokens * H : 0; /* a gathered sequence, and its gradient */
   if (bl_layer_has_attention(kind)) {
     s.dense_parameters = (double)bl_model_part_parameters(m, BL_PART_ATTENTION) / grid->tp;
-    mixer = attention_kept(m, num);
+    mixer = attention_kept(m, w);
   } else if (kind == BL_LAYER_STATE_SPACE) {
     s.dense_parameters = (double)bl_model_part_parameters(m, BL_PART_STATE_SPACE) / grid->tp;
-    mixer = state_space_kept(m, num);
+    mixer = state_space_kept(m, w);
   }
   if (bl_layer_has_experts(kind)) {
     const int32_t homes = (m->experts + grid->ep - 1) / grid->ep;
@@ -114,10 +126,10 @@ static bl_item_size layer_size(const bl_model *m, const bl_grid *grid, bl_layer_
     s.copy_parameters = grid->copy_slots * expert;
     /* sent and received rows */
     s.workspace_bytes += num * part * m->top_k * bl_model_row_width(m) * (1 + imbalance * grid->etp);
-    rest = moe_kept(m, grid, num, imbalance);
+    rest = moe_kept(m, grid, w, imbalance);
   } else if (bl_layer_has_ffn(kind)) {
     s.dense_parameters += (double)bl_model_part_parameters(m, BL_PART_FFN) / grid->tp;
-    rest = ffn_kept(m, m->ffn_width, m->ffn_gated, num);
+    rest = ffn_kept(m, m->ffn_width, m->ffn_gated, w);
   }
   const double all = part * (mixer.all + rest.all), dropped = part * (mixer.dropped + rest.dropped);
   s.kept_bytes = all;
@@ -153,6 +165,8 @@ void bl_item_sizes(const bl_model *m, const bl_grid *grid, int32_t num_bytes, do
   head->workspace_bytes = larger(logits, modules > 0 ? extra->workspace_bytes : 0);
 }
 
+double bl_grid_gradient_bytes(const bl_grid *g) { return g->gradient_bytes > 0 ? g->gradient_bytes : 4; }
+
 bool bl_grid_overlaps(const bl_grid *g) {
   return g->overlap && g->ep > 1 && g->vp > 1 && g->recompute <= BL_RECOMPUTE_SELECTIVE;
 }
@@ -178,10 +192,10 @@ void bl_footprint_of(const bl_item_size *sizes, const int32_t *count, const bl_g
   const double sharded = dense / ((double)grid->dp * grid->cp) + expert / grid->edp;
   const double state = grid->zero > 0 ? sharded : whole, model = grid->zero == 3 ? sharded : whole;
   out->bytes[BL_FOOTPRINT_WEIGHTS] = num_bytes * model;
-  out->bytes[BL_FOOTPRINT_GRADIENTS] = 4 * model;
+  out->bytes[BL_FOOTPRINT_GRADIENTS] = bl_grid_gradient_bytes(grid) * model;
   out->bytes[BL_FOOTPRINT_MASTER] = num_bytes < 4 ? 4 * state : 0;
   out->bytes[BL_FOOTPRINT_MOMENTS] = 8 * state;
-  out->bytes[BL_FOOTPRINT_COPIES] = (num_bytes + 4.0) * copies;
+  out->bytes[BL_FOOTPRINT_COPIES] = (num_bytes + bl_grid_gradient_bytes(grid)) * copies;
   out->bytes[BL_FOOTPRINT_ACTIVATIONS] = in_flight * kept_bytes;
   out->bytes[BL_FOOTPRINT_WORKSPACE] = workspace;
   out->total = 0;

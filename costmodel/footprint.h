@@ -24,8 +24,10 @@ extern const char *const bl_recompute_names[BL_RECOMPUTE_COUNT];
  */
 typedef struct bl_grid {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp, zero, micro_batch, micro_batches, copy_slots;
-  bool node_dispatch; /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
-  bool overlap;       /* interleaved pipelines exchange rows of one micro-batch while another computes */
+  int32_t gradient_bytes; /* of a number that gradients are summed and reduced in; 0: 4 */
+  int32_t input_bytes;    /* of a number that backward keeps for products with weights alone; 0: as all others */
+  bool node_dispatch;     /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
+  bool overlap;           /* interleaved pipelines exchange rows of one micro-batch while another computes */
   bl_recompute recompute;
 } bl_grid;
 
@@ -55,10 +57,10 @@ void bl_items_of_model(const bl_model *model, int32_t *count);
 /* name, text, formula. P: parameters on the rank; n: bytes of the compute type; Z: ranks that share a state. */
 #define BL_FOOTPRINT_LIST(X)                                                                     \
   X(WEIGHTS, "weights", "n P; under zero 3 n P / Z, and two whole layers at a time in gathered") \
-  X(GRADIENTS, "gradients", "4 P, fp32; under zero 3 / Z")                                       \
+  X(GRADIENTS, "gradients", "g P, g bytes a number, 4 by default; under zero 3 / Z")             \
   X(MASTER, "master weights", "4 P where n < 4; under zero 1 and 3 / Z")                         \
   X(MOMENTS, "moments", "8 P; under zero 1 and 3 / Z")                                           \
-  X(COPIES, "copy slots", "(n + 4) parameters of an expert, a slot and MoE layer")               \
+  X(COPIES, "copy slots", "(n + g) parameters of an expert, a slot and MoE layer")               \
   X(ACTIVATIONS, "activations", "what backward reads, for all micro-batches in flight")          \
   X(WORKSPACE, "workspace", "the most of: exchange buffers, one layer recomputed, logits, gathered weights")
 
@@ -92,6 +94,8 @@ double bl_grid_tokens(const bl_model *model, const bl_grid *grid);
  *  modules, and a second embedding matrix where it is tied but lies on another stage.  sizes[BL_ITEM_COUNT]. */
 void bl_item_sizes(const bl_model *model, const bl_grid *grid, int32_t num_bytes, double imbalance,
                    bl_item_size *sizes);
+
+double bl_grid_gradient_bytes(const bl_grid *grid);
 
 /*! bl_grid_overlaps() : whether exchanges run beside the other direction of another micro-batch: overlap is wanted, the
  *  pipeline interleaved, and backward does not repeat them. */

@@ -12,7 +12,7 @@
 #include <string.h>
 
 static struct {
-  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type;
+  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
   int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
@@ -23,7 +23,8 @@ static struct {
          .imbalance = 1,
          .memory_fraction = 0.9,
          .dispatch = "nodes",
-         .overlap = "exchange",
+         .overlap = "none",
+         .gradients = "fp32",
          .recompute = "any",
          .zero = "any"};
 
@@ -77,6 +78,7 @@ static bl_status load_inputs(inputs *in) {
                           .copy_slots = (int32_t)arg.copy_slots,
                           .node_dispatch = strcmp(arg.dispatch, "nodes") == 0,
                           .overlap = strcmp(arg.overlap, "exchange") == 0,
+                          .gradient_bytes = strcmp(arg.gradients, "bf16") == 0 ? 2 : 4,
                           .fixed = {.tp = (int32_t)arg.tp,
                                     .cp = (int32_t)arg.cp,
                                     .dp = (int32_t)arg.dp,
@@ -171,6 +173,11 @@ static void print_json(const inputs *in, const bl_search_result *r) {
   bl_json_begin_object(&w);
   number(&w, "ranks", in->options.ranks);
   number(&w, "batch", in->options.batch);
+  bl_json_key(&w, "type");
+  bl_json_write_string(&w, arg.type ? arg.type : "");
+  number(&w, "efficiency", arg.type ? in->cluster.matrix.efficiency : in->cluster.efficiency);
+  bl_json_key(&w, "efficiency_source");
+  bl_json_write_string(&w, arg.type ? in->cluster.matrix.source : in->cluster.efficiency_source);
   number(&w, "layouts", (double)r->layouts);
   number(&w, "priced", (double)r->priced);
   number(&w, "bound_us", r->bound_us);
@@ -234,6 +241,16 @@ static bl_status print_times(const bl_search_result *r) {
   return BL_OK;
 }
 
+/* Which efficiency the times follow from. */
+static void print_rate(const inputs *in) {
+  const bl_cluster *c = &in->cluster;
+  if (arg.type)
+    printf("products with weights in %s: %.3f of %.0f TFLOP/s (%s)\n", c->matrix.name, c->matrix.efficiency,
+           c->matrix.tflops, c->matrix.source);
+  printf("%s: %.3f of %.0f TFLOP/s (%s)\n", arg.type ? "all else" : "compute", c->efficiency, c->tflops,
+         c->efficiency_source);
+}
+
 static void print_best(const inputs *in, const bl_search_result *r) {
   const bl_search_entry *best = &r->entry[0];
   char text[GRID_TEXT];
@@ -246,6 +263,7 @@ static void print_best(const inputs *in, const bl_search_result *r) {
   printf("; it may fill %.1f\n", in->options.memory_bytes * 1e-9);
   printf("expert imbalance: %.3f (%s)\n", best->imbalance,
          arg.trace ? "from the trace" : "assumed, see --imbalance and --trace");
+  print_rate(in);
   printf("no layout that memory allows takes less than %.1f ms: the best is within %.2f %%; arithmetic alone %.1f ms\n",
          r->bound_us * 1e-3, 100 * (best->price.step_us / r->bound_us - 1), r->roofline_us * 1e-3);
   printf("%" PRId64 " folds, %" PRId64 " layouts, %" PRId64 " priced; not priced:\n", r->folds, r->layouts, r->priced);
@@ -408,6 +426,11 @@ bl_command bl_command_search(void) {
        .target = &arg.overlap,
        .choices = "none|exchange",
        .help = "what interleaved pipelines run beside another micro-batch's compute"},
+      {.name = "gradients",
+       .type = BL_OPTION_CHOICE,
+       .target = &arg.gradients,
+       .choices = "fp32|bf16",
+       .help = "what gradients are summed and reduced in"},
       {.name = "type",
        .type = BL_OPTION_STRING,
        .target = &arg.type,

@@ -70,7 +70,7 @@ static double tiles(double rows, double width) { return (1 + 64 / rows) * (1 + 6
 static passes products(const item_maker *k, double weights, double matrices, double rows, double width) {
   const bl_cluster *c = k->c;
   const double forward = 2 * weights * rows * tiles(rows / matrices, width) / k->matrix_rate;
-  const double read = matrices * weights * k->num, gradients = matrices * weights * 8;
+  const double read = matrices * weights * k->num, gradients = matrices * weights * 2 * bl_grid_gradient_bytes(k->g);
   return (passes){larger(forward, read / c->memory_gbps * 1e-3) + c->call_us,
                   larger(2 * forward, (read + gradients) / c->memory_gbps * 1e-3) + c->call_us};
 }
@@ -127,7 +127,8 @@ static passes add_attention(const item_maker *k, bl_item_price *p) {
   if (cp > 1) { /* keys and values of all others pass by, their gradients too on the way back */
     const double kv = m->latent_attention ? m->heads * head_widths(m) : 2.0 * m->kv_heads * m->head_width;
     const double travel = ring_us(k->c, k->tokens * cp * larger(kv / tp, 2.0 * m->head_width) * k->num, cp, tp);
-    p->us[BL_PRICE_CONTEXT] += larger(0, travel - inner.forward) + larger(0, 2 * travel - inner.backward);
+    const double hidden = smaller(travel, inner.forward) + smaller(2 * travel, inner.backward);
+    p->us[BL_PRICE_CONTEXT] += 3 * travel - hidden + BL_PRICE_STOLEN * hidden;
   }
   return work;
 }
@@ -278,13 +279,14 @@ void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, doub
   price_head(&k, &p[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE], &p[BL_ITEM_HEAD]);
   for (int i = 0; i < BL_ITEM_COUNT; i++)
     for (int u = 0; u < BL_PRICE_COUNT; u++) p[i].total += p[i].us[u];
+  const double gradient = bl_grid_gradient_bytes(g);
   const double per = 1e9; /* parameters: so many that latency does not show in the price of one */
   const double dense = (double)g->dp * g->cp, stride = (double)g->etp * g->ep;
   if (g->pp > 1) out->send_us = 2 * send_us(c, k.part * m->hidden * k.num, (double)g->tp * g->cp * g->dp);
   out->dense_gather_us = ring_us(c, k.num * per, dense, g->tp) / per;
-  out->dense_reduce_us = ring_us(c, 4 * per, dense, g->tp) / per;
+  out->dense_reduce_us = ring_us(c, gradient * per, dense, g->tp) / per;
   out->expert_gather_us = ring_us(c, k.num * per, g->edp, stride) / per;
-  out->expert_reduce_us = ring_us(c, 4 * per, g->edp, stride) / per;
+  out->expert_reduce_us = ring_us(c, gradient * per, g->edp, stride) / per;
   const bl_link *link = ranks_in_node(c, g->ep, g->etp) < g->ep ? &c->inter : &c->intra;
   out->copy_byte_us = g->ep > 1 ? 1e-3 / link->gbps : 0;
 }

@@ -30,7 +30,7 @@ static double reduce_us(const bl_cluster *cluster, const bl_grid *g, const bl_gr
   for (int k = 0; k < BL_ITEM_COUNT; k++) {
     const bl_item_size *s = &c->size[k];
     reduce += count[k] * (s->dense_parameters * c->dense_reduce_us + s->expert_parameters * c->expert_reduce_us);
-    copies += count[k] * s->copy_parameters * (cluster->num_bytes + 4) * c->copy_byte_us;
+    copies += count[k] * s->copy_parameters * (cluster->num_bytes + bl_grid_gradient_bytes(g)) * c->copy_byte_us;
     gather += count[k] * (s->dense_parameters * c->dense_gather_us + s->expert_parameters * c->expert_gather_us);
   }
   if (g->zero == 3) return copies + g->micro_batches * exposed(2 * gather + reduce, work, layers);
@@ -47,11 +47,14 @@ static double optimizer_us(const bl_cluster *cluster, const bl_grid *g, const bl
   const double whole = dense + expert, share = dense / ((double)g->dp * g->cp) + expert / g->edp;
   /* Gradients zeroed and squared; master, moments and gradient read, all but the gradient and the weight written. */
   const double updated = g->zero > 0 ? share : whole, held = g->zero == 3 ? share : whole;
-  return (updated * (28 + cluster->num_bytes) + held * 8) / cluster->memory_gbps * 1e-3;
+  const double gradient = bl_grid_gradient_bytes(g);
+  return (updated * (24 + gradient + cluster->num_bytes) + held * 2 * gradient) / cluster->memory_gbps * 1e-3;
 }
 
-/* Exposed sends of a micro-batch on a device. */
-static double exposed_send_us(const bl_grid *g, const bl_grid_costs *c) { return g->vp == 1 ? c->send_us : 0; }
+/* What the sends of a micro-batch take on a device: of each of an interleaved one's stages, under compute. */
+static double exposed_send_us(const bl_grid *g, const bl_grid_costs *c) {
+  return g->vp == 1 ? c->send_us : BL_PRICE_STOLEN * g->vp * c->send_us;
+}
 
 static double pipeline_us(const bl_grid *g, const bl_grid_costs *c, double slowest, double sum) {
   const double send = exposed_send_us(g, c), fill = g->vp > 1 ? (g->pp - 1) * c->send_us : 0;

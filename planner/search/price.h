@@ -3,7 +3,7 @@
  * Each kind of item (embedding, layers, head) has a price per micro-batch; a device's time is the sum over its items;
  * the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
  * - Products with weights take the longer of their arithmetic, at the rate of the data type, and their weights' bytes,
- * at memory_gbps; backward is twice forward, and fp32 gradients are read and written. Arithmetic is done in tiles of
+ * at memory_gbps; backward is twice forward, and gradients are read and written. Arithmetic is done in tiles of
  *   128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
  * - Attention cores and scans have no weights and run in the type of num_bytes; a core's backward is 2.5 times its
  *   forward, which it repeats (arXiv 2307.08691). What is neither (norms, residuals, rotations, activation functions,
@@ -18,13 +18,14 @@
  *   groups, and once to each rank within it. etp gathers rows. Under overlap, an interleaved pipeline (vp > 1) runs
  * them beside the other direction of another micro-batch, all but those of its warm-up.
  * - pp: m W + (sum of devices - W) / vp, where W is the slowest device's micro-batch: for vp = 1 what a flush schedule
- *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1.
+ *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1, else they
+ * run under compute.
  * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and
  *   gradients.
  * - Recomputation repeats forward of what it covers, exchanges included; what is selective costs its memory traffic.
- * - Gradients in fp32 are reduced under the last backward, weights gathered under the first forward, all but those of
- *   one layer; under zero 3 both in every micro-batch.
- * - An exchange under compute takes processors from it: BL_PRICE_STOLEN of its time.
+ * - Gradients, in fp32 unless told otherwise, are reduced under the last backward, weights gathered under the first
+ * forward, all but those of one layer; under zero 3 both in every micro-batch.
+ * - Whatever is sent under compute takes processors from it: BL_PRICE_STOLEN of its time.
  * - A group whose ranks lie on several nodes exchanges over both kinds of link at once, the slower one counts; its
  *   rings use a network card for each of its ranks in a node. */
 #ifndef BL_PLANNER_SEARCH_PRICE_H

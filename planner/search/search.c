@@ -187,7 +187,11 @@ static void each_pipeline(searcher *s, bl_grid *g) {
 
 static void enumerate(searcher *s) {
   const bl_search_options *o = s->o;
-  bl_grid g = {.copy_slots = o->copy_slots, .node_dispatch = o->node_dispatch, .overlap = o->overlap};
+  bl_grid g = {.copy_slots = o->copy_slots,
+               .node_dispatch = o->node_dispatch,
+               .overlap = o->overlap,
+               .gradient_bytes = o->gradient_bytes,
+               .input_bytes = o->cluster->matrix.num_bytes};
   for (g.tp = 1; g.tp <= o->ranks; g.tp++) {
     if (o->ranks % g.tp != 0 || !wanted(o->fixed.tp, g.tp)) continue;
     if (o->model->heads % g.tp != 0 || o->model->state_heads % g.tp != 0) {

@@ -1,0 +1,77 @@
+"""Layouts and steps that NVIDIA's DGX Cloud benchmarking recipes publish (github.com/NVIDIA/dgxc-benchmarking, tag and
+file in the table), and what the stack of each release can do."""
+import json
+
+from plan_support.tools import ROOT
+
+MODELS = {"grok1-314b": ("grok-1", {"vocabulary": 128256}), "llama4-maverick-400b": ("llama-4-maverick", {}),
+          "deepseek-v3-671b": ("deepseek-v3", {}), "deepseek-v3-671b-torchtitan": ("deepseek-v3", {"multi_token": 0}),
+          "qwen3 Qwen3 30B": ("qwen3-30b-a3b", {}),
+          "nemotron3 Nemotron 3 30B": ("nemotron-3-nano-30b-a3b", {}),
+          "nemotron3 Nemotron 3 120B": ("nemotron-3-super-120b-a12b", {})}
+CLUSTERS = {"H100": "h100-hgx", "B200": "b200-hgx", "B300": "b300-hgx", "GB200": "gb200-nvl72", "GB300": "gb300-nvl72"}
+GRID = ("tp", "pp", "cp", "ep", "etp", "vp")
+
+
+def rows():
+    with open(ROOT / "tests/plan_support/published_layouts.tsv", encoding="ascii") as file:
+        names = file.readline().rstrip("\n").split("\t")
+        for line in file:
+            row = dict(zip(names, line.rstrip("\n").split("\t")))
+            for key in ("gpus", "seq", "layers", "mbs", "gbs", *GRID):
+                row[key] = int(row[key])
+            row["published_mbs"] = row["mbs"]
+            # TorchTitan's recipes list the batch of a rank, which its pipelines split into sequences (its option
+            # pipeline_parallel_microbatch_size, 1 by default).
+            if row["model"].endswith("torchtitan") and row["pp"] > 1:
+                row["mbs"] = 1
+            yield row
+
+
+def stack(row):
+    """What a row's release runs, as search options: dispatch, overlap, gradients.
+    Up to v25.05 NeMo's dispatcher is the all-to-all; from v25.08 on H100 uses DeepEP, Blackwell still the all-to-all
+    (NeMo's scripts/performance/llm/pretrain_deepseek_v3.py). Recipes after v25.12 run on Megatron-Bridge: DeepEP or
+    HybridEP, exchanges beside another micro-batch's compute for attention models (moe_a2a_overlap), and gradients
+    reduced in bf16 (grad_reduce_in_fp32 False in its performance configurations). TorchTitan has neither of the last."""
+    if row["tag"].startswith("v25"):
+        nodes = row["chip"] == "H100" and row["tag"] >= "v25.08"
+        return {"dispatch": "nodes" if nodes else "choices", "overlap": "none", "gradients": "fp32"}
+    if row["model"].endswith("torchtitan"):
+        return {"dispatch": "nodes", "overlap": "none", "gradients": "fp32"}
+    overlap = "none" if row["model"].startswith("nemotron") else "exchange"
+    return {"dispatch": "nodes", "overlap": overlap, "gradients": "bf16"}
+
+
+def recompute(row):
+    """As the launch scripts of the recipes with published times say: mla_up_proj (v25.05, v25.10), mla_up_proj, mlp and
+    moe (v25.08); GB200's core_attn of v25.05 is what attention in tiles does anyway."""
+    if not row["model"].startswith("deepseek"):
+        return None
+    return "ffn" if row["tag"].startswith("v25.08") else "selective"
+
+
+def type_of(row):
+    """Type of products with weights; no efficiency of nvfp4 is published: as fp8."""
+    return "fp8" if row["dtype"].lower() in ("fp8", "nvfp4") else None
+
+
+def ranks_per_node(row):
+    return min(64, row["gpus"]) if row["chip"].startswith("GB") else None
+
+
+def cluster_path(row):
+    return ROOT / f"costmodel/clusters/{CLUSTERS[row['chip']]}.json"
+
+
+def write_model(row, tmp):
+    base, changes = MODELS[row["model"]]
+    model = json.load(open(ROOT / f"costmodel/models/{base}.json", encoding="ascii"))
+    model.update(changes, layers=row["layers"], sequence=row["seq"])
+    path = f"{tmp}/{base}-{row['layers']}-{row['seq']}-{len(changes)}-{model.get('multi_token', 0)}.json"
+    json.dump(model, open(path, "w", encoding="ascii"))
+    return path
+
+
+def name_of(row):
+    return f"{row['model']} {row['chip']} x{row['gpus']} {row['dtype']} ({row['tag']})"
