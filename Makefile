@@ -21,7 +21,7 @@ HAVE_CJSON    := $(call has_lib,cjson/cJSON.h,-lcjson)
 GLPK     ?= $(if $(call has_lib,glpk.h,-lglpk),1,0)
 OPENBLAS ?= $(if $(call has_lib,cblas.h,-lopenblas),1,0)
 CUDA     ?= $(if $(and $(NVCC),$(filter release,$(VARIANT))),1,0)
-NCCL     ?= $(if $(call has_header,nccl.h,-I$(CUDA_HOME)/include),1,0)
+NCCL     ?= $(if $(wildcard $(CUDA_HOME)/include/nccl.h /usr/include/nccl.h),1,0)
 MPICC    ?= $(shell command -v mpicc 2>/dev/null)
 MPI      ?= $(if $(MPICC),1,0)
 
@@ -47,7 +47,7 @@ SRC_milp      := $(wildcard planner/milp/*.c)
 SRC_executor  := $(filter-out %_main.c,$(wildcard executor/*.c)) $(wildcard executor/cpu/*.c) \
                  $(filter-out executor/transport/mpi.c executor/transport/nccl.c,$(wildcard executor/transport/*.c))
 
-SRC_cuda      := $(wildcard executor/cuda/*.cu)
+SRC_cuda      := $(wildcard executor/cuda/*.cu) $(if $(filter 1,$(NCCL)),executor/transport/nccl.cu)
 
 obj = $(patsubst %.c,$(BUILD)/%.o,$(1))
 CUDA_OBJECTS := $(patsubst %.cu,$(BUILD)/%.o,$(SRC_cuda))
@@ -67,7 +67,7 @@ GLPK_FLAGS := $(if $(filter 1,$(GLPK)),-DBL_HAVE_GLPK)
 GLPK_LIBS  := $(if $(filter 1,$(GLPK)),-lglpk)
 BLAS_FLAGS := $(if $(filter 1,$(OPENBLAS)),-DBL_HAVE_OPENBLAS)
 BLAS_LIBS  := $(if $(filter 1,$(OPENBLAS)),-lopenblas)
-CUDA_FLAGS := $(if $(filter 1,$(CUDA)),-DBL_HAVE_CUDA)
+CUDA_FLAGS := $(if $(filter 1,$(CUDA)),-DBL_HAVE_CUDA $(if $(filter 1,$(NCCL)),-DBL_HAVE_NCCL))
 # The runtime is linked in, cuBLAS is loaded when a backend is created: programs start, and train on the CPU, without CUDA.
 CUDA_LIBS  := $(if $(filter 1,$(CUDA)),-L$(CUDA_HOME)/lib64 -Wl$(comma)-rpath$(comma)$(CUDA_HOME)/lib64 -lcudart_static \
                 -lstdc++ -ldl -lrt)

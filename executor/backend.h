@@ -91,11 +91,11 @@ struct bl_backend {
 /*! bl_backend_cpu_create() : the reference backend. Single-threaded: a run of R ranks uses R cores. */
 bl_status bl_backend_cpu_create(bl_backend **out);
 
-/*! bl_backend_open() : a backend by the words of the command line: "cpu" or "cuda" (the first device, which ranks of
- * one process share), and "auto", "fp32" or "bf16"; auto is fp32 on cpu and bf16 on cuda.
+/*! bl_backend_open() : a backend by the words of the command line: "cpu" or "cuda" (`device` from 0; ranks of one
+ * process share the first), and "auto", "fp32" or "bf16"; auto is fp32 on cpu and bf16 on cuda.
  *  @return : BL_OK; BL_EUSAGE for a pair that does not exist; BL_ENOTSUP where this build has no such backend;
  *  BL_EMACHINE saying what is missing. */
-bl_status bl_backend_open(const char *backend, const char *precision, bl_backend **out);
+bl_status bl_backend_open(const char *backend, const char *precision, int32_t device, bl_backend **out);
 
 /*! bl_backend_check() : whether bl_backend_open() could be asked for this pair, without opening anything. */
 bl_status bl_backend_check(const char *backend, const char *precision);

@@ -4,9 +4,9 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "executor/checkpoint.h"
+#include "executor/open_transport.h"
 #include "executor/outputs.h"
 #include "executor/same_run.h"
-#include "executor/transport/processes.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -177,7 +177,7 @@ static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *th
   const int32_t R = l->setup.run.ranks;
   for (int32_t p = 0; p < R; p++) {
     threads[p] = (rank_thread){.launch = l, .rank = p};
-    BL_TRY(bl_backend_open(l->options->backend, l->options->precision, &threads[p].backend));
+    BL_TRY(bl_backend_open(l->options->backend, l->options->precision, 0, &threads[p].backend));
     BL_TRY(bl_threads_world_join(world, p, threads[p].backend, &threads[p].comm));
   }
   for (int32_t p = 0; p < R; p++) {
@@ -214,8 +214,6 @@ done:
 /* -- ranks as processes ---------------------------------------------------------------------------------------------
  */
 
-static bool are_processes(const bl_train_options *o) { return strcmp(o->transport, "threads") != 0; }
-
 static bl_status join_processes(launch *l) {
   BL_TRY(bl_processes_start(l->options->deadline_s, &l->here));
   BL_TRY(bl_backend_cpu_create(&l->host));
@@ -227,9 +225,12 @@ static void leave_processes(launch *l) {
   if (l->host) l->host->destroy(l->host);
 }
 
+static bool are_threads(const bl_train_options *o) { return !strcmp(o->transport, "threads"); }
+
 /* Loads and checks what the command line names; on all ranks, or on none. */
 static bl_status set_up(launch *l) {
-  bl_status status = bl_setup_create(l->options, l->here.size, &l->setup);
+  const int32_t processes = are_threads(l->options) ? 0 : l->host_comm ? l->here.size : 1;
+  const bl_status status = bl_setup_create(l->options, processes, &l->setup);
   if (!l->host_comm) return status;
   BL_TRY(bl_processes_agree(l->host_comm, status));
   return bl_processes_agree(l->host_comm, bl_expect_same_run(l->host_comm, &l->setup, l->options));
@@ -237,9 +238,17 @@ static bl_status set_up(launch *l) {
 
 /* This process' rank, in this thread. */
 static bl_status run_process(launch *l) {
-  rank_thread thread = {.launch = l, .rank = l->here.rank, .backend = l->host, .comm = l->host_comm};
-  run_thread(&thread);
-  return l->status == BL_OK ? BL_OK : bl_fail(l->status, "%s", l->text);
+  const bl_train_options *o = l->options;
+  bl_process_rank rank;
+  bl_status status =
+      bl_transport_open(o->transport, o->backend, o->precision, o->deadline_s, &l->here, l->host_comm, &rank);
+  if (status == BL_OK) {
+    rank_thread thread = {.launch = l, .rank = l->here.rank, .backend = rank.backend, .comm = rank.comm};
+    run_thread(&thread);
+    if (l->status != BL_OK) status = bl_fail(l->status, "%s", l->text);
+  }
+  bl_transport_close(&rank);
+  return status;
 }
 
 /* -- the run ------------------------------------------------------------------------------------------------------- */
@@ -250,7 +259,7 @@ static bl_status run_and_close(launch *l) {
   stop_request = 0;
   keep_outputs = l->options->checkpoint != NULL;
   catch_signals(old, false);
-  const bl_status status = l->host_comm ? run_process(l) : run_threads(l);
+  const bl_status status = are_threads(l->options) ? run_threads(l) : run_process(l);
   catch_signals(old, true);
   const bool failed = status != BL_OK && status != BL_EINTERRUPTED;
   snprintf(text, sizeof text, "%s", bl_error_text());
@@ -262,8 +271,9 @@ static bl_status run_and_close(launch *l) {
 bl_status bl_launch(const bl_train_options *options) {
   launch l = {.options = options};
   pthread_mutex_init(&l.lock, NULL);
-  bl_status status = bl_train_check_backend(options);
-  if (status == BL_OK && are_processes(options)) status = join_processes(&l);
+  bl_status status = bl_transport_check(options->backend, options->transport);
+  if (status == BL_OK) status = bl_backend_check(options->backend, options->precision);
+  if (status == BL_OK && bl_transport_starts(options->transport, options->ranks)) status = join_processes(&l);
   if (status == BL_OK) status = set_up(&l);
   if (status == BL_OK) status = run_and_close(&l);
   bl_setup_free(&l.setup);

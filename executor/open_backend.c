@@ -13,11 +13,12 @@ bl_status bl_backend_check(const char *backend, const char *precision) {
   return BL_OK;
 }
 
-bl_status bl_backend_open(const char *backend, const char *precision, bl_backend **out) {
+bl_status bl_backend_open(const char *backend, const char *precision, int32_t device, bl_backend **out) {
   BL_TRY(bl_backend_check(backend, precision));
 #ifdef BL_HAVE_CUDA
-  const bl_cuda_options cuda = {.bf16 = strcmp(precision, "fp32") != 0};
+  const bl_cuda_options cuda = {.device = device, .bf16 = strcmp(precision, "fp32") != 0};
   if (!strcmp(backend, "cuda")) return bl_backend_cuda_create(&cuda, out);
 #endif
+  (void)device;
   return bl_backend_cpu_create(out);
 }

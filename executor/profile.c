@@ -185,7 +185,7 @@ static int64_t arena_floats(const rank *r) {
 static bl_status set_up(rank *r) {
   bl_bench *b = &r->bench;
   b->model = r->options->model;
-  BL_TRY(bl_backend_open(r->options->backend, r->options->precision, &b->be));
+  BL_TRY(bl_backend_open(r->options->backend, r->options->precision, 0, &b->be));
   BL_TRY(b->be->stream_create(b->be, &b->s));
   BL_TRY(b->be->event_create(b->be, &b->from));
   BL_TRY(b->be->event_create(b->be, &b->to));

@@ -27,17 +27,6 @@ void bl_train_options_init(bl_train_options *options) {
   bl_policy_options_init(&options->policy);
 }
 
-bl_status bl_train_check_backend(const bl_train_options *o) {
-  const bool cpu = !strcmp(o->backend, "cpu");
-  if (cpu && !strcmp(o->transport, "nccl"))
-    return bl_fail(BL_EUSAGE, "--backend cpu works with --transport threads or mpi, not nccl");
-  if (!cpu && !strcmp(o->transport, "mpi"))
-    return bl_fail(BL_EUSAGE, "--backend cuda works with --transport threads or nccl, not mpi");
-  BL_TRY(bl_backend_check(o->backend, o->precision));
-  if (!strcmp(o->transport, "nccl")) return bl_fail(BL_ENOTSUP, "this build has no nccl transport");
-  return BL_OK;
-}
-
 static bl_status path_of_saved_model(const char *checkpoint, char **path) {
   const size_t room = strlen(checkpoint) + sizeof "/model.json";
   BL_TRY(bl_new(path, room, 1, "path"));
@@ -125,9 +114,9 @@ static bl_status take_placement(const bl_train_options *o, bl_setup *s) {
 static bl_status expect_ranks(const bl_train_options *o, int32_t processes, int32_t ranks) {
   if (processes == 0 || ranks == processes) return BL_OK;
   if (o->plan)
-    return bl_fail(BL_EUSAGE, "%s is for %d ranks, but %d processes were started", o->plan, ranks, processes);
-  return bl_fail(BL_EUSAGE, "--ranks %d: %d processes were started; expected one a rank (mpirun -np %d ...)", ranks,
-                 processes, ranks);
+    return bl_fail(BL_EUSAGE, "%s is for %d ranks: expected as many processes, found %d", o->plan, ranks, processes);
+  return bl_fail(BL_EUSAGE, "--ranks %d: expected as many processes, found %d; mpirun -np %d starts them", ranks, processes,
+                 ranks);
 }
 
 static bl_status load_plan(const bl_train_options *o, int32_t processes, bl_setup *s) {

@@ -40,10 +40,6 @@ typedef struct bl_setup {
   char *resume_model; /* path inside the checkpoint, where --model was not given */
 } bl_setup;
 
-/*! bl_train_check_backend() : do backend, transport and precision go together, and has this build them?
- *  @return : BL_OK, BL_EUSAGE or BL_ENOTSUP. */
-bl_status bl_train_check_backend(const bl_train_options *options);
-
 /*! bl_setup_create() : loads model, plan and data, checks the combination, builds the step program. `processes`: how many
  *  were started, one a rank; 0 where ranks are threads. Free also after a failure.  @return : BL_OK, BL_EUSAGE, BL_EINPUT, BL_ENOTSUP or BL_EMACHINE. */
 bl_status bl_setup_create(const bl_train_options *options, int32_t processes, bl_setup *out);

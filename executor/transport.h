@@ -33,6 +33,7 @@ typedef struct bl_comm_ops {
   void (*destroy)(bl_comm *comm);
   /* Optional; NULL = the generic default. */
   bl_status (*all_reduce_f32)(bl_comm *comm, bl_stream *s, float *data, int64_t n);
+  bl_status (*all_gather_host)(bl_comm *comm, const void *data, int64_t bytes, void *all);
 } bl_comm_ops;
 
 /* The common head of every implementation's comm. */

@@ -61,6 +61,7 @@ bl_status bl_comm_all_gather_host(bl_comm *comm, const void *data, int64_t bytes
   char *own = (char *)all + comm->rank * bytes;
   if (bytes > 0) memmove(own, data, (size_t)bytes);
   if (comm->size == 1) return BL_OK;
+  if (comm->ops->all_gather_host) return comm->ops->all_gather_host(comm, own, bytes, all);
   if (comm->backend->host_memory) return gather_in_place(comm, comm->stream, all, bytes);
   BL_TRY(need_scratch(comm, bytes * comm->size));
   char *staged = comm->scratch;

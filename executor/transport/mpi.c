@@ -171,15 +171,19 @@ static int32_t lost_rank(void) {
   return -1;
 }
 
-/* One turn of a wait that did not end yet: gives the processor away and looks around. */
+/* What others say, and every now and then whether they are still there. */
+static void look_around(double spent_s, double *next_look_s) {
+  hear(spent_s);
+  if (world.aborted || spent_s < *next_look_s) return;
+  *next_look_s = spent_s + BL_PATIENCE_LOOK_S / 2;
+  const int32_t lost = lost_rank();
+  if (lost >= 0) abort_in_turn(lost, "its process has ended before its time");
+}
+
+/* One turn of a wait that did not end yet: looks around and gives the processor away. */
 static void pass_time(const bl_patience *patience, int64_t started_us, double *next_look_s) {
-  hear(patience->spent_s);
+  look_around(patience->spent_s, next_look_s);
   if (world.aborted) return;
-  if (patience->spent_s >= *next_look_s) {
-    *next_look_s = patience->spent_s + BL_PATIENCE_LOOK_S / 2;
-    const int32_t lost = lost_rank();
-    if (lost >= 0) abort_in_turn(lost, "its process has ended before its time");
-  }
   if (bl_now_us() - started_us < SPIN_US)
     sched_yield();
   else
@@ -397,6 +401,13 @@ static bl_status join(bl_backend *backend, bl_comm **out) {
   return BL_OK;
 }
 
+static bl_status look(double spent_s) {
+  static double next_look_s;
+  if (spent_s < next_look_s - BL_PATIENCE_LOOK_S) next_look_s = 0; /* another wait */
+  look_around(spent_s, &next_look_s);
+  return world.aborted ? aborted_status() : BL_OK;
+}
+
 static bool heard(void) { return world.heard; }
 
 static bool all_ended(void) {
@@ -437,4 +448,4 @@ static int end(int exit_code, bool quiet) {
 }
 
 const bl_mpi_table bl_mpi_functions = {
-    .version = BL_VERSION, .comm_bytes = sizeof(bl_comm), .start = start, .join = join, .heard = heard, .end = end};
+    .version = BL_VERSION, .comm_bytes = sizeof(bl_comm), .start = start, .join = join, .look = look, .heard = heard, .end = end};

@@ -18,7 +18,7 @@ typedef struct bl_patience {
 } bl_patience;
 
 static inline bl_patience bl_patience_of(double limit_s) {
-  return (bl_patience){.limit_s = limit_s, .last_us = bl_now_us()};
+  return (bl_patience){limit_s, 0, bl_now_us()};
 }
 
 /*! bl_patience_spend() : counts the time since the last look.  @return : whether any is left. */

@@ -42,6 +42,8 @@ bl_status bl_processes_start(double deadline_s, bl_processes *out) {
 
 bl_status bl_processes_join(bl_backend *backend, bl_comm **out) { return mpi->join(backend, out); }
 
+bl_status bl_processes_look(double spent_s) { return mpi->look(spent_s); }
+
 static void be_quiet(void) {
   quiet = true;
   bl_log_set_level(-1);

@@ -27,6 +27,10 @@ bl_status bl_processes_join(bl_backend *backend, bl_comm **out);
  *  @return : BL_OK, this rank's own failure, or BL_ECOMM that names the rank that failed. */
 bl_status bl_processes_agree(bl_comm *comm, bl_status status);
 
+/*! bl_processes_look() : a turn of a wait that is not for a message of the mpi transport: has another rank failed, or has
+ *  a process ended? `spent_s`: how long the wait has lasted.  @return : BL_OK, or BL_ECOMM that names the rank. */
+bl_status bl_processes_look(double spent_s);
+
 /*! bl_processes_failed() : before the failure of this rank is printed: nothing more appears on stderr where another
  *  rank failed first, or stopped alike and has a lower number. */
 void bl_processes_failed(bl_status status);
@@ -41,6 +45,7 @@ typedef struct bl_mpi_table {
   uint64_t comm_bytes; /* size of a bl_comm: a library of another build does not fit */
   bl_status (*start)(double deadline_s, bl_processes *out);
   bl_status (*join)(bl_backend *backend, bl_comm **out);
+  bl_status (*look)(double spent_s);
   bool (*heard)(void); /* another rank has aborted, before this one did */
   int (*end)(int exit_code, bool quiet);
 } bl_mpi_table;

@@ -4,7 +4,7 @@
 # them, where losses must be those of the CPU. What only a device can show (cuBLAS itself, streams that overlap, weak
 # memory order) this cannot.   time limit: 900 s
 set -u
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 check() { # WORDS COMMAND...
   local words=$1
   shift
@@ -33,7 +33,7 @@ shim=$TMPDIR/shim objects=$BL_BUILD
 mkdir "$shim"
 
 compile_shim() {
-  { ls executor/cuda/*.cu | grep -v '/cublas\.cu$'; echo tests/exec/cuda_shim/shim.cpp; } |
+  { ls executor/cuda/*.cu executor/transport/nccl.cu | grep -v '/cublas\.cu$'; echo tests/exec/cuda_shim/shim.cpp; } |
     xargs -P "$(nproc)" -I FILE sh -c "nice $cxx -x c++ -c FILE -o $shim/\$(basename FILE | tr . _).o"
 }
 compile_test() {
@@ -41,7 +41,7 @@ compile_test() {
   for source in executor/cpu/*.c executor/ops.c base/status.c base/rng.c tests/exec/test_cuda_ops.c; do
     nice $cc -c "$source" -o "$TMPDIR/$(basename "$source" .c).o" || return 1
   done
-  g++ $sanitize -o "$TMPDIR/ops" "$TMPDIR"/*.o "$shim"/*.o -lm -lpthread
+  g++ $sanitize -o "$TMPDIR/ops" "$TMPDIR"/*.o $(ls "$shim"/*.o | grep -v nccl) -lm -lpthread
 }
 check "the backend compiles with the stand-ins" compile_shim
 check "the test of operations compiles" compile_test
@@ -50,18 +50,20 @@ check "every operation agrees with the CPU backend" test $? = 0
 tail -1 "$TMPDIR/ops.log" | grep -q '^[0-9]* passed, 0 failed, 0 skipped$' || tail -20 "$TMPDIR/ops.log"
 check "the operations were run" grep -q '^[0-9]\{4,\} passed, 0 failed, 0 skipped$' "$TMPDIR/ops.log"
 
-# The programs' own objects, but for the one that knows whether there is a CUDA backend.
+# The programs' own objects, but for those that know whether there are CUDA and NCCL.
 link_programs() {
   nice $cc -c executor/open_backend.c -o "$TMPDIR/with_cuda.o" || return 1
+  nice $cc -DBL_HAVE_NCCL -c executor/open_transport.c -o "$TMPDIR/with_nccl.o" || return 1
   local others
   others=$(ls "$objects"/{base,traces,costmodel,planner,planner/place,planner/baselines,planner/passes,planner/search}/*.o \
     "$objects"/executor/{,cpu/,transport/}*.o 2>/dev/null |
-    grep -v '_main\.o$\|/main\.o$\|/command_[a-z_]*\.o$\|executor//*open_backend\.o$')
+    grep -v '_main\.o$\|/main\.o$\|/command_[a-z_]*\.o$\|executor//*open_[a-z]*\.o$\|transport/nccl\.o$')
   local blas=
   ldd "$objects/ballast-train" | grep -q openblas && blas=-lopenblas
   local program
   for program in train profile; do
-    g++ $sanitize -o "$TMPDIR/$program" "$objects/executor/${program}_main.o" $others "$TMPDIR/with_cuda.o" "$shim"/*.o $blas \
+    g++ $sanitize -o "$TMPDIR/$program" "$objects/executor/${program}_main.o" $others "$TMPDIR"/with_*.o "$shim"/*.o $blas \
+      -Wl,--export-dynamic -Wl,--disable-new-dtags,-rpath,"$objects" \
       -lcjson -lz -lm -lpthread || return 1
   done
 }
@@ -120,5 +122,79 @@ check "a simulation takes it" "$objects/ballast-plan" simulate --ranks 2 --polic
   --profile "$TMPDIR/two.profile" --json >"$TMPDIR/simulated"
 "$TMPDIR/profile" --backend cuda --clock cpu -o "$TMPDIR/no.profile" 2>"$TMPDIR/err"
 check "processor time is no clock of a device" test $? = 2 -a ! -e "$TMPDIR/no.profile"
-echo "$passed passed, $failed failed, 0 skipped"
+
+# NCCL: processes on stand-in devices, with a stand-in for its library.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+compile_nccl() {
+  mkdir "$TMPDIR/nccl" && nice $cxx -x c++ -shared -fPIC -o "$TMPDIR/nccl/libnccl.so.2" tests/exec/cuda_shim/nccl_shim.cpp
+}
+nccl() { # NAME RANKS OPTION...: on the CPU with threads, then with nccl in fp32; what is said stays in err
+  local name=$1 ranks=$2
+  shift 2
+  local common=(--model "$TMPDIR/model.json" --data "$TMPDIR/text" --steps 4 --batch 12 "$@")
+  "$objects/ballast-train" "${common[@]}" --ranks "$ranks" --log "$TMPDIR/$name.cpu" >/dev/null || return 1
+  start_nccl "$ranks" "${common[@]}" --log "$TMPDIR/$name.fp32" || { head -20 "$TMPDIR/err"; return 1; }
+}
+start_nccl() { # RANKS OPTION...
+  local ranks=$1
+  shift
+  local launcher=(mpirun --oversubscribe -np "$ranks")
+  [ "$ranks" != 1 ] || launcher=()
+  ASAN_OPTIONS=detect_leaks=0 LD_LIBRARY_PATH="$nccl_path" timeout 100 "${launcher[@]}" "$TMPDIR/train" --backend cuda \
+    --precision fp32 --transport nccl "$@" >"$TMPDIR/out" 2>"$TMPDIR/err"
+}
+says() { # WORDS: one line of the program, with these
+  [ "$(grep -c '^ballast-train: ' "$TMPDIR/err")" = 1 ] && grep -q "^ballast-train: .*$1" "$TMPDIR/err" && return
+  cat "$TMPDIR/err"
+  return 1
+}
+nccl_path=$TMPDIR/nccl
+export SHIM_DEVICES=4
+one=(--model "$TMPDIR/model.json" --data "$TMPDIR/text" --steps 2 --batch 4)
+mkdir "$TMPDIR/none" && echo no library >"$TMPDIR/none/libnccl.so.2" # before any that the machine has
+check "NCCL's stand-in compiles" compile_nccl
+check "one rank trains with nccl, without MPI" nccl nccl1 1
+check "as on the CPU" within 1e-6 "$TMPDIR/nccl1.cpu" "$TMPDIR/nccl1.fp32"
+nccl_path=$TMPDIR/none
+start_nccl 1 "${one[@]}"
+check "without NCCL the exit code is 3" test $? = 3
+check "and the sentence names it" says "needs libnccl.so.2"
+nccl_path=$TMPDIR/nccl
+SHIM_NCCL_FAILS=1 start_nccl 1 "${one[@]}"
+check "an NCCL that does not start: exit code 3" test $? = 3
+check "and its reason" says "NCCL's start: invalid argument"
+if command -v mpirun >/dev/null && [ -e "$objects/ballast-mpi.so" ]; then
+  check "four ranks train with copies" nccl nccl4 4 --policy ballast --late-repair 1.02
+  check "as on the CPU, four ranks" within 1e-6 "$TMPDIR/nccl4.cpu" "$TMPDIR/nccl4.fp32"
+  check "homes move between three ranks" nccl nccl3 3 --policy smartmoe:1 --batch 12
+  check "as on the CPU, three ranks" within 1e-6 "$TMPDIR/nccl3.cpu" "$TMPDIR/nccl3.fp32"
+  SHIM_DEVICES=2 start_nccl 3 "${one[@]}" --batch 6
+  check "two ranks on one device: exit code 2" test $? = 2
+  check "which are named" says "ranks 0 and 2 share one CUDA device"
+  nccl_path=$TMPDIR/none
+  start_nccl 2 "${one[@]}"
+  check "two ranks without NCCL: exit code 3" test $? = 3
+  check "one of them says so" says "needs libnccl.so.2"
+  nccl_path=$TMPDIR/nccl
+  start_nccl 2 "${one[@]}" --log /dev/full
+  check "a rank that fails with nccl: exit code 3" test $? = 3
+  check "and says why" says "/dev/full"
+  kill_rank_1() { # once the run has made steps
+    local process
+    until grep -q '"step":3' "$TMPDIR/killed" 2>/dev/null; do sleep 0.1; done
+    for process in /proc/[0-9]*; do
+      grep -qzx "$TMPDIR/killed" "$process/cmdline" 2>/dev/null && grep -qzx OMPI_COMM_WORLD_RANK=1 "$process/environ" &&
+        kill -9 "${process#/proc/}"
+    done
+  }
+  (kill_rank_1) & # ends with the test's process group where the run never starts
+  start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --log "$TMPDIR/killed"
+  code=$?
+  check "a rank that dies ends all others, exit code $code" test $code != 0 -a $code != 124
+  check "and is named" grep -q "rank 1: its process has ended" "$TMPDIR/err"
+else
+  skipped=1
+  echo "SKIP: no mpirun or no mpicc: nccl with several ranks is not run"
+fi
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

@@ -134,8 +134,8 @@ def different(tmp, base):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENV, start_new_session=True)
     code, _, said, err = finish(process)
     check(code == 1 and len(said) == 1 and "rank 1 differs from rank 0 in the build" in said[0], f"builds: {code} {said or err}")
-    refused("--ranks 4: 2 processes were started", 2, (2, [*base, "--steps", 3, "--ranks", 4]))
-    refused("is for 2 ranks, but 3 processes were started", 2, (3, [*base, "--steps", 3, "--plan", f"{tmp}/a.json"]))
+    refused("--ranks 4: expected as many processes, found 2", 2, (2, [*base, "--steps", 3, "--ranks", 4]))
+    refused("is for 2 ranks: expected as many processes, found 3", 2, (3, [*base, "--steps", 3, "--plan", f"{tmp}/a.json"]))
     refused("nowhere", 1, (2, ["--data", "/nowhere", "--steps", 3]))
     refused("nowhere", 1, (1, [*base, "--steps", 3]), (1, [*base, "--steps", 3, "--model", "/nowhere"]))
 

@@ -53,7 +53,8 @@ enum cudaError_t {
   cudaErrorInvalidValue,
   cudaErrorMemoryAllocation,
   cudaErrorInsufficientDriver,
-  cudaErrorNoDevice
+  cudaErrorNoDevice,
+  cudaErrorNotReady
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
@@ -62,6 +63,9 @@ typedef struct shim_event *cudaEvent_t;
 struct cudaDeviceProp {
   char name[16];
   int major, minor;
+  struct {
+    char bytes[16];
+  } uuid; /* one for each of the SHIM_DEVICES (1) devices */
 };
 struct cudaFuncAttributes {
   int unused;
@@ -89,6 +93,7 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaEventCreate(cudaEvent_t *out);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags);
@@ -98,6 +103,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 
 cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread);
+
+/* Work that another library does on a stream has begun, or has ended; any thread. */
+extern "C" void shim_stream_busy(cudaStream_t stream, bool busy);
 
 template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A... args) {

@@ -1,11 +1,13 @@
 /* shim.cpp - inside of the stand-ins: fibers, memory, products. */
 #include "executor/cuda/cublas.cuh"
 #include <cuda_bf16.h>
+#include <atomic>
 #include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 bool shim_reversed;
@@ -156,7 +158,7 @@ cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<vo
  * ------------------------------------------------------------------------------------------------------------ */
 
 struct shim_stream {
-  int unused;
+  std::atomic<int> busy{0};
 };
 struct shim_event {
   timespec at;
@@ -166,11 +168,20 @@ const char *cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "no memory" : "failed";
 }
 cudaError_t cudaGetLastError(void) { return cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
-cudaError_t cudaGetDeviceCount(int *count) { return *count = 1, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int *count) {
+  const char *devices = getenv("SHIM_DEVICES");
+  return *count = devices ? atoi(devices) : 1, cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  int devices;
+  cudaGetDeviceCount(&devices);
+  return device >= 0 && device < devices ? cudaSuccess : cudaErrorInvalidValue;
+}
 cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int) { return *about = {"shim", 9, 0}, cudaSuccess; }
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int device) {
+  return *about = {"shim", 9, 0, {{'u', (char)device}}}, cudaSuccess;
+}
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) { return cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
   *free_bytes = *total = (size_t)1 << 40;
@@ -194,7 +205,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete stream;
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  while (stream->busy) usleep(50);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) { return stream->busy ? cudaErrorNotReady : cudaSuccess; }
+void shim_stream_busy(cudaStream_t stream, bool busy) { stream->busy += busy ? 1 : -1; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 cudaError_t cudaEventCreate(cudaEvent_t *out) { return *out = new shim_event, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) { return cudaEventCreate(out); }
