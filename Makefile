@@ -44,6 +44,7 @@ SRC_planner   := $(filter-out planner/main.c planner/command_%.c,$(wildcard plan
                  $(wildcard planner/place/*.c planner/baselines/*.c planner/passes/*.c planner/search/*.c)
 SRC_plan_cmd  := $(wildcard planner/command_*.c)
 SRC_milp      := $(wildcard planner/milp/*.c)
+SRC_library   := $(wildcard planner/library/*.c)
 SRC_executor  := $(filter-out %_main.c,$(wildcard executor/*.c)) $(wildcard executor/cpu/*.c) \
                  $(filter-out executor/transport/mpi.c executor/transport/nccl.c,$(wildcard executor/transport/*.c))
 
@@ -56,6 +57,12 @@ BASE    := $(call obj,$(SRC_base) $(SRC_traces) $(SRC_costmodel))
 PLANNER := $(call obj,$(SRC_planner))
 MILP    := $(call obj,$(SRC_plan_cmd) $(SRC_milp))
 EXEC    := $(call obj,$(SRC_executor)) $(if $(filter 1,$(CUDA)),$(CUDA_OBJECTS))
+
+# The library's objects are position independent, and of them only what its functions need goes into the shared one.
+LIBRARY    := $(patsubst %.c,$(BUILD)/pic/%.o,$(SRC_base) $(SRC_traces) $(SRC_costmodel) $(SRC_planner) $(SRC_library))
+LIBRARY_NO := $(shell sed -n 's/^.define BALLAST_VERSION_M[AI][JN]OR \([0-9]*\).*/\1/p' planner/ballast.h | paste -sd.)
+LIBRARY_SO := libballast.so.$(firstword $(subst ., ,$(LIBRARY_NO)))
+LIBRARIES  := $(BUILD)/libballast.a $(BUILD)/$(LIBRARY_SO)
 
 PROGRAMS := $(if $(wildcard traces/main.c),$(BUILD)/ballast-trace) \
             $(if $(wildcard planner/main.c),$(BUILD)/ballast-plan) \
@@ -98,7 +105,7 @@ found:
 	@echo "MPI       $(call yes_no,$(MPI),(no mpi transport))"
 
 ## programs: the programs of this variant, in build/VARIANT/
-programs: $(PROGRAMS)
+programs: $(PROGRAMS) $(LIBRARIES)
 
 $(BUILD)/ballast-trace: $(BUILD)/traces/main.o $(call obj,$(SRC_trace_cmd)) $(BASE)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
@@ -113,6 +120,33 @@ $(BUILD)/ballast-profile: $(BUILD)/executor/profile_main.o $(BASE) $(PLANNER) $(
 $(BUILD)/ballast-mpi.so: executor/transport/mpi.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	OMPI_CC='$(CC)' MPICH_CC='$(CC)' $(MPICC) $(CFLAGS) -MF $(@:.so=.d) -MT $@ $(LDFLAGS) -fPIC -shared -o $@ $<
+
+## library: libballast.a and libballast.so of this variant
+.PHONY: library
+library: $(LIBRARIES)
+$(BUILD)/pic/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fPIC -fvisibility=hidden -ffunction-sections -fdata-sections -c -o $@ $<
+$(BUILD)/libballast.a: $(LIBRARY)
+	rm -f $@
+	$(AR) rcs $@ $^
+$(BUILD)/$(LIBRARY_SO): $(LIBRARY)
+	$(CC) $(LDFLAGS) -shared -Wl,-soname,$(LIBRARY_SO) -Wl,--gc-sections,-z,relro,-z,now \
+	  $(if $(filter release,$(VARIANT)),-Wl$(comma)-z$(comma)defs) -o $@ $(LIBRARY) $(LIBS)
+
+## install: programs, library, header and pkg-config file, under PREFIX (/usr/local)
+PREFIX ?= /usr/local
+.PHONY: install
+install: programs
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 planner/ballast.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(LIBRARIES) $(DESTDIR)$(PREFIX)/lib
+	ln -sf $(LIBRARY_SO) $(DESTDIR)$(PREFIX)/lib/libballast.so
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$${prefix}/lib' 'includedir=$${prefix}/include' '' 'Name: ballast' \
+	  'Description: placement of experts and layouts for Mixture-of-Experts training' 'Version: $(LIBRARY_NO)' \
+	  'Libs: -L$${libdir} -lballast' 'Libs.private: $(LIBS)' 'Cflags: -I$${includedir}' \
+	  >$(DESTDIR)$(PREFIX)/lib/pkgconfig/ballast.pc
 
 $(BUILD)/planner/milp/%.o: CFLAGS += $(GLPK_FLAGS)
 $(BUILD)/planner/command_%.o: CFLAGS += $(GLPK_FLAGS)
@@ -167,7 +201,7 @@ $(BUILD)/tests/bench/exec_%: $(BUILD)/tests/bench/exec_%.o $(BASE) $(PLANNER) $(
 bench: programs $(BENCHES)
 	$(PYTHON) tests/bench/run.py --build $(BUILD) --json build/bench.json
 
-C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_trace_cmd) $(SRC_costmodel) $(SRC_planner) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
+C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_trace_cmd) $(SRC_costmodel) $(SRC_planner) $(SRC_library) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
              $(wildcard traces/main.c planner/main.c executor/*_main.c)
 
 ## lint: cppcheck and clang-tidy over all C sources, where installed

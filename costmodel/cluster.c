@@ -86,14 +86,26 @@ static bl_status read_cluster(bl_json root, bl_cluster *c) {
   return read_link(part, "inter", &c->inter, &c->inter_origin);
 }
 
-bl_status bl_cluster_load(const char *path, bl_cluster *out) {
-  bl_json_doc *doc;
-  bl_json root;
-  BL_TRY(bl_json_load(path, &doc, &root));
+/* Takes the document, and frees it. */
+static bl_status take_cluster(bl_json_doc *doc, bl_json root, bl_cluster *out) {
   memset(out, 0, sizeof *out);
   const bl_status status = read_cluster(root, out);
   bl_json_free(doc);
   return status;
+}
+
+bl_status bl_cluster_load(const char *path, bl_cluster *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_load(path, &doc, &root));
+  return take_cluster(doc, root, out);
+}
+
+bl_status bl_cluster_parse(const char *name, const char *text, uint64_t size, bl_cluster *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_parse(name, text, size, &doc, &root));
+  return take_cluster(doc, root, out);
 }
 
 bl_status bl_cluster_use_type(bl_cluster *c, const char *name) {

@@ -52,6 +52,9 @@ bl_status bl_cluster_load(const char *path, bl_cluster *out);
 /*! bl_cluster_save() : writes a cluster that was loaded, with what has changed since. */
 bl_status bl_cluster_save(const char *path, const bl_cluster *cluster);
 
+/*! bl_cluster_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages. */
+bl_status bl_cluster_parse(const char *name, const char *text, uint64_t size, bl_cluster *out);
+
 /*! bl_cluster_use_type() : products with weights from now on in `name` of the file's types, or in that of num_bytes
  *  where name is NULL.  @return : BL_OK, or BL_EINPUT naming the types that there are. */
 bl_status bl_cluster_use_type(bl_cluster *cluster, const char *name);

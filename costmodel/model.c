@@ -181,19 +181,31 @@ static bl_status read_model(bl_json root, bl_model *model) {
   return BL_OK;
 }
 
-bl_status bl_model_load(const char *path, bl_model *out) {
-  bl_json_doc *doc;
-  bl_json root;
+/* Takes the document, and frees it. */
+static bl_status take_model(const char *name, bl_json_doc *doc, bl_json root, bl_model *out) {
   bl_model model;
   model_init(&model);
-  BL_TRY(bl_json_load(path, &doc, &root));
   const bl_status status = read_model(root, &model);
   bl_json_free(doc);
   BL_TRY(status);
   fill_in_defaults(&model);
-  BL_TRY(bl_model_check(&model, path));
+  BL_TRY(bl_model_check(&model, name));
   *out = model;
   return BL_OK;
+}
+
+bl_status bl_model_load(const char *path, bl_model *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_load(path, &doc, &root));
+  return take_model(path, doc, root, out);
+}
+
+bl_status bl_model_parse(const char *name, const char *text, uint64_t size, bl_model *out) {
+  bl_json_doc *doc;
+  bl_json root;
+  BL_TRY(bl_json_parse(name, text, size, &doc, &root));
+  return take_model(name, doc, root, out);
 }
 
 static void write_section(bl_json_writer *w, section in, const bl_model *model) {

@@ -91,6 +91,9 @@ void bl_model_default(bl_model *model);
 /*! bl_model_load() : reads and checks a model file.  @return : BL_OK, or BL_EINPUT (file, key, what was expected). */
 bl_status bl_model_load(const char *path, bl_model *out);
 
+/*! bl_model_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages. */
+bl_status bl_model_parse(const char *name, const char *text, uint64_t size, bl_model *out);
+
 /*! bl_model_save() : writes all keys that matter; load gives the same model back. */
 bl_status bl_model_save(const char *path, const bl_model *model);
 

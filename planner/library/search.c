@@ -1,0 +1,231 @@
+/* search.c - the layout search for callers of the library. */
+#include "planner/search/search.h"
+#include "base/memory.h"
+#include "planner/library/handle.h"
+#include "planner/search/imbalance.h"
+#include <string.h>
+
+struct ballast_found {
+  ballast *handle;
+  bl_search_result result;
+};
+
+/* What a search needs, as long as it runs. */
+typedef struct inputs {
+  bl_model model;
+  bl_cluster cluster;
+  double *imbalance; /* [experts + 1] */
+  bl_search_options options;
+} inputs;
+
+void ballast_search_options_init(ballast_search_options *options) {
+  if (options == NULL) return;
+  *options = (ballast_search_options){.bytes = sizeof *options,
+                                      .imbalance = 1,
+                                      .memory_fraction = 0.9,
+                                      .top = 10,
+                                      .max_vp = 12,
+                                      .max_micro_batch = 16,
+                                      .overlap = 1};
+}
+
+/* A copy with a NUL behind, as the parser wants it. */
+static bl_status copy_text(const char *what, const char *text, uint64_t bytes, char **out) {
+  if (text == NULL) return bl_fail(BL_EINPUT, "%s: neither a path nor a text is given", what);
+  if (bytes > (uint64_t)256 << 20) return bl_fail(BL_EINPUT, "%s: a text of more than 256 MiB", what);
+  BL_TRY(bl_new(out, bytes + 1, 1, "a text"));
+  memcpy(*out, text, bytes);
+  return BL_OK;
+}
+
+static bl_status read_model(const ballast_search_options *o, bl_model *model) {
+  char *text = NULL;
+  if (o->model_path) return bl_model_load(o->model_path, model);
+  BL_TRY(copy_text("the model", o->model_text, o->model_bytes, &text));
+  const bl_status status = bl_model_parse("the model", text, o->model_bytes, model);
+  free(text);
+  return status;
+}
+
+static bl_status read_cluster(const ballast_search_options *o, bl_cluster *cluster) {
+  char *text = NULL;
+  if (o->cluster_path) {
+    BL_TRY(bl_cluster_load(o->cluster_path, cluster));
+  } else {
+    BL_TRY(copy_text("the cluster", o->cluster_text, o->cluster_bytes, &text));
+    const bl_status status = bl_cluster_parse("the cluster", text, o->cluster_bytes, cluster);
+    free(text);
+    BL_TRY(status);
+  }
+  return bl_cluster_use_type(cluster, o->type);
+}
+
+static bl_status read_imbalance(const ballast_search_options *o, inputs *in) {
+  const int32_t experts = in->model.experts;
+  bl_trace_reader *trace = NULL;
+  if (!(o->imbalance >= 1 && o->imbalance <= 1e6))
+    return bl_fail(BL_EINPUT, "an imbalance of %g: expected 1 to 1e6", o->imbalance);
+  BL_TRY(bl_new(&in->imbalance, (size_t)experts + 1, sizeof *in->imbalance, "imbalances"));
+  for (int32_t ep = 1; ep <= experts; ep++) in->imbalance[ep] = ep > 1 ? o->imbalance : 1;
+  if (o->trace_path == NULL) return BL_OK;
+  BL_TRY(bl_trace_open(o->trace_path, &trace));
+  const int32_t traced = bl_trace_shape_of(trace)->experts;
+  const bl_status status = traced == experts ? bl_search_imbalances(trace, o->copy_slots, in->imbalance)
+                                             : bl_fail(BL_EINPUT, "%s has %d experts, model %s has %d", o->trace_path,
+                                                       traced, in->model.name, experts);
+  bl_trace_close(trace);
+  return status;
+}
+
+static bl_status check_sizes(const ballast_search_options *o) {
+  const struct {
+    const char *name;
+    int32_t value, least;
+  } sizes[] = {{"batch", o->batch, 1},
+               {"top", o->top, 1},
+               {"max_vp", o->max_vp, 1},
+               {"max_micro_batch", o->max_micro_batch, 1},
+               {"ranks", o->ranks, 0},
+               {"sequence", o->sequence, 0},
+               {"copy_slots", o->copy_slots, 0},
+               {"tp", o->tp, 0},
+               {"cp", o->cp, 0},
+               {"dp", o->dp, 0},
+               {"pp", o->pp, 0},
+               {"vp", o->vp, 0},
+               {"etp", o->etp, 0},
+               {"ep", o->ep, 0},
+               {"micro_batch", o->micro_batch, 0}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    if (sizes[i].value < sizes[i].least)
+      return bl_fail(BL_EINPUT, "the options of a search: %s %d, expected at least %d", sizes[i].name, sizes[i].value,
+                     sizes[i].least);
+  return BL_OK;
+}
+
+static bl_status read_inputs(const ballast_search_options *o, inputs *in) {
+  BL_TRY(check_sizes(o));
+  if (!(o->memory_fraction > 0 && o->memory_fraction <= 1))
+    return bl_fail(BL_EINPUT, "a memory fraction of %g: expected above 0 to 1", o->memory_fraction);
+  BL_TRY(read_model(o, &in->model));
+  if (o->sequence > 0) in->model.sequence = o->sequence;
+  BL_TRY(bl_model_check(&in->model, "the model"));
+  BL_TRY(read_cluster(o, &in->cluster));
+  BL_TRY(read_imbalance(o, in));
+  in->options = (bl_search_options){.model = &in->model,
+                                    .cluster = &in->cluster,
+                                    .ranks = o->ranks > 0 ? o->ranks : in->cluster.nodes * in->cluster.ranks_per_node,
+                                    .batch = o->batch,
+                                    .memory_bytes = in->cluster.memory_bytes * o->memory_fraction,
+                                    .imbalance = in->imbalance,
+                                    .max_vp = o->max_vp,
+                                    .max_micro_batch = o->max_micro_batch,
+                                    .copy_slots = o->copy_slots,
+                                    .node_dispatch = o->node_dispatch != 0,
+                                    .overlap = o->overlap != 0,
+                                    .fixed = {.tp = o->tp,
+                                              .cp = o->cp,
+                                              .dp = o->dp,
+                                              .pp = o->pp,
+                                              .vp = o->vp,
+                                              .etp = o->etp,
+                                              .ep = o->ep,
+                                              .micro_batch = o->micro_batch},
+                                    .top = o->top};
+  return BL_OK;
+}
+
+/* Nothing was found: by how much the leanest layout is too large. */
+static bl_status explain_nothing(const inputs *in) {
+  bl_search_entry *least;
+  BL_TRY(bl_new(&least, 1, sizeof *least, "a layout"));
+  bl_status status = bl_search_least_memory(&in->options, least);
+  if (status == BL_OK)
+    status = bl_fail(BL_EINPUT,
+                     "model %s does not fit %d ranks with a batch of %d: the leanest layout fills %.1f GB of a rank, "
+                     "%.1f GB more than the %.1f GB it may",
+                     in->model.name, in->options.ranks, in->options.batch, least->memory.total * 1e-9,
+                     (least->memory.total - in->options.memory_bytes) * 1e-9, in->options.memory_bytes * 1e-9);
+  free(least);
+  return status;
+}
+
+static bl_status search(const ballast_search_options *given, bl_search_result *result) {
+  ballast_search_options o;
+  inputs *in = NULL;
+  ballast_search_options_init(&o);
+  BL_TRY(bl_library_options(given, &o, sizeof o, "the options of a search"));
+  BL_TRY(bl_new(&in, 1, sizeof *in, "a search"));
+  bl_status status = read_inputs(&o, in);
+  if (status == BL_OK) status = bl_search(&in->options, result);
+  if (status == BL_OK && result->n == 0) status = explain_nothing(in);
+  free(in->imbalance);
+  free(in);
+  return status;
+}
+
+ballast_status ballast_search(ballast *handle, const ballast_search_options *options, ballast_found **out) {
+  if (handle == NULL || out == NULL) return BALLAST_INVALID;
+  ballast_found *found = NULL;
+  *out = NULL;
+  bl_status status = bl_new(&found, 1, sizeof *found, "a search");
+  if (status == BL_OK) {
+    found->handle = handle;
+    status = search(options, &found->result);
+  }
+  if (status == BL_OK)
+    *out = found;
+  else
+    ballast_found_free(found);
+  return bl_library_end(handle, status);
+}
+
+void ballast_found_free(ballast_found *found) {
+  if (found == NULL) return;
+  bl_search_free(&found->result);
+  free(found);
+}
+
+int32_t ballast_found_count(const ballast_found *found) { return found ? found->result.n : 0; }
+
+double ballast_found_bound_us(const ballast_found *found) { return found ? found->result.bound_us : 0; }
+
+static bl_status check_entry(const ballast_found *found, int32_t i, const void *target) {
+  if (i < 0 || i >= found->result.n) return bl_fail(BL_EINPUT, "layout %d: expected 0 to %d", i, found->result.n - 1);
+  return target ? BL_OK : bl_fail(BL_EINPUT, "the place for the result is NULL");
+}
+
+ballast_status ballast_found_layout(const ballast_found *found, int32_t i, ballast_layout *out) {
+  if (found == NULL) return BALLAST_INVALID;
+  const bl_status status = check_entry(found, i, out);
+  if (status == BL_OK) {
+    const bl_search_entry *e = &found->result.entry[i];
+    *out = (ballast_layout){.tp = e->grid.tp,
+                            .cp = e->grid.cp,
+                            .dp = e->grid.dp,
+                            .pp = e->grid.pp,
+                            .vp = e->grid.vp,
+                            .etp = e->grid.etp,
+                            .ep = e->grid.ep,
+                            .edp = e->grid.edp,
+                            .zero = e->grid.zero,
+                            .micro_batch = e->grid.micro_batch,
+                            .micro_batches = e->grid.micro_batches,
+                            .recompute = (int32_t)e->grid.recompute,
+                            .step_us = e->price.step_us,
+                            .bound_us = e->bound_us,
+                            .imbalance = e->imbalance,
+                            .memory_bytes = e->memory.total};
+  }
+  return bl_library_end(found->handle, status);
+}
+
+ballast_status ballast_found_stages(const ballast_found *found, int32_t i, int32_t *layers) {
+  if (found == NULL) return BALLAST_INVALID;
+  const bl_status status = check_entry(found, i, layers);
+  if (status == BL_OK) {
+    const bl_search_entry *e = &found->result.entry[i];
+    for (int32_t s = 0; s < e->grid.pp * e->grid.vp; s++) layers[s] = e->first[s + 1] - e->first[s];
+  }
+  return bl_library_end(found->handle, status);
+}
