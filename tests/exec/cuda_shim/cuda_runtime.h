@@ -1,12 +1,13 @@
 /* cuda_runtime.h - a stand-in for CUDA's header of that name: runs the backend's kernels on the processor.
  *
- * Blocks run one after the other; the threads of a block are fibers that change places at barriers and warp operations
+ * Work of a stream runs when somebody waits for it, and no sooner. Blocks run one after the other; the threads of a block are fibers that change places at barriers and warp operations
  * only. Device memory is malloc's. With the address sanitizer every access of every kernel is checked; with threads
  * started in another order (shim_reversed) a missing barrier shows as a wrong result. A barrier that not all threads
  * reach ends the program. */
 #ifndef BL_TESTS_CUDA_SHIM_RUNTIME_H
 #define BL_TESTS_CUDA_SHIM_RUNTIME_H
 
+#include <atomic>
 #include <functional>
 #include <math.h>
 #include <stddef.h>
@@ -25,7 +26,13 @@ struct dim3 {
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 extern bool shim_reversed; /* threads of a block take their turns from the last to the first */
-extern long shim_launches;
+
+/* What has been asked for since the program began; BL_SHIM_COUNTS=FILE writes them at its end. A sync is a call in which
+ * the host waits for the device. */
+struct shim_counters {
+  std::atomic<long> launches, products, mallocs, syncs, copies;
+};
+extern shim_counters shim_counts;
 
 /* -- barriers and warp operations ------------------------------------------------------------------------------------
  */

@@ -2,16 +2,18 @@
 #include "executor/cuda/cublas.cuh"
 #include <cuda_bf16.h>
 #include <atomic>
+#include <deque>
+#include <memory>
 #include <mutex>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 bool shim_reversed;
-long shim_launches;
 
 /* -- threads of a block
  * -------------------------------------------------------------------------------------------------- */
@@ -134,35 +136,88 @@ unsigned __ballot_sync(unsigned, int value) {
   return mask;
 }
 
+/* -- streams: work waits until somebody waits for it --------------------------------------------------------------- */
+
+/* Nothing that is issued runs before the host waits for its stream, or another stream's work does: what a device may
+ * put off it puts off, so that a wait that is missing shows as a wrong result. */
+struct shim_queue {
+  std::deque<std::function<void()>> work;
+  long issued = 0, done = 0;
+};
+struct shim_stream {
+  std::shared_ptr<shim_queue> queue;
+  std::atomic<int> busy{0};
+};
+struct shim_event {
+  std::shared_ptr<shim_queue> queue; /* NULL: never recorded */
+  long position = 0;
+  std::shared_ptr<timespec> at;
+};
+
+static std::recursive_mutex device; /* several ranks may share the device */
+static std::vector<std::shared_ptr<shim_queue>> queues;
+
+static void drain(shim_queue *q, long position) {
+  while (q->done < position) {
+    const std::function<void()> next = std::move(q->work.front());
+    q->work.pop_front();
+    q->done++;
+    next();
+  }
+}
+
+static void drain_stream(cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  drain(stream->queue.get(), stream->queue->issued);
+}
+
+static void issue(cudaStream_t stream, std::function<void()> work) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  stream->queue->work.push_back(std::move(work));
+  stream->queue->issued++;
+}
+
+static void drain_all(void) {
+  for (const std::shared_ptr<shim_queue> &q : queues) drain(q.get(), q->issued);
+}
+
+static void run_kernel(const cudaLaunchConfig_t &config, const std::function<void()> &thread) {
+  if (!stacks) stacks = (char *)malloc((size_t)MAX_THREADS * STACK_BYTES);
+  thread_body = &thread;
+  gridDim = config.gridDim;
+  blockDim = config.blockDim;
+  n_threads = (int)config.blockDim.x;
+  for (unsigned j = 0; j < gridDim.y; j++)
+    for (unsigned i = 0; i < gridDim.x; i++) {
+      blockIdx = dim3(i, j);
+      run_block();
+    }
+}
+
 cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread) {
   const unsigned threads = config->blockDim.x, x = config->gridDim.x, y = config->gridDim.y;
   if (threads == 0 || threads % 32 || threads > MAX_THREADS || !x || !y || y > 65535)
     return cudaErrorInvalidConfiguration;
-  static std::mutex one_at_a_time; /* several ranks may share the device */
-  const std::lock_guard<std::mutex> guard(one_at_a_time);
-  if (!stacks) stacks = (char *)malloc((size_t)MAX_THREADS * STACK_BYTES);
-  thread_body = &thread;
-  gridDim = config->gridDim;
-  blockDim = config->blockDim;
-  n_threads = (int)threads;
-  shim_launches++;
-  for (unsigned j = 0; j < y; j++)
-    for (unsigned i = 0; i < x; i++) {
-      blockIdx = dim3(i, j);
-      run_block();
-    }
+  shim_counts.launches++;
+  issue(config->stream, [config = *config, thread] { run_kernel(config, thread); });
   return cudaSuccess;
 }
 
+/* What a program asked for, for tests that count: one line at its end. */
+shim_counters shim_counts;
+static struct shim_report {
+  ~shim_report() {
+    const char *path = getenv("BL_SHIM_COUNTS");
+    FILE *f = path ? fopen(path, "w") : NULL;
+    if (!f) return;
+    fprintf(f, "{\"launches\": %ld, \"products\": %ld, \"mallocs\": %ld, \"syncs\": %ld, \"copies\": %ld}\n", (long)shim_counts.launches,
+            (long)shim_counts.products, (long)shim_counts.mallocs, (long)shim_counts.syncs, (long)shim_counts.copies);
+    fclose(f);
+  }
+} report;
+
 /* -- the runtime
  * ------------------------------------------------------------------------------------------------------------ */
-
-struct shim_stream {
-  std::atomic<int> busy{0};
-};
-struct shim_event {
-  timespec at;
-};
 
 const char *cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "no memory" : "failed";
@@ -188,43 +243,84 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **out, size_t bytes) {
+  shim_counts.mallocs++;
   *out = bytes > (size_t)1 << 40 ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
   return *out ? cudaSuccess : cudaErrorMemoryAllocation;
 }
-cudaError_t cudaFree(void *pointer) { return free(pointer), cudaSuccess; }
+cudaError_t cudaFree(void *pointer) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  drain_all();
+  return free(pointer), cudaSuccess;
+}
 cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
 cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  return memcpy(to, from, bytes), cudaSuccess;
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  shim_counts.copies++;
+  return issue(stream, [=] { memcpy(to, from, bytes); }), cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t) {
-  return memset(at, value, bytes), cudaSuccess;
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
+  return issue(stream, [=] { memset(at, value, bytes); }), cudaSuccess;
 }
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) { return *out = new shim_stream, cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  *out = new shim_stream;
+  (*out)->queue = std::make_shared<shim_queue>();
+  queues.push_back((*out)->queue);
+  return cudaSuccess;
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  drain_stream(stream);
   delete stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  shim_counts.syncs++;
+  drain_stream(stream);
   while (stream->busy) usleep(50);
   return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return stream->busy ? cudaErrorNotReady : cudaSuccess; }
-void shim_stream_busy(cudaStream_t stream, bool busy) { stream->busy += busy ? 1 : -1; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  drain_stream(stream);
+  return stream->busy ? cudaErrorNotReady : cudaSuccess;
+}
+/* What others do on the stream begins when its work up to here is done. */
+void shim_stream_busy(cudaStream_t stream, bool busy) {
+  if (busy) drain_stream(stream);
+  stream->busy += busy ? 1 : -1;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (event->queue)
+    issue(stream, [queue = event->queue, position = event->position] { drain(queue.get(), position); });
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreate(cudaEvent_t *out) { return *out = new shim_event, cudaSuccess; }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) { return cudaEventCreate(out); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  clock_gettime(CLOCK_MONOTONIC, &event->at);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  event->queue = stream->queue;
+  event->at = std::make_shared<timespec>();
+  issue(stream, [at = event->at] { clock_gettime(CLOCK_MONOTONIC, at.get()); });
+  event->position = stream->queue->issued;
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+/* An event that has been reached costs no wait; one that was never recorded neither. */
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (!event->queue || event->queue->done >= event->position) return cudaSuccess;
+  shim_counts.syncs++;
+  drain(event->queue.get(), event->position);
+  return cudaSuccess;
+}
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
-  *ms = 1e3f * (float)(to->at.tv_sec - from->at.tv_sec) + 1e-6f * (float)(to->at.tv_nsec - from->at.tv_nsec);
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  for (cudaEvent_t event : {from, to})
+    if (!event->queue || event->queue->done < event->position) return cudaErrorInvalidValue;
+  *ms = 1e3f * (float)(to->at->tv_sec - from->at->tv_sec) + 1e-6f * (float)(to->at->tv_nsec - from->at->tv_nsec);
   return cudaSuccess;
 }
 
@@ -244,23 +340,33 @@ static const void *moved(const void *x, cudaDataType_t type, int64_t n) {
   return (const char *)x + n * (type == CUDA_R_32F ? 4 : 2);
 }
 
-cublasStatus_t cublasGemmEx_64(cublasHandle_t, cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n,
-                               int64_t k, const void *alpha, const void *a, cudaDataType_t a_type, int64_t a_stride,
-                               const void *b, cudaDataType_t b_type, int64_t b_stride, const void *beta, void *c,
-                               cudaDataType_t c_type, int64_t c_stride, cublasComputeType_t, cublasGemmAlgo_t) {
-  const float scale = *(const float *)alpha, keep = *(const float *)beta;
-  if (a_stride < (a_op == CUBLAS_OP_N ? m : k) || b_stride < (b_op == CUBLAS_OP_N ? k : n) || c_stride < m)
-    return CUBLAS_STATUS_INVALID_VALUE;
+struct shim_blas {
+  cudaStream_t stream;
+};
+
+/* A matrix of a product and how it is read. */
+struct shim_matrix {
+  const void *data;
+  cudaDataType_t type;
+  int64_t stride;
+  bool transposed;
+  float operator()(int64_t i, int64_t j) const { return read(data, type, transposed ? i * stride + j : j * stride + i); }
+};
+
+static void multiply(int64_t m, int64_t n, int64_t k, float scale, const shim_matrix &a, const shim_matrix &b, float keep,
+                     void *c, cudaDataType_t c_type, int64_t c_stride) {
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < m; i++) {
       float sum = 0;
-      for (int64_t l = 0; l < k; l++)
-        sum += read(a, a_type, a_op == CUBLAS_OP_N ? l * a_stride + i : i * a_stride + l) *
-               read(b, b_type, b_op == CUBLAS_OP_N ? j * b_stride + l : l * b_stride + j);
+      for (int64_t l = 0; l < k; l++) sum += a(i, l) * b(l, j);
       const float old = keep != 0 ? keep * read(c, c_type, j * c_stride + i) : 0;
       write(c, c_type, j * c_stride + i, scale * sum + old);
     }
-  return CUBLAS_STATUS_SUCCESS;
+}
+
+static bool fits(cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n, int64_t k, int64_t a_stride,
+                 int64_t b_stride, int64_t c_stride) {
+  return a_stride >= (a_op == CUBLAS_OP_N ? m : k) && b_stride >= (b_op == CUBLAS_OP_N ? k : n) && c_stride >= m;
 }
 
 cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op,
@@ -268,35 +374,58 @@ cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperat
                                              cudaDataType_t a_type, int64_t a_stride, long long a_step, const void *b,
                                              cudaDataType_t b_type, int64_t b_stride, long long b_step,
                                              const void *beta, void *c, cudaDataType_t c_type, int64_t c_stride,
-                                             long long c_step, int64_t batch, cublasComputeType_t compute,
-                                             cublasGemmAlgo_t algorithm) {
-  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-  for (int64_t i = 0; i < batch && status == CUBLAS_STATUS_SUCCESS; i++)
-    status = cublasGemmEx_64(handle, a_op, b_op, m, n, k, alpha, moved(a, a_type, i * a_step), a_type, a_stride,
-                             moved(b, b_type, i * b_step), b_type, b_stride, beta,
-                             const_cast<void *>(moved(c, c_type, i * c_step)), c_type, c_stride, compute, algorithm);
-  return status;
+                                             long long c_step, int64_t batch, cublasComputeType_t, cublasGemmAlgo_t) {
+  const float scale = *(const float *)alpha, keep = *(const float *)beta;
+  if (!fits(a_op, b_op, m, n, k, a_stride, b_stride, c_stride)) return CUBLAS_STATUS_INVALID_VALUE;
+  shim_counts.products++;
+  issue(handle->stream, [=] {
+    for (int64_t i = 0; i < batch; i++)
+      multiply(m, n, k, scale, {moved(a, a_type, i * a_step), a_type, a_stride, a_op == CUBLAS_OP_T},
+               {moved(b, b_type, i * b_step), b_type, b_stride, b_op == CUBLAS_OP_T}, keep,
+               const_cast<void *>(moved(c, c_type, i * c_step)), c_type, c_stride);
+  });
+  return CUBLAS_STATUS_SUCCESS;
 }
 
+cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n,
+                               int64_t k, const void *alpha, const void *a, cudaDataType_t a_type, int64_t a_stride,
+                               const void *b, cudaDataType_t b_type, int64_t b_stride, const void *beta, void *c,
+                               cudaDataType_t c_type, int64_t c_stride, cublasComputeType_t compute,
+                               cublasGemmAlgo_t algorithm) {
+  return cublasGemmStridedBatchedEx_64(handle, a_op, b_op, m, n, k, alpha, a, a_type, a_stride, 0, b, b_type, b_stride, 0,
+                                       beta, c, c_type, c_stride, 0, 1, compute, algorithm);
+}
+
+/* The tables of addresses are read when the work runs, all else at the call. */
 cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublasOperation_t a_op[],
                                              const cublasOperation_t b_op[], const int64_t m[], const int64_t n[],
                                              const int64_t k[], const void *alpha, const void *const a[],
                                              cudaDataType_t a_type, const int64_t a_stride[], const void *const b[],
                                              cudaDataType_t b_type, const int64_t b_stride[], const void *beta,
                                              void *const c[], cudaDataType_t c_type, const int64_t c_stride[],
-                                             int64_t groups, const int64_t sizes[], cublasComputeType_t compute) {
-  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-  for (int64_t g = 0, i = 0; g < groups; g++)
-    for (int64_t end = i + sizes[g]; i < end && status == CUBLAS_STATUS_SUCCESS; i++)
-      status = cublasGemmEx_64(handle, a_op[g], b_op[g], m[g], n[g], k[g], (const float *)alpha + g, a[i], a_type,
-                               a_stride[g], b[i], b_type, b_stride[g], (const float *)beta + g, c[i], c_type,
-                               c_stride[g], compute, CUBLAS_GEMM_DEFAULT);
-  return status;
+                                             int64_t groups, const int64_t sizes[], cublasComputeType_t) {
+  shim_counts.products++;
+  for (int64_t g = 0, i = 0; g < groups; g++) {
+    if (!fits(a_op[g], b_op[g], m[g], n[g], k[g], a_stride[g], b_stride[g], c_stride[g]))
+      return CUBLAS_STATUS_INVALID_VALUE;
+    for (const int64_t end = i + sizes[g]; i < end; i++)
+      issue(handle->stream, [=, rows = m[g], columns = n[g], depth = k[g], scale = ((const float *)alpha)[g],
+                             keep = ((const float *)beta)[g], a_s = a_stride[g], b_s = b_stride[g], c_s = c_stride[g],
+                             a_t = a_op[g] == CUBLAS_OP_T, b_t = b_op[g] == CUBLAS_OP_T] {
+        multiply(rows, columns, depth, scale, {a[i], a_type, a_s, a_t}, {b[i], b_type, b_s, b_t}, keep, c[i], c_type, c_s);
+      });
+  }
+  return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasCreate_v2(cublasHandle_t *out) { return *out = (cublasHandle_t)malloc(1), CUBLAS_STATUS_SUCCESS; }
-cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) { return free(handle), CUBLAS_STATUS_SUCCESS; }
-cublasStatus_t cublasSetStream_v2(cublasHandle_t, cudaStream_t) { return CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasCreate_v2(cublasHandle_t *out) { return *out = new shim_blas{}, CUBLAS_STATUS_SUCCESS; }
+cublasStatus_t cublasDestroy_v2(cublasHandle_t handle) {
+  delete handle;
+  return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
+  return handle->stream = stream, CUBLAS_STATUS_SUCCESS;
+}
 cublasStatus_t cublasSetWorkspace_v2(cublasHandle_t, void *, size_t) { return CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasSetMathMode(cublasHandle_t, cublasMath_t) { return CUBLAS_STATUS_SUCCESS; }
 const char *cublasGetStatusString(cublasStatus_t) { return "invalid value"; }
