@@ -60,14 +60,17 @@ bl_status bl_do_choose_hosts(bl_rank *r) {
 }
 
 /* Test hook: BL_TEST_FLIP_MOMENT=step:N flips one bit of the first moment that moves at or after step N. */
-static void flip_moment(bl_rank *r, const bl_state *state) {
+static bl_status flip_moment(bl_rank *r, const bl_state *state) {
   const char *hook = getenv("BL_TEST_FLIP_MOMENT");
-  if (!hook || strncmp(hook, "step:", 5) != 0 || r->step < strtoll(hook + 5, NULL, 10) || r->moment_flipped) return;
+  if (!hook || strncmp(hook, "step:", 5) != 0 || r->step < strtoll(hook + 5, NULL, 10) || r->moment_flipped)
+    return BL_OK;
   r->moment_flipped = true;
   uint8_t byte;
   r->be->to_host(r->s, &byte, (uint8_t *)state->m + 2, 1);
+  BL_TRY(r->be->stream_sync(r->s));
   byte ^= 0x40;
   r->be->to_device(r->s, (uint8_t *)state->m + 2, &byte, 1);
+  return r->be->stream_sync(r->s);
 }
 
 static bl_status hash_state(bl_rank *r, const bl_state *state, uint64_t *hash) {
@@ -122,7 +125,7 @@ static bl_status move_layer(bl_rank *r, int32_t moe, const uint8_t *wanted, uint
     r->result.layer[moe].moved++;
     const bl_state *state = bl_weights_expert(&r->weights, moe, e);
     if (r->rank == from && moves_checked) BL_TRY(hash_state(r, state, &hash[e]));
-    if (r->rank == from) flip_moment(r, state);
+    if (r->rank == from) BL_TRY(flip_moment(r, state));
     if (r->rank == from) BL_TRY(transfer_state(r, state, to, true));
     if (r->rank == to) BL_TRY(transfer_state(r, state, from, false));
   }
@@ -164,7 +167,7 @@ bl_status bl_do_move_home(bl_rank *r, int32_t layer) {
 }
 
 /* Sends the weights of the wanted copies from their homes: all of them, or only those not held yet. */
-static bl_status fill_copies(bl_rank *r, int32_t moe, const uint8_t *wanted, bool only_new) {
+static bl_status fill_copies(bl_rank *r, bl_stream *s, int32_t moe, const uint8_t *wanted, bool only_new) {
   const int32_t E = r->run->model->experts, R = r->run->ranks;
   const int64_t bytes = r->weights.expert_size * (int64_t)r->be->num_bytes;
   BL_TRY(r->comm->ops->group_begin(r->comm));
@@ -175,11 +178,11 @@ static bl_status fill_copies(bl_rank *r, int32_t moe, const uint8_t *wanted, boo
     for (int32_t p = 0; p < R; p++) {
       if (want[p] != BL_HOSTED_COPY || (only_new && hosted[p] == BL_HOSTED_COPY)) continue;
       r->result.fill_bytes += expert_parameters(r) * (int64_t)r->be->num_bytes;
-      if (r->rank == home) BL_TRY(r->comm->ops->send(r->comm, r->s, weight, bytes, p));
-      if (r->rank == p) BL_TRY(r->comm->ops->recv(r->comm, r->s, weight, bytes, home));
+      if (r->rank == home) BL_TRY(r->comm->ops->send(r->comm, s, weight, bytes, p));
+      if (r->rank == p) BL_TRY(r->comm->ops->recv(r->comm, s, weight, bytes, home));
     }
   }
-  return r->comm->ops->group_end(r->comm, r->s);
+  return r->comm->ops->group_end(r->comm, s);
 }
 
 /* Adds the gradients of copies to their homes, in rank order: of all copies that were used in this step, or only of
@@ -212,11 +215,18 @@ static bl_status reduce_copies(bl_rank *r, int32_t moe, const uint8_t *wanted) {
   return BL_OK;
 }
 
+void bl_rank_await_fills(bl_rank *r, int32_t moe) {
+  if (r->filling[moe]) r->be->event_wait(r->s, r->filled[moe]);
+  r->filling[moe] = false;
+}
+
 bl_status bl_do_copy_fill(bl_rank *r, int32_t layer) {
   const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ranks;
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
-  BL_TRY(fill_copies(r, moe, wanted, false));
+  BL_TRY(fill_copies(r, r->beside, moe, wanted, false));
+  r->be->event_record(r->filled[moe], r->beside);
+  r->filling[moe] = true;
   memcpy(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R);
   return BL_OK;
 }
@@ -227,6 +237,7 @@ bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch) {
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
   if (memcmp(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R) == 0) return BL_OK;
+  bl_rank_await_fills(r, moe); /* a copy that is given up may be on its way yet */
   BL_TRY(reduce_copies(r, moe, wanted));
   for (int32_t e = 0; e < E; e++) {
     const uint8_t *hosted = bl_rank_hosted(r, moe, e), *want = wanted + e * R;
@@ -240,7 +251,7 @@ bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch) {
     BL_TRY(bl_weights_hold(&r->weights, moe, e, false));
     r->be->zero(r->s, bl_weights_expert(&r->weights, moe, e)->grad, (size_t)r->weights.expert_size * sizeof(float));
   }
-  BL_TRY(fill_copies(r, moe, wanted, true));
+  BL_TRY(fill_copies(r, r->s, moe, wanted, true));
   memcpy(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R);
   return BL_OK;
 }

@@ -79,6 +79,7 @@ bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
   const int64_t rows = route->recv_total;
   bl_chunk out = {0};
+  bl_rank_await_fills(r, r->weights.moe_index[layer]);
   BL_TRY(reorder(r, route, route->by_expert, &a->received, &a->rows_in));
   BL_TRY(bl_take_num(r, rows * F, &a->hidden));
   BL_TRY(bl_take_num(r, rows * F, &a->active));

@@ -101,6 +101,20 @@ static void clear_result(bl_rank *r) {
   memset(layer, 0, (size_t)r->weights.moe_layers * sizeof *layer);
 }
 
+/* What runs beside the step's own stream begins when that stream has come to this place. */
+static bl_status run_and_time(bl_rank *r, int32_t number) {
+  const bl_action *action = &r->run->program->actions[number];
+  bl_stream *s = bl_spans_aside(action->kind) ? r->beside : r->s;
+  if (s != r->s) {
+    r->be->event_record(r->forked, r->s);
+    r->be->event_wait(s, r->forked);
+  }
+  bl_spans_begin(&r->spans, number, s);
+  BL_TRY(run_action(r, action));
+  bl_spans_end(&r->spans, number, s);
+  return BL_OK;
+}
+
 static void sum_phases(bl_rank *r) {
   bl_spans_read(&r->spans);
   for (int32_t i = 0; i < r->spans.n; i++)
@@ -115,13 +129,13 @@ bl_status bl_rank_step(bl_rank *r) {
   bl_spans_start(&r->spans, r->s);
   for (int32_t i = 0; i < program->n_actions; i++) {
     const int32_t number = program->order[i];
-    BL_TRY(run_action(r, &program->actions[number]));
-    bl_spans_end(&r->spans, number, r->s);
+    BL_TRY(run_and_time(r, number));
   }
   BL_TRY(bl_policy_end_step(r->policy));
   for (int32_t l = 0; l < r->weights.moe_layers; l++)
     r->result.layer[l].copies = bl_policy_report(r->policy, l)->copies;
   r->result.plan_version = r->plan_version;
+  BL_TRY(r->be->stream_sync(r->beside));
   BL_TRY(r->be->stream_sync(r->s));
   sum_phases(r);
   return BL_OK;

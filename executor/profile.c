@@ -15,7 +15,7 @@ enum { MAX_SAMPLES = 101, PATTERN = 1 << 20 };
 static const struct {
   int32_t rows, matrix;
   int64_t triad, arena;
-} on_host = {1024, 1024, 1 << 23, 48 << 20}, on_device = {8192, 8192, 1 << 25, 192 << 20};
+} on_host = {1024, 1024, 1 << 23, 48 << 20}, on_device = {8192, 8192, 1 << 25, 96 << 20};
 static const double least_sample_us = 100; /* shorter calls are repeated within a sample */
 
 typedef struct rank {

@@ -62,6 +62,14 @@ static bl_status make_host_arrays(bl_rank *r) {
   return bl_new(&r->incoming, R * E, sizeof *r->incoming, "incoming gradients");
 }
 
+static bl_status make_fills(bl_rank *r) {
+  const int32_t L = r->weights.moe_layers;
+  BL_TRY(bl_new(&r->filled, (size_t)L, sizeof *r->filled, "events"));
+  BL_TRY(bl_new(&r->filling, (size_t)L, sizeof *r->filling, "events"));
+  for (int32_t l = 0; l < L; l++) BL_TRY(r->be->event_create(r->be, &r->filled[l]));
+  return BL_OK;
+}
+
 static bl_status make_saved(bl_rank *r) {
   const bl_run *run = r->run;
   const size_t M = (size_t)run->micro_batches, per_batch = (size_t)run->model->layers + 1;
@@ -84,10 +92,13 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
   bl_rank *r = out;
   r->tokens = run->sequences * run->model->sequence;
   BL_TRY(backend->stream_create(backend, &r->s));
+  BL_TRY(backend->stream_create(backend, &r->beside));
+  BL_TRY(backend->event_create(backend, &r->forked));
   BL_TRY(bl_pool_create(backend, &r->pool));
-  BL_TRY(bl_spans_create(backend, run->program->n_actions, &r->spans));
+  BL_TRY(bl_spans_create(backend, run->program, &r->spans));
   BL_TRY(bl_weights_create(run->model, backend, &r->weights));
   BL_TRY(bind_weights(r));
+  BL_TRY(make_fills(r));
   const bl_policy_shape shape = {.layers = r->weights.moe_layers,
                                  .experts = run->model->experts,
                                  .ranks = run->ranks,
@@ -148,6 +159,11 @@ void bl_rank_free(bl_rank *r) {
                   r->mask_ids,    r->host_weights, r->forced_count, r->layer_counts, r->expert_load,
                   r->source_load, r->send_bytes,   r->recv_bytes,   r->group,        r->incoming};
   for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
+  for (int32_t l = 0; r->filled && l < r->weights.moe_layers; l++)
+    if (r->filled[l]) r->be->event_destroy(r->filled[l]);
+  free(r->filled);
+  free(r->filling);
+  if (r->forked) r->be->event_destroy(r->forked);
   r->be->release(r->be, r->device_sums);
   bl_forced_counts_free(r->forced);
   bl_policy_free(r->policy);
@@ -155,5 +171,6 @@ void bl_rank_free(bl_rank *r) {
   bl_pool_free(r->pool);
   bl_spans_free(&r->spans);
   r->be->stream_destroy(r->s);
+  r->be->stream_destroy(r->beside);
   *r = (bl_rank){0};
 }

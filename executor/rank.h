@@ -92,7 +92,11 @@ typedef struct bl_rank {
   const bl_run *run;
   int32_t rank;
   bl_backend *be;
-  bl_stream *s;
+  bl_stream *s;      /* the step's own: compute, and exchanges that compute waits for */
+  bl_stream *beside; /* fills of copies, under the attention of their layer */
+  bl_event *forked;  /* where work on `beside` may begin */
+  bl_event **filled; /* [MoE layers]: the layer's copies are here, and its homes' weights have been sent */
+  bool *filling;     /* [MoE layers]: `s` has not waited for that event yet */
   bl_comm *comm;
   bl_policy *policy;
   bl_pool *pool;
@@ -205,6 +209,9 @@ void bl_rank_note_hosts(bl_rank *r);
 bl_status bl_do_choose_hosts(bl_rank *r);
 bl_status bl_do_move_home(bl_rank *r, int32_t layer);
 bl_status bl_do_copy_fill(bl_rank *r, int32_t layer);
+
+/*! bl_rank_await_fills() : work on the step's own stream from now on finds the copies of a MoE layer filled. */
+void bl_rank_await_fills(bl_rank *r, int32_t moe);
 bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_copy_reduce(bl_rank *r, int32_t layer);
 

@@ -3,17 +3,22 @@
 #include "base/memory.h"
 #include <stdlib.h>
 
-bl_status bl_spans_create(bl_backend *be, int32_t n, bl_spans *out) {
+bool bl_spans_aside(bl_action_kind kind) { return kind == BL_ACTION_COPY_FILL; }
+
+bl_status bl_spans_create(bl_backend *be, const bl_step *program, bl_spans *out) {
+  const int32_t n = program->n_actions;
   *out = (bl_spans){.be = be, .n = n};
-  BL_TRY(bl_new(&out->event, (size_t)n + 1, sizeof *out->event, "measured times"));
+  BL_TRY(bl_new(&out->event, 2 * (size_t)n + 1, sizeof *out->event, "measured times"));
   BL_TRY(bl_new(&out->from, (size_t)n, sizeof *out->from, "measured times"));
   BL_TRY(bl_new(&out->span, (size_t)n, sizeof *out->span, "measured times"));
   for (int32_t i = 0; i <= n; i++) BL_TRY(be->event_create(be, &out->event[i]));
+  for (int32_t i = 0; i < n; i++)
+    if (bl_spans_aside(program->actions[i].kind)) BL_TRY(be->event_create(be, &out->event[n + 1 + i]));
   return BL_OK;
 }
 
 void bl_spans_free(bl_spans *spans) {
-  for (int32_t i = 0; spans->event && i <= spans->n; i++)
+  for (int32_t i = 0; spans->event && i <= 2 * spans->n; i++)
     if (spans->event[i]) spans->be->event_destroy(spans->event[i]);
   free(spans->event);
   free(spans->from);
@@ -27,9 +32,14 @@ void bl_spans_start(bl_spans *spans, bl_stream *s) {
   spans->be->event_record(spans->event[0], s);
 }
 
+void bl_spans_begin(bl_spans *spans, int32_t number, bl_stream *s) {
+  const int32_t own = spans->n + 1 + number;
+  spans->from[number] = spans->event[own] ? own : spans->last;
+  if (spans->event[own]) spans->be->event_record(spans->event[own], s);
+}
+
 void bl_spans_end(bl_spans *spans, int32_t number, bl_stream *s) {
-  spans->from[number] = spans->last;
-  spans->last = number + 1;
+  if (spans->from[number] <= spans->n) spans->last = number + 1;
   spans->be->event_record(spans->event[number + 1], s);
 }
 

@@ -22,8 +22,9 @@ typedef struct bl_comm bl_comm;
 typedef struct bl_comm_ops {
   const char *name;
   /* Mandatory. Between group_begin and group_end sends and receives are only posted; group_end completes all of them.
-   * Outside a group each blocks until its buffer may be reused. Messages between two ranks match in order of posting;
-   * the sizes of a pair must agree (else BL_ECOMM on both). 0 bytes is a message like any other. */
+   * Outside a group each blocks until its buffer may be reused by work that is issued to `s` from then on: where memory
+   * is not the host's, the host need not have waited for the bytes. Messages between two ranks match in order of
+   * posting; the sizes of a pair must agree (else BL_ECOMM on both). 0 bytes is a message like any other. */
   bl_status (*send)(bl_comm *comm, bl_stream *s, const void *data, int64_t bytes, int32_t peer);
   bl_status (*recv)(bl_comm *comm, bl_stream *s, void *data, int64_t bytes, int32_t peer);
   bl_status (*group_begin)(bl_comm *comm);

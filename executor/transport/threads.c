@@ -1,9 +1,11 @@
 /* threads.c - ranks are threads of one process.
  *
- * A send posts the address of its data; the receiver copies straight from it and then lets the sender go. One lock
+ * A send posts the address of its data; the receiver copies straight from it and then lets the sender go. Streams wait
+ * for one another by events, the host for neither: the receiver's stream until the data is there, the sender's until it
+ * is taken. One lock
  * guards all queues (messages are few and large), each rank sleeps on its own condition. Every wait has a deadline;
- * whoever runs into it aborts the world in the name of the rank that all wait for in the end. After an abort nothing touches a
- * queue again, and a sender stays only until a copy out of its buffer that has begun is done. */
+ * whoever runs into it aborts the world in the name of the rank that all wait for in the end. After an abort nothing
+ * touches a queue again, and a sender stays only until a copy out of its buffer that has begun is done. */
 #include "base/memory.h"
 #include "executor/transport.h"
 #include "executor/transport/patience.h"
@@ -23,6 +25,8 @@ typedef struct post {
   int64_t bytes;
   int32_t peer;
   bool is_send;
+  bl_event *ready;  /* of a send: the data is there */
+  bl_event *taken;  /* of a send, set by the receiver: the copy out of it is done */
   post_state state; /* of a send; guarded by the lock */
   struct post *next;
 } post;
@@ -30,6 +34,12 @@ typedef struct post {
 typedef struct queue {
   post *first, *last;
 } queue;
+
+/* What a rank shows the others in all_gather_host; its own memory. */
+typedef struct shown {
+  const char *data;
+  int64_t bytes;
+} shown;
 
 struct bl_threads_world {
   int32_t size;
@@ -40,6 +50,7 @@ struct bl_threads_world {
   int64_t *arrivals;    /* [size]: barriers that the rank has come to */
   int32_t *waits_for;   /* [size]: the rank that this one waits for, -1 where it does not */
   bool *joined;         /* [size] */
+  shown *board;         /* [size]: of all_gather_host */
   bool aborted;
   char reason[REASON_MAX + 32]; /* "rank N: " and the reason */
 };
@@ -50,7 +61,9 @@ typedef struct threads_comm {
   bool in_group;
   post *posts;
   size_t n_posts, posts_room;
-  bool *blocked; /* [size]: an earlier message of this peer is still to come */
+  bool *blocked;    /* [size]: an earlier message of this peer is still to come */
+  bl_event *ready;  /* all that this rank sends now has been computed */
+  bl_event **taken; /* [size]: what the peer sent has been copied */
 } threads_comm;
 
 static threads_comm *self(bl_comm *comm) { return (threads_comm *)comm; }
@@ -140,10 +153,13 @@ static bool take(threads_comm *c, const post *receive, bl_stream *s) {
     bl_backend *be = c->base.backend;
     message->state = COPYING;
     pthread_mutex_unlock(&w->lock);
+    be->event_wait(s, message->ready);
     be->copy(s, receive->into, message->data, (size_t)message->bytes);
-    status = be->stream_sync(s);
+    be->event_record(c->taken[receive->peer], s);
+    if (be->host_memory) status = be->stream_sync(s);
     pthread_mutex_lock(&w->lock);
   }
+  message->taken = message->bytes > 0 ? c->taken[receive->peer] : NULL;
   message->state = TAKEN;
   pthread_cond_signal(&w->wake[receive->peer]);
   if (status != BL_OK) abort_locked(w, c->base.rank, bl_error_text());
@@ -179,7 +195,7 @@ static void receive_all(threads_comm *c, bl_stream *s) {
   } while (missing && !c->world->aborted);
 }
 
-static void wait_until_taken(threads_comm *c) {
+static void wait_until_taken(threads_comm *c, bl_stream *s) {
   bl_threads_world *w = c->world;
   bl_patience patience = bl_patience_of(w->deadline_s);
   for (size_t i = 0; i < c->n_posts; i++) {
@@ -191,18 +207,21 @@ static void wait_until_taken(threads_comm *c) {
       else
         sleep_on(c, &patience, p->peer, "did not receive a message");
     }
+    if (p->taken) c->base.backend->event_wait(s, p->taken);
   }
 }
 
 static bl_status complete(threads_comm *c, bl_stream *s) {
   bl_threads_world *w = c->world;
-  const bl_status synced = c->base.backend->stream_sync(s); /* what is sent must have been computed */
+  bl_backend *be = c->base.backend;
+  const bl_status synced = be->host_memory ? be->stream_sync(s) : BL_OK; /* what is sent must have been computed */
+  be->event_record(c->ready, s);
   pthread_mutex_lock(&w->lock);
   if (synced != BL_OK) abort_locked(w, c->base.rank, bl_error_text());
   if (!w->aborted) {
     publish_sends(c);
     receive_all(c, s);
-    wait_until_taken(c);
+    wait_until_taken(c, s);
   }
   const bl_status status = w->aborted ? aborted_status(w) : BL_OK;
   pthread_mutex_unlock(&w->lock);
@@ -211,7 +230,8 @@ static bl_status complete(threads_comm *c, bl_stream *s) {
 }
 
 static bl_status threads_send(bl_comm *comm, bl_stream *s, const void *data, int64_t bytes, int32_t peer) {
-  BL_TRY(add_post(self(comm), &(post){.data = data, .bytes = bytes, .peer = peer, .is_send = true}));
+  BL_TRY(add_post(self(comm),
+                  &(post){.data = data, .bytes = bytes, .peer = peer, .is_send = true, .ready = self(comm)->ready}));
   return self(comm)->in_group ? BL_OK : complete(self(comm), s);
 }
 
@@ -257,6 +277,29 @@ static bl_status threads_barrier(bl_comm *comm) {
   return status;
 }
 
+/* Nobody leaves before all have read; whoever finds the world aborted reads nothing, since others may have left. */
+static bl_status threads_all_gather_host(bl_comm *comm, const void *data, int64_t bytes, void *all) {
+  bl_threads_world *w = self(comm)->world;
+  pthread_mutex_lock(&w->lock);
+  w->board[comm->rank] = (shown){data, bytes};
+  pthread_mutex_unlock(&w->lock);
+  BL_TRY(threads_barrier(comm));
+  pthread_mutex_lock(&w->lock);
+  for (int32_t p = 0; p < w->size && !w->aborted; p++) {
+    const shown *theirs = &w->board[p];
+    if (theirs->bytes != bytes) {
+      char reason[REASON_MAX];
+      snprintf(reason, sizeof reason, "gathers %lld bytes where rank %d gathers %lld", (long long)theirs->bytes,
+               comm->rank, (long long)bytes);
+      abort_locked(w, p, reason);
+    } else if (p != comm->rank && bytes > 0) {
+      memcpy((char *)all + p * bytes, theirs->data, (size_t)bytes);
+    }
+  }
+  pthread_mutex_unlock(&w->lock);
+  return threads_barrier(comm);
+}
+
 static void threads_abort(bl_comm *comm, const char *reason) {
   bl_threads_world *w = self(comm)->world;
   pthread_mutex_lock(&w->lock);
@@ -265,6 +308,11 @@ static void threads_abort(bl_comm *comm, const char *reason) {
 }
 
 static void threads_destroy(bl_comm *comm) {
+  threads_comm *c = self(comm);
+  if (c->ready) comm->backend->event_destroy(c->ready);
+  for (int32_t p = 0; c->taken && p < comm->size; p++)
+    if (c->taken[p]) comm->backend->event_destroy(c->taken[p]);
+  free(c->taken);
   free(self(comm)->blocked);
   free(self(comm)->posts);
   free(comm);
@@ -276,6 +324,7 @@ static const bl_comm_ops threads_ops = {.name = "threads",
                                         .group_begin = threads_group_begin,
                                         .group_end = threads_group_end,
                                         .barrier = threads_barrier,
+                                        .all_gather_host = threads_all_gather_host,
                                         .abort = threads_abort,
                                         .destroy = threads_destroy};
 
@@ -296,6 +345,7 @@ bl_status bl_threads_world_create(int32_t size, double deadline_s, bl_threads_wo
   BL_TRY_GOTO(status, bl_new(&w->waits_for, n, sizeof *w->waits_for, "ranks"), failed);
   for (size_t r = 0; r < n; r++) w->waits_for[r] = -1;
   BL_TRY_GOTO(status, bl_new(&w->joined, n, sizeof *w->joined, "ranks"), failed);
+  BL_TRY_GOTO(status, bl_new(&w->board, n, sizeof *w->board, "ranks"), failed);
   pthread_condattr_t attributes;
   pthread_condattr_init(&attributes);
   pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -317,7 +367,18 @@ void bl_threads_world_free(bl_threads_world *w) {
   free(w->arrivals);
   free(w->waits_for);
   free(w->joined);
+  free(w->board);
   free(w);
+}
+
+static bl_status make_parts(threads_comm *c) {
+  bl_backend *be = c->base.backend;
+  const int32_t size = c->base.size;
+  BL_TRY(bl_new(&c->blocked, (size_t)size, sizeof *c->blocked, "a rank"));
+  BL_TRY(bl_new(&c->taken, (size_t)size, sizeof *c->taken, "a rank"));
+  BL_TRY(be->event_create(be, &c->ready));
+  for (int32_t p = 0; p < size; p++) BL_TRY(be->event_create(be, &c->taken[p]));
+  return bl_comm_init(&c->base, &threads_ops, be, c->base.rank, size);
 }
 
 bl_status bl_threads_world_join(bl_threads_world *w, int32_t rank, bl_backend *backend, bl_comm **out) {
@@ -330,13 +391,11 @@ bl_status bl_threads_world_join(bl_threads_world *w, int32_t rank, bl_backend *b
   if (twice) return bl_fail(BL_EINPUT, "rank %d joins twice", rank);
   BL_TRY(bl_new(&c, 1, sizeof *c, "a rank"));
   c->world = w;
-  bl_status status = bl_new(&c->blocked, (size_t)w->size, sizeof *c->blocked, "a rank");
-  if (status == BL_OK) status = bl_comm_init(&c->base, &threads_ops, backend, rank, w->size);
-  if (status != BL_OK) {
-    free(c->blocked);
-    free(c);
-    return status;
-  }
-  *out = &c->base;
-  return BL_OK;
+  c->base = (bl_comm){.ops = &threads_ops, .backend = backend, .rank = rank, .size = w->size};
+  bl_status status = make_parts(c);
+  if (status == BL_OK)
+    *out = &c->base;
+  else
+    bl_comm_free(&c->base);
+  return status;
 }
