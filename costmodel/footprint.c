@@ -167,6 +167,11 @@ void bl_item_sizes(const bl_model *m, const bl_grid *grid, int32_t num_bytes, do
 
 double bl_grid_gradient_bytes(const bl_grid *g) { return g->gradient_bytes > 0 ? g->gradient_bytes : 4; }
 
+double bl_grid_shard(const bl_grid *g) {
+  const int32_t all = g->dp * g->cp;
+  return g->shard > 0 && all % g->shard == 0 ? g->shard : all;
+}
+
 bool bl_grid_overlaps(const bl_grid *g) {
   return g->overlap && g->ep > 1 && g->vp > 1 && g->recompute <= BL_RECOMPUTE_SELECTIVE;
 }
@@ -189,7 +194,8 @@ void bl_footprint_of(const bl_item_size *sizes, const int32_t *count, const bl_g
     if (count[k] > 0) workspace = larger(workspace, sizes[k].workspace_bytes);
   }
   const double whole = dense + expert;
-  const double sharded = dense / ((double)grid->dp * grid->cp) + expert / grid->edp;
+  const double shard = bl_grid_shard(grid);
+  const double sharded = dense / shard + expert / (grid->edp < shard ? grid->edp : shard);
   const double state = grid->zero > 0 ? sharded : whole, model = grid->zero == 3 ? sharded : whole;
   out->bytes[BL_FOOTPRINT_WEIGHTS] = num_bytes * model;
   out->bytes[BL_FOOTPRINT_GRADIENTS] = bl_grid_gradient_bytes(grid) * model;

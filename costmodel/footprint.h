@@ -24,6 +24,7 @@ extern const char *const bl_recompute_names[BL_RECOMPUTE_COUNT];
  */
 typedef struct bl_grid {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp, zero, micro_batch, micro_batches, copy_slots;
+  int32_t shard;          /* ranks over which zero spreads; where that does not divide dp x cp, or is 0: all of them */
   int32_t gradient_bytes; /* of a number that gradients are summed and reduced in; 0: 4 */
   int32_t input_bytes;    /* of a number that backward keeps for products with weights alone; 0: as all others */
   bool node_dispatch;     /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
@@ -96,6 +97,9 @@ void bl_item_sizes(const bl_model *model, const bl_grid *grid, int32_t num_bytes
                    bl_item_size *sizes);
 
 double bl_grid_gradient_bytes(const bl_grid *grid);
+
+/*! bl_grid_shard() : ranks of the dp x cp that hold one state under zero 1 or 3; replicas of it lie on the others. */
+double bl_grid_shard(const bl_grid *grid);
 
 /*! bl_grid_overlaps() : whether exchanges run beside the other direction of another micro-batch: overlap is wanted, the
  *  pipeline interleaved, and backward does not repeat them. */

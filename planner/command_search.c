@@ -13,7 +13,7 @@
 
 static struct {
   const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
-  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots;
+  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
   bool json;
@@ -78,6 +78,7 @@ static bl_status load_inputs(inputs *in) {
                           .copy_slots = (int32_t)arg.copy_slots,
                           .node_dispatch = strcmp(arg.dispatch, "nodes") == 0,
                           .overlap = strcmp(arg.overlap, "exchange") == 0,
+                          .shard = (int32_t)arg.shard,
                           .gradient_bytes = strcmp(arg.gradients, "bf16") == 0 ? 2 : 4,
                           .fixed = {.tp = (int32_t)arg.tp,
                                     .cp = (int32_t)arg.cp,
@@ -490,6 +491,13 @@ bl_command bl_command_search(void) {
        .target = &arg.zero,
        .choices = "any|0|1|3",
        .help = "sharding of the optimizer's state, or of all"},
+      {.name = "shard",
+       .type = BL_OPTION_INT,
+       .target = &arg.shard,
+       .metavar = "N",
+       .help = "zero spreads over groups of N ranks, with replicas between them; default: over all of dp x cp",
+       .min = 1,
+       .max = 1 << 20},
       {.name = "recompute",
        .type = BL_OPTION_CHOICE,
        .target = &arg.recompute,

@@ -50,9 +50,11 @@ static bl_status read_layout(bl_json object, bl_search_options *o) {
   o->ranks = (int32_t)ranks;
   if (fmod(ranks, experts) != 0)
     return bl_json_fail(object, "expected etp x ep x pp to divide %d ranks, found %.0f", o->ranks, experts);
-  int64_t zero = -1, gradient_bytes = 4;
+  int64_t zero = -1, gradient_bytes = 4, shard = 0;
   BL_TRY(bl_json_int_or(object, "gradient_bytes", 1, 4, &gradient_bytes));
+  BL_TRY(bl_json_int_or(object, "shard", 0, 1 << 20, &shard));
   o->gradient_bytes = (int32_t)gradient_bytes;
+  o->shard = (int32_t)shard;
   BL_TRY(bl_json_int_or(object, "zero", 0, 3, &zero));
   if (zero == 2) return bl_json_fail(object, "zero: expected 0, 1 or 3");
   o->zero_fixed = zero >= 0;
@@ -74,7 +76,7 @@ static bl_status read_step(bl_json object, double memory_fraction, bl_measured_s
   bl_search_options *o = &s->options;
   BL_TRY(bl_json_keys(object,
                       "name release model cluster type ranks_per_node batch step_us fitted tp cp pp vp etp ep dp "
-                      "micro_batch zero recompute dispatch overlap gradient_bytes"));
+                      "micro_batch zero recompute dispatch overlap gradient_bytes shard"));
   BL_TRY(read_text(object, "name", true, s->name, sizeof s->name));
   BL_TRY(read_text(object, "release", true, s->release, sizeof s->release));
   BL_TRY(read_text(object, "type", false, s->type, sizeof s->type));

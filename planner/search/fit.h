@@ -5,11 +5,12 @@
  *       "type": "fp8", "ranks_per_node": 8, "batch": 1024, "step_us": 16690000, "fitted": true,
  *       "tp": 4, "cp": 2, "pp": 8, "vp": 8, "etp": 4, "ep": 8, "dp": 8, "micro_batch": 1,
  *       "zero": 1, "recompute": "selective", "dispatch": "choices", "overlap": "none",
- *       "gradient_bytes": 4 } ] }
+ *       "gradient_bytes": 4, "shard": 0 } ] }
  *
  * Strict JSON. Paths are as on the command line. Left out: type = that of num_bytes, ranks_per_node = the cluster's, cp
  * = pp = vp = etp = ep = 1, zero and recompute = the fastest that fit, dispatch = "nodes", overlap = "none",
- * gradient_bytes = 4. Steps of one device, type and release are a group; its efficiency makes the mean of log(predicted
+ * gradient_bytes = 4,
+ * shard = 0. Steps of one device, type and release are a group; its efficiency makes the mean of log(predicted
  * / measured) zero. Where a group says of any step whether it is fitted, it is fitted to those that are and judged on
  * the rest; else each step is judged by a fit to all others of its group. */
 #ifndef BL_PLANNER_SEARCH_FIT_H

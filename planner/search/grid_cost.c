@@ -13,13 +13,13 @@ static double ranks_in_node(const bl_cluster *c, double size, double stride) {
   return larger(1, smaller((double)(int64_t)(c->ranks_per_node / stride), size));
 }
 
-/* All-gather or reduce-scatter of a buffer of `bytes` in a ring. */
+/* All-gather or reduce-scatter of a buffer of `bytes` in a ring: one latency a hop. */
 static double ring_us(const bl_cluster *c, double bytes, double size, double stride) {
-  const double local = ranks_in_node(c, size, stride);
+  const double local = ranks_in_node(c, size, stride), nodes = size / local;
   if (size <= 1) return 0;
-  if (local >= size) return c->intra.latency_us + bytes * (size - 1) / size / c->intra.gbps * 1e-3;
-  const double gbps = smaller(c->inter.gbps * local, c->intra.gbps);
-  return c->inter.latency_us + bytes * (size - 1) / size / gbps * 1e-3;
+  const double latency_us = (nodes - 1) * c->inter.latency_us + (size - nodes) * c->intra.latency_us;
+  const double gbps = local >= size ? c->intra.gbps : smaller(c->inter.gbps * local, c->intra.gbps);
+  return latency_us + bytes * (size - 1) / size / gbps * 1e-3;
 }
 
 /* On how many of `places` the choices of a token lie, where these are even. */
@@ -279,14 +279,20 @@ void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, doub
   price_head(&k, &p[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE], &p[BL_ITEM_HEAD]);
   for (int i = 0; i < BL_ITEM_COUNT; i++)
     for (int u = 0; u < BL_PRICE_COUNT; u++) p[i].total += p[i].us[u];
-  const double gradient = bl_grid_gradient_bytes(g);
-  const double per = 1e9; /* parameters: so many that latency does not show in the price of one */
-  const double dense = (double)g->dp * g->cp, stride = (double)g->etp * g->ep;
+  /* A parameter among so many that latency does not show. */
+  const double gradient = bl_grid_gradient_bytes(g), per = 1e12;
+  const double shard = bl_grid_shard(g), replicas = (double)g->dp * g->cp / shard, stride = (double)g->etp * g->ep;
+  const double experts = smaller(g->edp, shard);
   if (g->pp > 1) out->send_us = 2 * send_us(c, k.part * m->hidden * k.num, (double)g->tp * g->cp * g->dp);
-  out->dense_gather_us = ring_us(c, k.num * per, dense, g->tp) / per;
-  out->dense_reduce_us = ring_us(c, gradient * per, dense, g->tp) / per;
-  out->expert_gather_us = ring_us(c, k.num * per, g->edp, stride) / per;
-  out->expert_reduce_us = ring_us(c, gradient * per, g->edp, stride) / per;
+  out->dense_gather_us = ring_us(c, k.num * per, shard, g->tp) / per;
+  out->dense_reduce_us = ring_us(c, gradient * per, shard, g->tp) / per;
+  out->expert_gather_us = ring_us(c, k.num * per, experts, stride) / per;
+  out->expert_reduce_us = ring_us(c, gradient * per, experts, stride) / per;
+  if (g->zero > 0 && replicas > 1) {
+    out->replica_us = 2 * ring_us(c, gradient * per / shard, replicas, shard * g->tp) / per;
+    out->replica_layer_us = 2 * ring_us(c, 0, replicas, shard * g->tp);
+  } else if (g->zero == 0)
+    out->dense_reduce_us = ring_us(c, gradient * per, (double)g->dp * g->cp, g->tp) / per;
   const bl_link *link = ranks_in_node(c, g->ep, g->etp) < g->ep ? &c->inter : &c->intra;
   out->copy_byte_us = g->ep > 1 ? 1e-3 / link->gbps : 0;
 }

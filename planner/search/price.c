@@ -26,15 +26,17 @@ static double exposed(double us, double hidden_under, double layers) {
 /* Reduction of gradients and gathering of weights, beyond what computing hides. */
 static double reduce_us(const bl_cluster *cluster, const bl_grid *g, const bl_grid_costs *c, const int32_t *count) {
   const double layers = count[BL_ITEM_DENSE] + count[BL_ITEM_MOE], work = bl_device_us(c, count);
-  double reduce = 0, gather = 0, copies = 0;
+  double reduce = 0, gather = 0, copies = 0, replicas = layers * c->replica_layer_us;
   for (int k = 0; k < BL_ITEM_COUNT; k++) {
     const bl_item_size *s = &c->size[k];
     reduce += count[k] * (s->dense_parameters * c->dense_reduce_us + s->expert_parameters * c->expert_reduce_us);
+    replicas += count[k] * (s->dense_parameters + s->expert_parameters) * c->replica_us;
     copies += count[k] * s->copy_parameters * (cluster->num_bytes + bl_grid_gradient_bytes(g)) * c->copy_byte_us;
     gather += count[k] * (s->dense_parameters * c->dense_gather_us + s->expert_parameters * c->expert_gather_us);
   }
-  if (g->zero == 3) return copies + g->micro_batches * exposed(2 * gather + reduce, work, layers);
-  if (g->zero == 1) return exposed(reduce, work * 2 / 3, layers) + exposed(gather + copies, work / 3, layers);
+  if (g->zero == 3) return copies + replicas + g->micro_batches * exposed(2 * gather + reduce, work, layers);
+  if (g->zero == 1)
+    return replicas + exposed(reduce, work * 2 / 3, layers) + exposed(gather + copies, work / 3, layers);
   return exposed(2 * reduce + copies, work * 2 / 3, layers);
 }
 
@@ -44,7 +46,8 @@ static double optimizer_us(const bl_cluster *cluster, const bl_grid *g, const bl
     dense += count[k] * c->size[k].dense_parameters;
     expert += count[k] * c->size[k].expert_parameters;
   }
-  const double whole = dense + expert, share = dense / ((double)g->dp * g->cp) + expert / g->edp;
+  const double whole = dense + expert, shard = bl_grid_shard(g);
+  const double share = dense / shard + expert / (g->edp < shard ? g->edp : shard);
   /* Gradients zeroed and squared; master, moments and gradient read, all but the gradient and the weight written. */
   const double updated = g->zero > 0 ? share : whole, held = g->zero == 3 ? share : whole;
   const double gradient = bl_grid_gradient_bytes(g);

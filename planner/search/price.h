@@ -25,6 +25,9 @@
  * - Recomputation repeats forward of what it covers, exchanges included; what is selective costs its memory traffic.
  * - Gradients, in fp32 unless told otherwise, are reduced under the last backward, weights gathered under the first
  * forward, all but those of one layer; under zero 3 both in every micro-batch.
+ *   Where the state has replicas (shard), each layer's gradients are all-reduced between them behind their
+ *   reduce-scatter, exposed.
+ * - A ring passes all its ranks: one latency for each hop, of the link that it takes.
  * - Whatever is sent under compute takes processors from it: BL_PRICE_STOLEN of its time.
  * - A group whose ranks lie on several nodes exchanges over both kinds of link at once, the slower one counts; its
  *   rings use a network card for each of its ranks in a node. */
@@ -70,6 +73,7 @@ typedef struct bl_grid_costs {
   double send_us;                          /* of one boundary, forward and backward */
   double dense_gather_us, dense_reduce_us; /* a parameter: weights gathered over dp x cp, gradients reduce-scattered */
   double expert_gather_us, expert_reduce_us; /* likewise over edp */
+  double replica_us, replica_layer_us;       /* between replicas of a sharded state, a parameter and a layer */
   double copy_byte_us;                       /* a byte filled or reduced between a copy and its home */
 } bl_grid_costs;
 

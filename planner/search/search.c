@@ -191,6 +191,7 @@ static void enumerate(searcher *s) {
                .node_dispatch = o->node_dispatch,
                .overlap = o->overlap,
                .gradient_bytes = o->gradient_bytes,
+               .shard = o->shard,
                .input_bytes = o->cluster->matrix.num_bytes};
   for (g.tp = 1; g.tp <= o->ranks; g.tp++) {
     if (o->ranks % g.tp != 0 || !wanted(o->fixed.tp, g.tp)) continue;

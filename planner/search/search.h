@@ -17,7 +17,7 @@ typedef struct bl_search_options {
   double memory_bytes;     /* that a rank may fill */
   const double *imbalance; /* [experts + 1]: max/mean rows of a rank, by ep */
   int32_t max_vp, max_micro_batch, copy_slots;
-  int32_t gradient_bytes; /* 0: 4 */
+  int32_t gradient_bytes, shard; /* 0: 4; all of dp x cp */
   bool node_dispatch, overlap;
   bl_grid fixed; /* sizes that are 0 are free; micro_batches and copy_slots are not looked at */
   bool zero_fixed, recompute_fixed;

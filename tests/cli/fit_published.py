@@ -116,6 +116,25 @@ def ordered(steps, tmp):
         check(slow > fast, f"{pair}: ordered wrongly, {slow} and {fast}")
 
 
+def paxml(tmp):
+    """GPT-3 175B under Paxml on H100 (NVIDIA's recipe, tag v24.11.1, paxml/README_175b.md): states spread over 128 ranks
+    and replicas beyond them, two sequences a rank; fitted to 128 ranks alone, judged on 256 to 2048."""
+    model = write(f"{tmp}/gpt3.json", {"version": 1, "name": "gpt3-175b", "layers": 96, "hidden": 12288,
+                                       "vocabulary": 51200, "sequence": 2048, "attention": {"heads": 96}})
+    times = {128: 7.47, 256: 7.58, 512: 7.60, 1024: 7.89, 2048: 8.02}
+    steps = [{"name": f"GPT-3 175B on {ranks}", "release": "v24.11.1", "type": "fp8", "model": model,
+              "cluster": str(ROOT / "costmodel/clusters/h100-hgx.json"), "batch": 2 * ranks, "step_us": seconds * 1e6,
+              "dp": ranks, "micro_batch": 2, "zero": 3, "shard": 128, "recompute": "full", "fitted": ranks == 128}
+             for ranks, seconds in times.items()]
+    path = write(f"{tmp}/paxml.json", {"version": 1, "steps": steps})
+    group = json.loads(must("ballast-plan", "fit", "--steps", path, "--memory-fraction", 1, "--json"))["groups"][0]
+    errors = [s["predicted_us"] / s["measured_us"] - 1 for s in group["steps"] if s["judged"]]
+    print(f"Paxml on 256 to 2048 ranks from its 128: {', '.join(f'{100 * e:+.1f} %' for e in errors)}; "
+          f"{sum(abs(e) <= 0.02 for e in errors)} of 4 within 2 %")
+    check(len(errors) == 4 and max(map(abs, errors)) <= 0.025, f"{errors}")
+    check(sum(abs(e) <= 0.02 for e in errors) >= 3, f"{errors}")
+
+
 def made_up(steps, tmp):
     """Times predicted at known efficiencies give these back, into the cluster file too; a named split is kept to."""
     mine = [dict(s) for s in steps if s["release"] == "v25.01.1" and "x512 " in s["name"] or "x64 " in s["name"]]
@@ -162,6 +181,7 @@ def bad_input(good, tmp):
 with folder() as folder_name:
     every = published_times(folder_name)
     ordered(every, folder_name)
+    paxml(folder_name)
     some = made_up(every, folder_name)
     bad_input({**some[0], "fitted": True}, folder_name)
 sys.exit(check.end())

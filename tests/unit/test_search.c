@@ -362,6 +362,66 @@ static void test_node_dispatch(void) {
   CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.75 * 0.75, 1e-6 * us);
 }
 
+/* Half as many ranks hold a state: twice as much of it each, and its replicas reduce each layer's gradients. */
+static void test_shard(void) {
+  bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .zero = 3, .micro_batch = 1};
+  bl_grid_costs all, half;
+  bl_footprint whole, shared;
+  int32_t count[BL_ITEM_COUNT];
+  bl_items_of_model(&model, count);
+  g.micro_batches = 1;
+  bl_grid_cost(&model, &cluster, &g, 1, &all);
+  bl_footprint_of(all.size, count, &g, 2, 1, &whole);
+  g.shard = 8;
+  bl_grid_cost(&model, &cluster, &g, 1, &half);
+  bl_footprint_of(half.size, count, &g, 2, 1, &shared);
+  CHECK_NEAR(shared.bytes[BL_FOOTPRINT_MOMENTS], 2 * whole.bytes[BL_FOOTPRINT_MOMENTS], 1);
+  CHECK_NEAR(all.replica_us + all.replica_layer_us, 0, 0);
+  /* Two halves of four bytes an eighth between two nodes: there and back, one hop each. */
+  CHECK_NEAR(half.replica_us, 2 * 4.0 / 8 / 2 / 20 * 1e-3, 1e-10);
+  CHECK_NEAR(half.replica_layer_us, 2 * 12, 1e-9);
+  bl_step_price spread, replicated;
+  bl_price_step(&cluster, &g, &half, count, &replicated);
+  half.replica_us = half.replica_layer_us = 0;
+  bl_price_step(&cluster, &g, &half, count, &spread);
+  double parameters = 0;
+  for (int k = 0; k < BL_ITEM_COUNT; k++)
+    parameters += count[k] * (half.size[k].dense_parameters + half.size[k].expert_parameters);
+  CHECK_NEAR(replicated.step_us - spread.step_us, parameters * 2 * 4.0 / 8 / 2 / 20 * 1e-3 + 6 * 24, 0.1);
+  g.shard = 5; /* does not divide */
+  CHECK_NEAR(bl_grid_shard(&g), 16, 0);
+}
+
+/* Gradients in two bytes: half the memory, half the traffic of their reduction. */
+static void test_gradient_bytes(void) {
+  bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 4, .zero = 1, .micro_batch = 1};
+  bl_grid_costs four, two;
+  bl_footprint f;
+  const int32_t count[BL_ITEM_COUNT] = {1, 2, 4, 1};
+  bl_grid_cost(&model, &cluster, &g, 1, &four);
+  bl_footprint_of(four.size, count, &g, 2, 1, &f);
+  const double before = f.bytes[BL_FOOTPRINT_GRADIENTS];
+  g.gradient_bytes = 2;
+  bl_grid_cost(&model, &cluster, &g, 1, &two);
+  bl_footprint_of(two.size, count, &g, 2, 1, &f);
+  CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], before / 2, 1);
+  CHECK_NEAR(two.dense_reduce_us, four.dense_reduce_us / 2, 1e-3 * four.dense_reduce_us);
+  CHECK_NEAR(two.dense_gather_us, four.dense_gather_us, 0);
+}
+
+/* A narrower type keeps narrower inputs of its products; what the core and activations read stays as wide. */
+static void test_input_bytes(void) {
+  bl_item_size wide[BL_ITEM_COUNT], narrow[BL_ITEM_COUNT];
+  bl_grid g = {.tp = 1, .cp = 1, .dp = 4, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 1, .micro_batch = 1};
+  bl_item_sizes(&model, &g, 2, 1, wide);
+  g.input_bytes = 1;
+  bl_item_sizes(&model, &g, 2, 1, narrow);
+  /* Of 1024 tokens: norm1's output becomes narrow, the core's output is kept once more; norm2's output, and of two
+   * choices a row each and the activation's 2048 numbers. */
+  CHECK_NEAR(wide[BL_ITEM_MOE].kept_bytes - narrow[BL_ITEM_MOE].kept_bytes,
+             1024.0 * (1024 - 1024 + 1024 + 2 * (1024 + 2048)), 1e-3);
+}
+
 /* The slowest of many devices: with a spread of 2 %, compute takes 1 + 0.02 x the largest of so many normal deviates.
  */
 static void test_spread(void) {
@@ -426,6 +486,9 @@ int main(void) {
   RUN(test_node_dispatch);
   RUN(test_overlap);
   RUN(test_spread);
+  RUN(test_shard);
+  RUN(test_gradient_bytes);
+  RUN(test_input_bytes);
   RUN(test_layout_of_entry);
   RUN(test_imbalance_of_trace);
   TEST_MAIN_END;
