@@ -13,6 +13,13 @@ typedef struct ports { /* microseconds of a copy (fill and reduction), or of a t
   double latency_us;   /* the least of a level, there and back */
 } ports;
 
+typedef struct locality {
+  double gbps;    /* of all ports that what leaves a group passes */
+  double leaving; /* tokens that leave their group where every expert has one host */
+  double *gain;   /* [n]: tokens that stay for each further host, the largest of them */
+  int64_t n;
+} locality;
+
 typedef struct prover {
   const bl_place_problem *p;
   bool fixed;
@@ -24,8 +31,9 @@ typedef struct prover {
   double *rank_sum;        /* [ranks]: load at home, where homes stay */
   int32_t *home_first;     /* [ranks + 1], */
   double *home_load;       /* [experts]: loads of each rank's homes, descending */
-  bool copies_possible;
+  int64_t copies_room;     /* slots beyond one an expert; 0 with a single rank */
   ports copy;
+  locality groups[BL_PLACE_MAX_LEVELS]; /* single ranks, and groups of each level but the last */
 } prover;
 
 static ports copy_ports(const bl_place_machine *m) {
@@ -97,7 +105,7 @@ static double copies_us(const prover *v, double level) {
 
 static void try_level(const prover *v, double level, double lambda, double *best, double *at) {
   if (!(level >= v->mean)) return;
-  if (!v->copies_possible && level < v->alone) return;
+  if (v->copies_room == 0 && level < v->alone) return;
   const double us = v->token_us * level + lambda * copies_us(v, level);
   if (us < *best) {
     *best = us;
@@ -138,78 +146,71 @@ static double sent_by(const bl_place_demand *d, int32_t expert, int32_t begin, i
   return sum;
 }
 
-/* The sum of the `room` largest of (value - cost) where that is positive; more where there are too many. */
-static double best_gains(const double *value, int64_t n, double cost, int64_t room) {
-  double low = 0, high = 0, best = DBL_MAX;
-  for (int64_t i = 0; i < n; ++i) high = fmax(high, value[i] - cost);
-  for (int round = 0; round < 16 && high > 0; ++round) {
-    const double at = round == 0 ? 0 : (low + high) / 2;
-    double sum = room > 0 ? (double)room * at : 0;
-    int64_t above = 0;
-    for (int64_t i = 0; i < n; ++i)
-      if (value[i] - cost > at) {
-        sum += value[i] - cost - at;
-        ++above;
-      }
-    best = fmin(best, sum); /* true for whatever `at`: weak duality */
-    if (above <= room) {
-      if (at == 0) break;
-      high = at;
-    } else {
-      low = at;
-    }
+/* Keeps the `room` largest values in a heap with the least on top. */
+static void keep_value(double *heap, int64_t *n, int64_t room, double value) {
+  int64_t at;
+  if (*n < room) {
+    for (at = (*n)++; at > 0 && heap[(at - 1) / 2] > value; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+    heap[at] = value;
+    return;
   }
-  return high > 0 ? best : 0;
+  if (room == 0 || value <= heap[0]) return;
+  int64_t child;
+  for (at = 0; (child = 2 * at + 1) < room; at = child) {
+    if (child + 1 < room && heap[child + 1] < heap[child]) ++child;
+    if (heap[child] >= value) break;
+    heap[at] = heap[child];
+  }
+  heap[at] = value;
 }
 
-/* Groups of `size` ranks; what leaves them passes ports of `gbps` in all. value[] has room for experts * groups. */
-static double exchange_bound_of(const prover *v, int32_t size, double gbps, double lambda, double *value) {
+/* Groups of `size` ranks: what leaves them when every expert has a host in one group only, the one that sends it most
+ * or that of its home; and how much stays for each copy in another group, of as many as there are slots. */
+static bl_status look_at_groups(const prover *v, int32_t size, double gbps, locality *out) {
   const bl_place_machine *m = v->p->machine;
   const bl_place_demand *d = v->p->demand;
-  const double byte_us = 1e-3 / gbps;
-  const double token_us = (double)m->micro_batches * m->exchanges * m->row_bytes * byte_us;
-  const double copy_us = lambda * (m->fill_bytes + m->reduce_bytes) * byte_us;
-  double leaving = 0;
-  int64_t n = 0, room = -(int64_t)d->experts;
+  const int64_t groups = (m->ranks + size - 1) / size, others = d->experts * (groups - 1);
+  const int64_t room = v->copies_room < others ? v->copies_room : others;
+  *out = (locality){.gbps = gbps};
+  BL_TRY(bl_new(&out->gain, (size_t)room, sizeof *out->gain, "a bound"));
   for (int32_t e = 0; e < d->experts; ++e) {
-    double most = 0, all = 0;
-    const int64_t start = n;
-    int64_t home = n;
+    double kept = -1;
     for (int32_t begin = 0; begin < m->ranks; begin += size) {
-      const double sent = sent_by(d, e, begin, begin + size < m->ranks ? begin + size : m->ranks);
-      all += sent;
-      if (v->fixed ? v->p->old_home[e] / size == begin / size : n == start || sent > most) {
-        most = sent;
-        home = n;
+      double sent = sent_by(d, e, begin, begin + size < m->ranks ? begin + size : m->ranks);
+      out->leaving += sent;
+      const bool keeps = v->fixed ? v->p->old_home[e] / size == begin / size : sent > kept;
+      if (keeps) { /* the largest so far: the one before it is a gain like any other */
+        const double before = kept;
+        kept = sent;
+        sent = before;
       }
-      value[n++] = sent * token_us;
+      if (sent > 0) keep_value(out->gain, &out->n, room, sent);
     }
-    value[home] = 0;
-    leaving += all - most;
-  }
-  for (int32_t r = 0; r < m->ranks; ++r) room += v->p->slots[r];
-  const double bound = leaving * token_us - best_gains(value, n, copy_us, room);
-  return bound > 1e-9 * leaving * token_us ? bound : 0; /* else rounding */
-}
-
-static bl_status exchange_bound(const prover *v, double lambda, double *out) {
-  const bl_place_machine *m = v->p->machine;
-  double *value;
-  *out = 0;
-  BL_TRY(bl_new(&value, (size_t)v->p->demand->experts * (size_t)m->ranks, sizeof *value, "a bound"));
-  const double gbps = all_gbps(m, 0) + (m->levels > 1 ? all_gbps(m, 1) : 0);
-  *out = exchange_bound_of(v, 1, gbps, lambda, value);
-  for (int32_t l = 1; l < m->levels; ++l) {
-    const double us = exchange_bound_of(v, m->level[l - 1].ranks, all_gbps(m, l), lambda, value);
-    if (us > *out) *out = us;
-  }
-  free(value);
-  if (*out > 0) { /* something leaves, over whatever level */
-    double latency_us = DBL_MAX;
-    for (int32_t l = 0; l < m->levels; ++l) latency_us = fmin(latency_us, m->level[l].latency_us);
-    if (lambda == 0) *out += (double)m->micro_batches * m->exchanges * latency_us;
+    out->leaving -= kept;
   }
   return BL_OK;
+}
+
+/* What the exchange costs at least, and the part lambda of the copies that make it less. */
+static double exchange_bound_of(const bl_place_machine *m, const locality *l, double lambda) {
+  const double byte_us = 1e-3 / l->gbps;
+  const double token_us = (double)m->micro_batches * m->exchanges * m->row_bytes * byte_us;
+  const double copy_us = lambda * (m->fill_bytes + m->reduce_bytes) * byte_us;
+  double bound = l->leaving * token_us;
+  for (int64_t i = 0; i < l->n; ++i)
+    if (l->gain[i] * token_us > copy_us) bound -= l->gain[i] * token_us - copy_us;
+  return bound > 1e-9 * l->leaving * token_us ? bound : 0; /* else rounding */
+}
+
+static double exchange_bound(const prover *v, double lambda) {
+  const bl_place_machine *m = v->p->machine;
+  double bound = 0, latency_us = DBL_MAX;
+  for (int32_t l = 0; l < m->levels; ++l) {
+    bound = fmax(bound, exchange_bound_of(m, &v->groups[l], lambda));
+    latency_us = fmin(latency_us, m->level[l].latency_us);
+  }
+  /* Something leaves, over whatever level, unless copies are what the bound is made of. */
+  return bound > 0 && lambda == 0 ? bound + (double)m->micro_batches * m->exchanges * latency_us : bound;
 }
 
 /* -- all together -------------------------------------------------------------------------------------------------- */
@@ -260,8 +261,11 @@ static bl_status prepare(prover *v) {
   v->token_us = m->micro_batches * m->token_us;
   v->all_speeds = v->top_speeds[m->ranks];
   v->mean = sum / v->all_speeds;
-  v->copies_possible = room > d->experts && m->ranks > 1;
+  v->copies_room = m->ranks > 1 ? room - d->experts : 0;
   v->copy = copy_ports(m);
+  BL_TRY(look_at_groups(v, 1, all_gbps(m, 0) + (m->levels > 1 ? all_gbps(m, 1) : 0), &v->groups[0]));
+  for (int32_t l = 1; l < m->levels; ++l)
+    BL_TRY(look_at_groups(v, m->level[l - 1].ranks, all_gbps(m, l), &v->groups[l]));
   if (v->fixed) {
     list_homes(v);
     return BL_OK;
@@ -285,10 +289,9 @@ static bl_status find(const bl_place_problem *p, bool fixed, bl_place_bound *out
   if (status == BL_OK) status = prepare(&v);
   *out = (bl_place_bound){.us = -1};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && status == BL_OK; ++i) {
-    double at, exchange_us;
-    const double compute_us = compute_bound(&v, parts[i], &at);
-    status = exchange_bound(&v, 1 - parts[i], &exchange_us);
-    if (status != BL_OK || !(compute_us + exchange_us > out->us)) continue;
+    double at;
+    const double compute_us = compute_bound(&v, parts[i], &at), exchange_us = exchange_bound(&v, 1 - parts[i]);
+    if (!(compute_us + exchange_us > out->us)) continue;
     out->us = compute_us + exchange_us;
     out->level = at;
     const char *why = parts[i] * copies_us(&v, at) > 0 ? "copies-or-compute"
@@ -296,6 +299,7 @@ static bl_status find(const bl_place_problem *p, bool fixed, bl_place_bound *out
                                                        : "mean-load";
     snprintf(out->proof, sizeof out->proof, "%s%s", why, exchange_us > 0 ? " + locality" : "");
   }
+  for (int32_t l = 0; l < BL_PLACE_MAX_LEVELS; ++l) free(v.groups[l].gain);
   free(v.load);
   free(v.home_first);
   return status;

@@ -64,7 +64,31 @@ static void keep(bl_place_solver *s) {
   bl_place_state_assign(&s->judge, &s->best[at], &s->now);
 }
 
+/* Where a price takes so long that only a few starting points can be had. */
+static bool is_large(const bl_place_judge *j) { return (double)j->ranks * (j->experts + j->ranks) > 50000; }
+
 /* -- starting points ----------------------------------------------------------------------------------------------- */
+
+/* Hot experts with a host in every node: what a node sends them stays there. From as many of them as the slots take
+ * down to one. */
+static bl_status start_spread(bl_place_solver *s, bool keep_homes, double level) {
+  bl_place_judge *j = &s->judge;
+  const bl_place_machine *m = j->problem.machine;
+  const int32_t node = m->level[0].ranks, nodes = (j->ranks + node - 1) / node;
+  if (nodes < 2) return BL_OK;
+  int64_t spare = -(int64_t)j->experts;
+  for (int32_t r = 0; r < j->ranks; ++r) spare += j->problem.slots[r];
+  if (spare / (nodes - 1) > j->experts) spare = (int64_t)j->experts * (nodes - 1);
+  for (int64_t count = spare / (nodes - 1); count >= 1; count /= is_large(j) ? 4 : 2)
+    for (int receiving = 0; receiving < 2; ++receiving) {
+      if (receiving && (keep_homes || is_large(j))) break; /* where homes stay it chooses next to nothing */
+      bl_place_start_spread(s->starts, (int32_t)count, keep_homes, receiving, &s->now);
+      bl_place_start_relieve(s->starts, level, &s->now);
+      BL_TRY(bl_place_judge_solve(j, &s->now));
+      keep(s);
+    }
+  return BL_OK;
+}
 
 static bl_status start_given(bl_place_solver *s, const double *levels, int32_t n) {
   if (!s->judge.problem.old_home) return BL_OK;
@@ -72,6 +96,7 @@ static bl_status start_given(bl_place_solver *s, const double *levels, int32_t n
   if (!fits(&s->judge, &s->now)) return BL_OK;
   BL_TRY(bl_place_judge_solve(&s->judge, &s->now));
   keep(s);
+  BL_TRY(start_spread(s, true, levels[0]));
   for (int32_t i = 0; i < n; ++i) {
     bl_place_start_given(s->starts, &s->now);
     bl_place_start_relieve(s->starts, levels[i], &s->now);
@@ -87,12 +112,12 @@ static bl_status start_free(bl_place_solver *s, const double *levels, int32_t n)
     if (by_levels && s->judge.problem.machine->levels == 1) break;
     BL_TRY(bl_place_start_window(s->starts, by_levels, &s->now));
     if (moves_cost) BL_TRY(bl_place_start_relabel(s->starts, &s->now));
-    if (s->judge.problem.machine->speed) /* the rule's shares are the best, but for the price of what fast ranks get */
-      BL_TRY(bl_place_judge_solve(&s->judge, &s->now));
-    else
-      BL_TRY(bl_place_judge_price(&s->judge, &s->now));
+    BL_TRY(bl_place_judge_price(&s->judge, &s->now));
+    keep(s);
+    BL_TRY(bl_place_judge_solve(&s->judge, &s->now)); /* nearer hosts, and less for fast ranks, may be worth more */
     keep(s);
   }
+  BL_TRY(start_spread(s, false, levels[0]));
   for (int32_t i = 0; i < n; ++i) {
     BL_TRY(bl_place_start_pieces(s->starts, levels[i], &s->now));
     if (moves_cost) BL_TRY(bl_place_start_relabel(s->starts, &s->now));
@@ -104,16 +129,15 @@ static bl_status start_free(bl_place_solver *s, const double *levels, int32_t n)
 
 /* Loads a rank that starting points keep below: from the mean on, where the bound is cheapest, and without limit. */
 static int32_t choose_levels(const bl_place_solver *s, const bl_place_bound *bound, double *levels) {
-  static const double small[] = {1, 1.02, 1.05, 1.1, 1.2, 1.4, 1.7, 2.2, 3, 5}, large[] = {1, 1.1, 1.5};
+  static const double small[] = {1, 1.02, 1.05, 1.1, 1.2, 1.4, 1.7, 2.2, 3, 5}, large[] = {1};
   const bl_place_judge *j = &s->judge;
   const double *speed = j->problem.machine->speed;
-  const bool is_large = (double)j->ranks * (j->experts + j->ranks) > 50000;
   double sum = 0, speeds = 0;
   for (int32_t e = 0; e < j->experts; ++e) sum += j->problem.demand->load[e];
   for (int32_t r = 0; r < j->ranks; ++r) speeds += speed ? speed[r] : 1;
   int32_t n = 0;
-  const size_t factors = is_large ? sizeof large / sizeof *large : sizeof small / sizeof *small;
-  for (size_t i = 0; i < factors; ++i) levels[n++] = sum / speeds * (is_large ? large[i] : small[i]);
+  const size_t factors = is_large(j) ? sizeof large / sizeof *large : sizeof small / sizeof *small;
+  for (size_t i = 0; i < factors; ++i) levels[n++] = sum / speeds * (is_large(j) ? large[i] : small[i]);
   levels[n++] = bound->level;
   levels[n++] = sum + 1;
   return n;

@@ -16,7 +16,8 @@ void bl_place_starts_free(bl_place_starts *starts);
 void bl_place_start_given(bl_place_starts *starts, bl_place_state *state);
 
 /*! bl_place_start_relieve() : adds copies until no rank's load / speed exceeds `level`, as far as slots allow: the
- *  hottest rank's largest expert goes to the coldest rank with a slot, of the same node if it can take half as much. */
+ *  hottest rank's largest expert goes to the coldest rank with a slot, of the same node if it can take half as much.
+ *  Copies that there are keep their shares at first. */
 void bl_place_start_relieve(bl_place_starts *starts, double level, bl_place_state *state);
 
 /*! bl_place_start_window() : the window rule, on one level or on all of the machine. Shares are set. */
@@ -26,6 +27,11 @@ bl_status bl_place_start_window(bl_place_starts *starts, bool by_levels, bl_plac
  *  first, each piece goes to the least loaded rank with a slot, of its home's node if it stays below the level there.
  */
 bl_status bl_place_start_pieces(bl_place_starts *starts, double level, bl_place_state *state);
+
+/*! bl_place_start_spread() : the `count` hottest experts get a host in every node, each for what its node sends; the
+ *  others one, longest first on the rank that takes least time to compute and to receive, the latter counted
+ * `receiving` times. With `keep`, homes are the old ones and only copies are added. Shares are set. */
+void bl_place_start_spread(bl_place_starts *starts, int32_t count, bool keep, double receiving, bl_place_state *state);
 
 /*! bl_place_start_relabel() : renames ranks, where they are alike, so that few homes move: nodes, then ranks in them.
  */

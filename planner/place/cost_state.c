@@ -1,6 +1,7 @@
 #include "planner/place/cost_state.h"
 #include "base/memory.h"
 #include <float.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,7 +87,11 @@ bl_status bl_place_judge_create(const bl_place_problem *problem, bl_place_judge 
   bl_status status = BL_OK;
   BL_TRY_GOTO(status, bl_place_cost_create(m, out->experts, &out->cost), fail);
   if (problem->relay) BL_TRY_GOTO(status, bl_relay_create(m, out->experts, &out->relay), fail);
-  BL_TRY_GOTO(status, bl_shares_create(out->experts, m->ranks, out->room, &out->shares), fail);
+  BL_TRY_GOTO(status, bl_flow_graph_create(&out->graph, out->experts, m->ranks, out->room), fail);
+  BL_TRY_GOTO(status, bl_flow_scratch_create(&out->scratch, out->experts, m->ranks), fail);
+  const size_t states = (size_t)bl_flow_state_size(out->experts, m->ranks, out->room);
+  BL_TRY_GOTO(status, bl_new(&out->flow_block, states, sizeof *out->flow_block, what), fail);
+  out->flow = bl_flow_state_at(out->flow_block, out->experts, out->room);
   const size_t ranks = (size_t)m->ranks, copies = (size_t)out->room;
   BL_TRY_GOTO(status, bl_new(&out->cut, 2 * ranks + 2 * copies, sizeof *out->cut, what), fail);
   BL_TRY_GOTO(status, bl_new(&out->served, ranks, sizeof *out->served, what), fail);
@@ -111,7 +116,9 @@ fail:
 void bl_place_judge_free(bl_place_judge *j) {
   bl_place_cost_free(j->cost);
   bl_relay_free(j->relay);
-  bl_shares_free(j->shares);
+  bl_flow_graph_free(&j->graph);
+  bl_flow_scratch_free(&j->scratch);
+  free(j->flow_block);
   free(j->cut);
   free(j->start);
   free(j->served);
@@ -143,13 +150,27 @@ static void sort_by_rank(bl_place_judge *j, bl_place_state *state) {
   memcpy(state->copies, j->sorted, (size_t)state->n * sizeof *state->copies);
 }
 
-/* Shares that are best for compute at the speeds given. */
+/* Shares that are best for compute at the speeds given: every token lies with the nearest host at first, and no more
+ * of them change hosts than must. */
 static void level_shares(bl_place_judge *j, const bl_copy *all, int32_t n, const double *speed, double *share) {
   const double *load = j->problem.demand->load;
-  bl_shares_solve(j->shares, &j->hosts, load, speed);
+  double speeds = 0;
+  bl_flow_graph_load(&j->graph, &j->hosts);
+  const double sum = bl_flow_start(&j->graph, j->flow, load);
+  for (int32_t i = 0; i < n; ++i) {
+    const int32_t e = all[i].expert;
+    const double amount = fmin(j->near_share[i] * load[e], j->flow.tokens[e]);
+    j->flow.tokens[j->experts + i] = amount;
+    j->flow.tokens[e] -= amount;
+    j->flow.rank_load[all[i].rank] += amount;
+    j->flow.rank_load[j->hosts.home[e]] -= amount;
+  }
+  for (int32_t r = 0; r < j->ranks; ++r) speeds += speed ? speed[r] : 1;
+  const double mean = sum / speeds;
+  if (sum > 0) bl_flow_solve(&j->graph, &j->scratch, j->flow, speed, mean, DBL_MAX, mean * BL_SHARES_TINY);
   for (int32_t i = 0; i < n; ++i) {
     const double whole = load[all[i].expert];
-    share[i] = whole > 0 ? bl_shares_copy_tokens(j->shares, i) / whole : 0;
+    share[i] = whole > 0 ? j->flow.tokens[j->experts + i] / whole : 0;
   }
 }
 
@@ -187,6 +208,7 @@ static void near_shares(bl_place_judge *j, const bl_place_state *state, const bl
     for (int32_t l = 0; l <= m->levels; ++l) {
       const int32_t size = l > 0 ? m->level[l - 1].ranks : 1;
       serve_group(j, source, each, state->home[e], size);
+      if (l == m->levels) break; /* that was all ranks */
       for (int32_t i = first[e]; i >= 0; i = next[i]) serve_group(j, source, each, all[i].rank, size);
     }
     for (int32_t i = first[e]; i >= 0; i = next[i]) share[i] = d->load[e] > 0 ? j->taken[all[i].rank] / d->load[e] : 0;
@@ -214,7 +236,6 @@ static bl_status try_near(bl_place_judge *j, bl_place_state *state, const bl_cop
   static const double parts[] = {0.25, 0.5, 0.75, 1};
   double best = state->price.total_us;
   if (n == 0 || state->price.us[BL_PLACE_EXCHANGE] < WORTH_LOOKING * best) return BL_OK;
-  near_shares(j, state, all, n, j->near_share);
   for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i) {
     BL_TRY(price_shares(j, state, all, n, parts[i]));
     if (!(state->price.total_us < best)) break;
@@ -233,8 +254,8 @@ bl_status bl_place_judge_solve(bl_place_judge *j, bl_place_state *state) {
   for (int32_t i = 0; i < n; ++i) {
     j->hosts.copy_rank[i] = all[i].rank;
     j->hosts.copy_expert[i] = all[i].expert;
-    j->near_share[i] = 0;
   }
+  near_shares(j, state, all, n, j->near_share);
   j->hosts.home = state->home;
   j->hosts.n_copy_slots = n;
   for (int32_t h = 0; h < j->n_heights; ++h) {

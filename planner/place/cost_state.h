@@ -3,6 +3,7 @@
 #define BL_PLANNER_PLACE_COST_STATE_H
 
 #include "planner/place/cost_bound.h"
+#include "planner/place/flow.h"
 #include "planner/place/hosts.h"
 #include "planner/place/relay.h"
 
@@ -22,7 +23,10 @@ typedef struct bl_place_judge {
   int32_t experts, ranks, room; /* room: for copies */
   bl_place_cost *cost;
   bl_relay *relay;
-  bl_shares *shares;
+  bl_flow_graph graph; /* shares are levelled on it */
+  bl_flow_scratch scratch;
+  bl_flow_state flow;
+  double *flow_block;
   bl_hosts hosts;    /* what shares are solved on; its arrays lie in ours */
   double heights[4]; /* at which speeds are cut; the largest speed first */
   int32_t n_heights;
