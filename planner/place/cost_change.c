@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SMALL = 2048 /* experts * ranks */, MOST = 4096 /* changes listed */ };
+enum { SMALL = 2048 /* experts * ranks */, MOST = 1024 /* changes listed */ };
 
 typedef enum change_kind {
   ADD,      /* expert a, rank b */

@@ -106,6 +106,7 @@ bl_status bl_place_judge_create(const bl_place_problem *problem, bl_place_judge 
   out->hosts = (bl_hosts){.experts = out->experts, .ranks = m->ranks};
   out->hosts.copy_rank = out->first + out->experts;
   out->hosts.copy_expert = out->hosts.copy_rank + copies;
+  BL_TRY_GOTO(status, bl_place_state_create(out, &out->kept), fail);
   choose_heights(out);
   return BL_OK;
 fail:
@@ -114,6 +115,7 @@ fail:
 }
 
 void bl_place_judge_free(bl_place_judge *j) {
+  bl_place_state_free(&j->kept);
   bl_place_cost_free(j->cost);
   bl_relay_free(j->relay);
   bl_flow_graph_free(&j->graph);
@@ -215,62 +217,55 @@ static void near_shares(bl_place_judge *j, const bl_place_state *state, const bl
   }
 }
 
-/* The price with shares a + part * (b - a); copies that take nothing are dropped. */
-static bl_status price_shares(bl_place_judge *j, bl_place_state *state, const bl_copy *all, int32_t n, double part) {
+static void level_at(bl_place_judge *j, const bl_copy *all, int32_t n, double height) {
+  const double *speed = j->problem.machine->speed;
+  for (int32_t r = 0; speed && r < j->ranks; ++r) j->cut[r] = fmin(speed[r], height);
+  level_shares(j, all, n, speed ? j->cut : NULL, j->level_share);
+}
+
+/* The price with shares on the way from those that level to those that are nearest; copies that take nothing are
+ * dropped. The best so far is kept.  @return : in *better whether this is it. */
+static bl_status price_shares(bl_place_judge *j, bl_place_state *state, const bl_copy *all, int32_t n, double part,
+                              bool *better) {
   state->n = 0;
   for (int32_t i = 0; i < n; ++i) {
     const double share = j->level_share[i] + part * (j->near_share[i] - j->level_share[i]);
     if (share > 1e-9) state->copies[state->n++] = (bl_copy){all[i].expert, all[i].rank, share < 1 ? share : 1};
   }
-  return bl_place_judge_price(j, state);
-}
-
-static void level_at(bl_place_judge *j, const bl_copy *all, int32_t n, double height) {
-  const double *speed = j->problem.machine->speed;
-  for (int32_t r = 0; speed && r < j->ranks; ++r) j->cut[r] = speed[r] < height ? speed[r] : height;
-  level_shares(j, all, n, speed ? j->cut : NULL, j->level_share);
-}
-
-/* The price is convex in the shares, so where a step towards the nearest hosts does not pay no longer one does. */
-static bl_status try_near(bl_place_judge *j, bl_place_state *state, const bl_copy *all, int32_t n, double *part) {
-  static const double parts[] = {0.25, 0.5, 0.75, 1};
-  double best = state->price.total_us;
-  if (n == 0 || state->price.us[BL_PLACE_EXCHANGE] < WORTH_LOOKING * best) return BL_OK;
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i) {
-    BL_TRY(price_shares(j, state, all, n, parts[i]));
-    if (!(state->price.total_us < best)) break;
-    best = state->price.total_us;
-    *part = parts[i];
-  }
+  BL_TRY(bl_place_judge_price(j, state));
+  *better = state->price.total_us < j->kept.price.total_us;
+  if (*better) bl_place_state_assign(j, &j->kept, state);
   return BL_OK;
 }
 
 bl_status bl_place_judge_solve(bl_place_judge *j, bl_place_state *state) {
+  static const double parts[] = {0.25, 0.5, 0.75, 1};
   const int32_t n = state->n;
-  double best = DBL_MAX, part = 0;
-  int32_t chosen = 0;
+  bool better = true;
   sort_by_rank(j, state);
   const bl_copy *all = j->sorted; /* now the same as the state's, which shares and drops change */
   for (int32_t i = 0; i < n; ++i) {
     j->hosts.copy_rank[i] = all[i].rank;
     j->hosts.copy_expert[i] = all[i].expert;
   }
-  near_shares(j, state, all, n, j->near_share);
   j->hosts.home = state->home;
   j->hosts.n_copy_slots = n;
-  for (int32_t h = 0; h < j->n_heights; ++h) {
+  j->kept.price.total_us = DBL_MAX;
+  near_shares(j, state, all, n, j->near_share);
+  /* From the fastest ranks taking all they can to none taking more than the slowest, as long as it pays. */
+  for (int32_t h = 0; h < j->n_heights && better; ++h) {
     level_at(j, all, n, j->heights[h]);
-    BL_TRY(price_shares(j, state, all, n, 0));
-    if (!(state->price.total_us < best)) continue;
-    best = state->price.total_us;
-    chosen = h;
+    BL_TRY(price_shares(j, state, all, n, 0, &better));
+    if (!better) level_at(j, all, n, j->heights[h - 1]);
+    if (n == 0) break;
   }
-  if (chosen != j->n_heights - 1) {
-    level_at(j, all, n, j->heights[chosen]);
-    BL_TRY(price_shares(j, state, all, n, 0));
+  /* The price is convex in the shares, so where a step towards the nearest hosts does not pay no longer one does. */
+  const bool worth_looking = n > 0 && j->kept.price.us[BL_PLACE_EXCHANGE] >= WORTH_LOOKING * j->kept.price.total_us;
+  for (size_t i = 0, last = sizeof parts / sizeof *parts; worth_looking && i < last; ++i) {
+    BL_TRY(price_shares(j, state, all, n, parts[i], &better));
+    if (!better) break;
   }
-  BL_TRY(try_near(j, state, all, n, &part));
-  BL_TRY(price_shares(j, state, all, n, part));
+  bl_place_state_assign(j, state, &j->kept);
   bl_place_state_count(j, state);
   return BL_OK;
 }

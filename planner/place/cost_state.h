@@ -36,6 +36,7 @@ typedef struct bl_place_judge {
   int32_t *start;                   /* [ranks + 1] */
   int32_t *first, *next;            /* [experts], [room]: copies by expert */
   bl_copy *sorted;                  /* [room]: copies by rank */
+  bl_place_state kept;              /* the best shares so far */
   int32_t evaluations;
 } bl_place_judge;
 
