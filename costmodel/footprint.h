@@ -30,6 +30,7 @@ typedef struct bl_grid {
   bool node_dispatch;     /* a token's row goes once to each node, which hands it on to its ranks; else once a choice */
   bool overlap;           /* interleaved pipelines exchange rows of one micro-batch while another computes */
   bl_recompute recompute;
+  int32_t pieces; /* of a MoE layer's rows, as in a plan; 0: 1. Closed forms take rows whole */
 } bl_grid;
 
 typedef enum bl_item {

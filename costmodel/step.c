@@ -101,12 +101,13 @@ bl_status bl_step_begin(bl_step *step, const bl_layout *layout, int32_t layers, 
 static bool is_exchange(bl_action_kind kind) {
   const bl_group_kind group = kind_info[kind].group;
   const bl_amount_kind amount = bl_action_amounts[kind];
-  return group == BL_GROUP_TP || group == BL_GROUP_CP || group == BL_GROUP_ETP || amount == BL_AMOUNT_EXCHANGE_ROWS ||
-         amount == BL_AMOUNT_COUNTS;
+  return group == BL_GROUP_TP || group == BL_GROUP_CP || group == BL_GROUP_ETP || amount == BL_AMOUNT_COUNTS ||
+         amount == BL_AMOUNT_EXCHANGE_ROWS;
 }
 
 static bl_resource resource_of(const bl_step *step, bl_action_kind kind) {
-  if (step->exchanges_inline && is_exchange(kind)) return BL_RESOURCE_COMPUTE;
+  const bool beside = step->rows_beside && bl_action_amounts[kind] == BL_AMOUNT_EXCHANGE_ROWS;
+  if (step->exchanges_inline && is_exchange(kind) && !beside) return BL_RESOURCE_COMPUTE;
   const bl_resource resource = kind_info[kind].resource;
   return resource == BL_RESOURCE_LINK ? step->link[kind_info[kind].group] : resource;
 }

@@ -249,7 +249,7 @@ typedef struct bl_step {
   int32_t stage, pp, vp; /* pipeline position, of pp with vp stages each */
   bl_step_part part;     /* of the actions that builders add now; so is chunk */
   int32_t chunk;
-  bool exchanges_inline;
+  bool exchanges_inline, rows_beside; /* as in the options */
   bl_resource link[BL_GROUP_COUNT]; /* the link that each kind of group uses */
   int32_t n_actions, n_buffers, n_uses, n_waits;
   bl_action *actions;
@@ -268,6 +268,7 @@ typedef struct bl_step_options {
   bool copies;            /* copies may exist: copy_fill and copy_reduce are in the program */
   bool late_repair;       /* late_fill is in the program; needs copies */
   bool exchanges_inline;  /* exchanges over tp, cp, etp and ep run in the compute stream, so that nothing hides them */
+  bool rows_beside;       /* but for those of rows over ep, which run on links for a pass to hide */
   int32_t ranks_per_node; /* groups that reach beyond use the inter-node link; 0: one node */
 } bl_step_options;
 

@@ -289,6 +289,7 @@ bl_status bl_step_build_unchecked(const bl_model *model, const bl_layout *layout
   BL_TRY(refuse_unbuilt(model, layout, options, stage));
   BL_TRY(bl_step_begin(out, layout, model->layers, stage, options->ranks_per_node));
   out->exchanges_inline = options->exchanges_inline;
+  out->rows_beside = options->rows_beside;
   builder b = {model, layout, options, out, BL_OK};
   begin_step(&b);
   for (int32_t m = 0; m < layout->micro_batches; m++) {

@@ -1,8 +1,7 @@
 /* ballast-plan search: the best layouts of a model on a cluster. */
 #include "base/file.h"
-#include "base/json.h"
 #include "base/memory.h"
-#include "base/table.h"
+#include "planner/command_search_print.h"
 #include "planner/commands.h"
 #include "planner/search/imbalance.h"
 #include "planner/search/search.h"
@@ -13,13 +12,14 @@
 
 static struct {
   const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
-  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard;
+  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard, simulate;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
   bool json;
 } arg = {.top = 10,
          .max_vp = 12,
          .max_micro_batch = 16,
+         .simulate = 200,
          .imbalance = 1,
          .memory_fraction = 0.9,
          .dispatch = "nodes",
@@ -88,7 +88,8 @@ static bl_status load_inputs(inputs *in) {
                                     .etp = (int32_t)arg.etp,
                                     .ep = (int32_t)arg.ep,
                                     .micro_batch = (int32_t)arg.micro_batch},
-                          .top = (int32_t)arg.top};
+                          .top = (int32_t)arg.top,
+                          .simulate = (int32_t)arg.simulate};
   in->options.zero_fixed = strcmp(arg.zero, "any") != 0;
   if (in->options.zero_fixed) in->options.fixed.zero = arg.zero[0] - '0';
   for (int r = 0; r < BL_RECOMPUTE_COUNT; r++)
@@ -99,230 +100,12 @@ static bl_status load_inputs(inputs *in) {
   return BL_OK;
 }
 
-/* -- output -------------------------------------------------------------------------------------------------------- */
-
-enum { GRID_TEXT = 160 };
-
-/* "tp 2, pp 8": the sizes that are not 0. */
-static const char *grid_text(const bl_grid *g, char *text) {
-  const struct {
-    const char *name;
-    int32_t value;
-  } sizes[] = {{"tp", g->tp}, {"cp", g->cp},   {"dp", g->dp}, {"pp", g->pp},
-               {"vp", g->vp}, {"etp", g->etp}, {"ep", g->ep}, {"micro-batch", g->micro_batch}};
-  size_t n = 0;
-  text[0] = '\0';
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-    if (sizes[i].value > 0)
-      n += (size_t)snprintf(text + n, GRID_TEXT - n, "%s%s %d", n ? ", " : "", sizes[i].name, sizes[i].value);
-  return text;
-}
-
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
-static void write_grid(bl_json_writer *w, const bl_grid *g) {
-  const struct {
-    const char *name;
-    int32_t value;
-  } sizes[] = {{"tp", g->tp},
-               {"cp", g->cp},
-               {"dp", g->dp},
-               {"pp", g->pp},
-               {"vp", g->vp},
-               {"etp", g->etp},
-               {"ep", g->ep},
-               {"edp", g->edp},
-               {"zero", g->zero},
-               {"micro_batch", g->micro_batch},
-               {"micro_batches", g->micro_batches}};
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    bl_json_key(w, sizes[i].name);
-    bl_json_write_int(w, sizes[i].value);
-  }
-  bl_json_key(w, "recompute");
-  bl_json_write_string(w, bl_recompute_names[g->recompute]);
-}
-
-static void write_entry(bl_json_writer *w, const bl_search_entry *e) {
-  bl_json_begin_object(w);
-  write_grid(w, &e->grid);
-  bl_json_key(w, "stage_layers");
-  bl_json_begin_flat_array(w);
-  for (int32_t s = 0; s < e->grid.pp * e->grid.vp; s++) bl_json_write_int(w, e->first[s + 1] - e->first[s]);
-  bl_json_end_array(w);
-  number(w, "step_us", e->price.step_us);
-  number(w, "bound_us", e->bound_us);
-  number(w, "imbalance", e->imbalance);
-  number(w, "memory_bytes", e->memory.total);
-  bl_json_key(w, "time_us");
-  bl_json_begin_object(w);
-  for (int u = 0; u < BL_PRICE_COUNT; u++) number(w, bl_price_names[u], e->price.us[u]);
-  bl_json_end_object(w);
-  bl_json_key(w, "memory");
-  bl_json_begin_object(w);
-  for (int k = 0; k < BL_FOOTPRINT_COUNT; k++) number(w, bl_footprint_names[k], e->memory.bytes[k]);
-  bl_json_end_object(w);
-  bl_json_end_object(w);
-}
-
-static void print_json(const inputs *in, const bl_search_result *r) {
-  bl_json_writer w;
-  bl_json_writer_init(&w, stdout, true);
-  bl_json_begin_object(&w);
-  number(&w, "ranks", in->options.ranks);
-  number(&w, "batch", in->options.batch);
-  bl_json_key(&w, "type");
-  bl_json_write_string(&w, arg.type ? arg.type : "");
-  number(&w, "efficiency", arg.type ? in->cluster.matrix.efficiency : in->cluster.efficiency);
-  bl_json_key(&w, "efficiency_source");
-  bl_json_write_string(&w, arg.type ? in->cluster.matrix.source : in->cluster.efficiency_source);
-  number(&w, "layouts", (double)r->layouts);
-  number(&w, "priced", (double)r->priced);
-  number(&w, "bound_us", r->bound_us);
-  number(&w, "roofline_us", r->roofline_us);
-  number(&w, "gap", r->entry[0].price.step_us / r->bound_us - 1);
-  bl_json_key(&w, "top");
-  bl_json_begin_array(&w);
-  for (int32_t i = 0; i < r->n; i++) write_entry(&w, &r->entry[i]);
-  bl_json_end_array(&w);
-  bl_json_key(&w, "pruned");
-  bl_json_begin_array(&w);
-  for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++) {
-    if (r->rejected[i] == 0) continue;
-    bl_json_begin_object(&w);
-    number(&w, "count", (double)r->rejected[i]);
-    bl_json_key(&w, "reason");
-    bl_json_write_string(&w, bl_search_reasons[i]);
-    bl_json_key(&w, "example");
-    bl_json_begin_object(&w);
-    write_grid(&w, &r->example[i]);
-    bl_json_end_object(&w);
-    bl_json_end_object(&w);
-  }
-  bl_json_end_array(&w);
-  bl_json_end_object(&w);
-  bl_json_newline(&w);
-}
-
-static bl_status print_layouts(const bl_search_result *r) {
-  bl_table *table;
-  BL_TRY(bl_table_create("#|tp|cp|dp|pp|vp|etp|ep|edp|zero|sequences|<recompute|step ms|GB", &table));
-  for (int32_t i = 0; i < r->n; i++) {
-    const bl_grid *g = &r->entry[i].grid;
-    const int32_t sizes[] = {i + 1, g->tp, g->cp, g->dp, g->pp, g->vp, g->etp, g->ep, g->edp, g->zero};
-    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) bl_table_cell(table, "%d", sizes[k]);
-    bl_table_cell(table, "%d x %d", g->micro_batches, g->micro_batch);
-    bl_table_cell(table, "%s", bl_recompute_names[g->recompute]);
-    bl_table_cell(table, "%.1f", r->entry[i].price.step_us * 1e-3);
-    bl_table_cell(table, "%.1f", r->entry[i].memory.total * 1e-9);
-  }
-  bl_table_print(table, stdout);
-  bl_table_free(table);
-  return BL_OK;
-}
-
-static bl_status print_times(const bl_search_result *r) {
-  bl_table *table;
-  char headings[256] = "#";
-  size_t n = 1;
-  for (int u = 0; u < BL_PRICE_COUNT; u++)
-    n += (size_t)snprintf(headings + n, sizeof headings - n, "|%s", bl_price_names[u]);
-  BL_TRY(bl_table_create(headings, &table));
-  for (int32_t i = 0; i < r->n; i++) {
-    bl_table_cell(table, "%d", i + 1);
-    for (int u = 0; u < BL_PRICE_COUNT; u++)
-      bl_table_cell(table, "%.1f", 100 * r->entry[i].price.us[u] / r->entry[i].price.step_us);
-  }
-  printf("\npercent of the step:\n");
-  bl_table_print(table, stdout);
-  bl_table_free(table);
-  return BL_OK;
-}
-
-/* Which efficiency the times follow from. */
-static void print_rate(const inputs *in) {
-  const bl_cluster *c = &in->cluster;
-  if (arg.type)
-    printf("products with weights in %s: %.3f of %.0f TFLOP/s (%s)\n", c->matrix.name, c->matrix.efficiency,
-           c->matrix.tflops, c->matrix.source);
-  printf("%s: %.3f of %.0f TFLOP/s (%s)\n", arg.type ? "all else" : "compute", c->efficiency, c->tflops,
-         c->efficiency_source);
-}
-
-static void print_best(const inputs *in, const bl_search_result *r) {
-  const bl_search_entry *best = &r->entry[0];
-  char text[GRID_TEXT];
-  printf("\nlayers of the best one's stages:");
-  for (int32_t s = 0; s < best->grid.pp * best->grid.vp; s++) printf(" %d", best->first[s + 1] - best->first[s]);
-  printf("\nmemory of its fullest rank, GB:");
-  for (int k = 0; k < BL_FOOTPRINT_COUNT; k++)
-    if (best->memory.bytes[k] > 0)
-      printf("%s %s %.1f", k ? "," : "", bl_footprint_names[k], best->memory.bytes[k] * 1e-9);
-  printf("; it may fill %.1f\n", in->options.memory_bytes * 1e-9);
-  printf("expert imbalance: %.3f (%s)\n", best->imbalance,
-         arg.trace ? "from the trace" : "assumed, see --imbalance and --trace");
-  print_rate(in);
-  printf("no layout that memory allows takes less than %.1f ms: the best is within %.2f %%; arithmetic alone %.1f ms\n",
-         r->bound_us * 1e-3, 100 * (best->price.step_us / r->bound_us - 1), r->roofline_us * 1e-3);
-  printf("%" PRId64 " folds, %" PRId64 " layouts, %" PRId64 " priced; not priced:\n", r->folds, r->layouts, r->priced);
-  for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)
-    if (r->rejected[i] > 0)
-      printf("%12" PRId64 "  %s: %s\n", r->rejected[i], bl_search_reasons[i], grid_text(&r->example[i], text));
-}
-
-/* -- nothing found ------------------------------------------------------------------------------------------------- */
-
-/* The least multiple of the ranks, by doubling, on which something fits; 0 within the cluster. */
-static bl_status more_ranks(const inputs *in, int32_t *ranks) {
-  bl_search_options o = in->options;
-  bl_search_entry *least;
-  const int64_t most = (int64_t)in->cluster.nodes * in->cluster.ranks_per_node;
-  BL_TRY(bl_new(&least, 1, sizeof *least, "layouts"));
-  *ranks = 0;
-  while (*ranks == 0 && 2 * (int64_t)o.ranks <= most) {
-    o.ranks *= 2;
-    if (bl_search_least_memory(&o, least) == BL_OK && least->memory.total <= o.memory_bytes) *ranks = o.ranks;
-  }
-  free(least);
-  return BL_OK;
-}
-
-/* The constraint that fails, by how much, and the nearest change that helps. */
-static bl_status explain_nothing(const inputs *in) {
-  char text[GRID_TEXT], more[64] = "";
-  bl_search_entry *least;
-  int32_t ranks, worst = 0;
-  BL_TRY(bl_new(&least, 1, sizeof *least, "layouts"));
-  bl_status status = bl_search_least_memory(&in->options, least);
-  if (status == BL_OK) status = more_ranks(in, &ranks);
-  if (status == BL_OK) {
-    const bl_footprint *f = &least->memory;
-    for (int k = 1; k < BL_FOOTPRINT_COUNT; k++)
-      if (f->bytes[k] > f->bytes[worst]) worst = k;
-    if (ranks > 0) snprintf(more, sizeof more, ", or %d ranks", ranks);
-    status =
-        bl_fail(BL_EINPUT,
-                "model %s does not fit %d ranks with a batch of %d: the leanest layout (%s, zero %d, recompute %s) "
-                "fills %.1f GB of a rank, %.1f GB more than the %.1f GB it may, most of it %s (%.1f GB); nearest "
-                "change: devices of %.0f GB%s",
-                in->model.name, in->options.ranks, in->options.batch, grid_text(&least->grid, text), least->grid.zero,
-                bl_recompute_names[least->grid.recompute], f->total * 1e-9,
-                (f->total - in->options.memory_bytes) * 1e-9, in->options.memory_bytes * 1e-9,
-                bl_footprint_names[worst], f->bytes[worst] * 1e-9, f->total / arg.memory_fraction * 1e-9 + 0.5, more);
-  }
-  free(least);
-  return status;
-}
-
 /* -- the command --------------------------------------------------------------------------------------------------- */
 
 static bl_status save_plan(const inputs *in, const bl_search_entry *best) {
   bl_plan plan = {.has_layout = true,
                   .has_predicted = true,
-                  .predicted_step_us = best->price.step_us,
+                  .predicted_step_us = best->simulated.step_us > 0 ? best->simulated.step_us : best->price.step_us,
                   .predicted_imbalance = best->imbalance,
                   .predicted_memory_bytes = best->memory.total};
   BL_TRY(bl_search_layout(&in->options, best, &plan.layout));
@@ -337,16 +120,16 @@ static bl_status run(void *context) {
   bl_search_result r = {0};
   (void)context;
   bl_status status = load_inputs(&in);
+  const bl_search_report report = {.options = &in.options,
+                                   .result = &r,
+                                   .imbalance_source =
+                                       arg.trace ? "from the trace" : "assumed, see --imbalance and --trace",
+                                   .memory_fraction = arg.memory_fraction};
   if (status == BL_OK) status = bl_search(&in.options, &r);
-  if (status == BL_OK && r.n == 0) status = explain_nothing(&in);
+  if (status == BL_OK && r.n == 0) status = bl_search_explain_nothing(&report);
   if (status == BL_OK && arg.output) status = save_plan(&in, &r.entry[0]);
-  if (status == BL_OK && arg.json) {
-    print_json(&in, &r);
-  } else if (status == BL_OK) {
-    status = print_layouts(&r);
-    if (status == BL_OK) status = print_times(&r);
-    if (status == BL_OK) print_best(&in, &r);
-  }
+  if (status == BL_OK && arg.json) bl_search_print_json(&report);
+  if (status == BL_OK && !arg.json) status = bl_search_print(&report);
   bl_search_free(&r);
   free(in.imbalance);
   return status;
@@ -451,6 +234,13 @@ bl_command bl_command_search(void) {
        .help = "layouts to show",
        .min = 1,
        .max = BL_SEARCH_MAX_TOP},
+      {.name = "simulate",
+       .type = BL_OPTION_INT,
+       .target = &arg.simulate,
+       .metavar = "N",
+       .help = "layouts to simulate at most, beside those of the closed form's top; 0: none, closed forms only",
+       .min = 0,
+       .max = 1e6},
       {.name = "output|o",
        .type = BL_OPTION_STRING,
        .target = &arg.output,
@@ -508,8 +298,8 @@ bl_command bl_command_search(void) {
       .summary = "finds the best layouts of a model on a cluster",
       .description =
           "Folds the ranks into both grids (tp x cp x dp x pp = etp x ep x edp x pp) in every way, prunes by "
-          "memory and by lower bounds, divides layers over uneven stages exactly, and prices what is left in "
-          "closed form. The plan file has no place for recomputation: the table says it.",
+          "memory and by lower bounds, divides layers over uneven stages exactly, prices what is left in closed "
+          "form, and simulates the step programs of the layouts that may be the fastest.",
       .example = "ballast-plan search --model costmodel/models/deepseek-v3.json --cluster "
                  "costmodel/clusters/h100-hgx.json --ranks 1024 --batch 8192 -o plan.json",
       .options = options,

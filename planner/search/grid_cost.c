@@ -54,6 +54,7 @@ typedef struct item_maker {
   const bl_grid *g;
   double imbalance, num, tokens, part; /* part: tokens once tp has split the sequence */
   double matrix_rate, core_rate;       /* operations a microsecond of the slowest device */
+  double *us;                          /* [BL_ACTION_COUNT]: where actions of the item are noted, or NULL */
 } item_maker;
 
 /* Forward and backward of a kind of work. */
@@ -63,6 +64,15 @@ typedef struct passes {
 
 static passes sum(passes a, passes b) { return (passes){a.forward + b.forward, a.backward + b.backward}; }
 static double total(passes p) { return p.forward + p.backward; }
+
+static void note(const item_maker *k, bl_action_kind kind, double us) {
+  if (k->us) k->us[kind] = us;
+}
+
+static void note_passes(const item_maker *k, bl_action_kind forward, bl_action_kind backward, passes work) {
+  note(k, forward, work.forward);
+  note(k, backward, work.backward);
+}
 
 static double tiles(double rows, double width) { return (1 + 64 / rows) * (1 + 64 / width); }
 
@@ -122,13 +132,17 @@ static passes add_attention(const item_maker *k, bl_item_price *p) {
   const passes inner = core(k, macs, 2.5);
   passes work = sum(products(k, weights, 1, k->tokens, m->hidden / tp), inner);
   work = sum(work, sum(norm_and_residual(k), traffic(k, 2 * turned, 2 * turned)));
+  note_passes(k, BL_ACTION_ATTENTION_FWD, BL_ACTION_ATTENTION_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
   if (cp > 1) { /* keys and values of all others pass by, their gradients too on the way back */
     const double kv = m->latent_attention ? m->heads * head_widths(m) : 2.0 * m->kv_heads * m->head_width;
     const double travel = ring_us(k->c, k->tokens * cp * larger(kv / tp, 2.0 * m->head_width) * k->num, cp, tp);
-    const double hidden = smaller(travel, inner.forward) + smaller(2 * travel, inner.backward);
-    p->us[BL_PRICE_CONTEXT] += 3 * travel - hidden + BL_PRICE_STOLEN * hidden;
+    const double under = smaller(travel, inner.forward), under_bwd = smaller(2 * travel, inner.backward);
+    const passes ring = {travel - under + BL_PRICE_STOLEN * under,
+                         2 * travel - under_bwd + BL_PRICE_STOLEN * under_bwd};
+    note_passes(k, BL_ACTION_CONTEXT_RING, BL_ACTION_CONTEXT_RING_BWD, ring);
+    p->us[BL_PRICE_CONTEXT] += total(ring);
   }
   return work;
 }
@@ -155,6 +169,7 @@ static passes add_ffn(const item_maker *k, bl_item_price *p) {
   const double width = (double)m->ffn_width / k->g->tp;
   passes work = products(k, (double)bl_model_part_macs(m, BL_PART_FFN) / k->g->tp, 1, k->tokens, width);
   work = sum(work, sum(norm_and_residual(k), activation(k, width * k->tokens, m->ffn_gated)));
+  note_passes(k, BL_ACTION_FFN_FWD, BL_ACTION_FFN_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
   return work;
@@ -167,6 +182,27 @@ static passes shared_experts(const item_maker *k) {
   return sum(work, activation(k, width * k->tokens, m->expert_gated));
 }
 
+/* What one of the pieces of a layer's rows takes, and what is done for all of them. */
+static void note_experts(const item_maker *k, double weights, double homes, double rows, double width, double sent) {
+  const bl_model *m = k->m;
+  const double pieces = larger(1, k->g->pieces), part = rows / pieces, row_bytes = bl_model_row_width(m) * k->num;
+  const passes products_us = products(k, weights, homes, part, width);
+  const passes hidden = activation(k, width * part, m->expert_gated), moved = traffic(k, 5 * sent, 7 * sent);
+  note(k, BL_ACTION_EXPERT_FWD, products_us.forward + hidden.forward);
+  note(k, BL_ACTION_EXPERT_DX, products_us.backward / 2 + hidden.backward);
+  note(k, BL_ACTION_EXPERT_DW, products_us.backward / 2);
+  note(k, BL_ACTION_SCATTER, moved.forward * 2 / 5);
+  note(k, BL_ACTION_GATHER, moved.forward * 3 / 5);
+  note(k, BL_ACTION_GATHER_BWD, moved.backward * 4 / 7);
+  note(k, BL_ACTION_SCATTER_BWD, moved.backward * 3 / 7);
+  static const bl_action_kind exchanges[] = {BL_ACTION_DISPATCH, BL_ACTION_COMBINE, BL_ACTION_COMBINE_BWD,
+                                             BL_ACTION_DISPATCH_BWD};
+  const double once = exchange_us(m, k->c, k->g, k->part * row_bytes * k->imbalance / pieces);
+  for (int i = 0; i < 4; i++) note(k, exchanges[i], once);
+  note(k, BL_ACTION_ROWS_GATHER, ring_us(k->c, part * row_bytes, k->g->etp, 1));
+  note(k, BL_ACTION_ROWS_SCATTER, ring_us(k->c, part * row_bytes, k->g->etp, 1));
+}
+
 /* Gate, shared experts, experts; *exchange: what crosses links in one direction. */
 static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   const bl_model *m = k->m;
@@ -175,8 +211,11 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   passes dense = products(k, (double)bl_model_part_macs(m, BL_PART_GATE), 1, k->part, m->experts);
   /* Scores in fp32: written, read twice for choosing and for the balance, and once on the way back. */
   dense = sum(dense, sum(norm_and_residual(k), traffic(k, 12.0 * m->experts * k->part, 12.0 * m->experts * k->part)));
+  note_passes(k, BL_ACTION_GATE_FWD, BL_ACTION_GATE_BWD, dense);
   if (m->shared_experts > 0) {
-    dense = sum(dense, shared_experts(k));
+    const passes shared = shared_experts(k);
+    note_passes(k, BL_ACTION_SHARED_FWD, BL_ACTION_SHARED_BWD, shared);
+    dense = sum(dense, shared);
     p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
   }
   /* Rows on the fullest rank; each meets one expert, whose matrices are read whole. */
@@ -185,6 +224,7 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   const double weights = (double)bl_model_part_macs(m, BL_PART_EXPERT) / etp;
   passes work = sum(products(k, weights, homes, rows, width), activation(k, width * rows, m->expert_gated));
   work = sum(work, traffic(k, 5 * sent, 7 * sent)); /* scatter and gather */
+  note_experts(k, weights, homes, rows, width, sent);
   p->us[BL_PRICE_DENSE] += total(dense);
   p->us[BL_PRICE_EXPERT] += total(work);
   const double once = exchange_us(m, k->c, g, k->part * row_bytes * k->imbalance);
@@ -212,8 +252,10 @@ static void add_recompute(const item_maker *k, bl_item_price *p, bl_layer_kind k
   if (m->latent_attention && bl_layer_has_attention(kind))
     up = (double)m->heads *
          ((double)(m->head_width + m->rope_width) * m->q_rank + (double)(m->head_width + m->value_width) * m->kv_rank);
-  p->us[BL_PRICE_RECOMPUTE] += 2 * up * k->tokens / k->g->tp / k->matrix_rate +
-                               bytes * k->num * k->part / k->c->memory_gbps * 1e-3 + k->c->call_us;
+  const double us = 2 * up * k->tokens / k->g->tp / k->matrix_rate +
+                    bytes * k->num * k->part / k->c->memory_gbps * 1e-3 + k->c->call_us;
+  note(k, BL_ACTION_RECOMPUTE, us);
+  p->us[BL_PRICE_RECOMPUTE] += us;
 }
 
 /* Exchanges beside other micro-batches' compute: the warm-up has none to pair with. */
@@ -252,30 +294,40 @@ static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_
     const passes project = products(k, 2.0 * m->hidden * m->hidden / k->g->tp, 1, k->tokens, m->hidden / k->g->tp);
     for (int u = 0; u < BL_PRICE_COUNT; u++) p->us[u] += layer->us[u];
     p->us[BL_PRICE_DENSE] += total(sum(project, norm_and_residual(k)));
+    note_passes(k, BL_ACTION_MODULE_FWD, BL_ACTION_MODULE_BWD, sum(project, norm_and_residual(k)));
   }
+  note(k, BL_ACTION_HEAD, total(head));
 }
 
-void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out) {
+/* Prices of all items; work: NULL, or where each action's is noted too. */
+static void price_items(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out,
+                        bl_work *work) {
   const double tokens = bl_grid_tokens(m, g), ranks = (double)g->tp * g->cp * g->dp * g->pp;
   const double slowest = bl_cluster_slowest(c, ranks);
-  const item_maker k = {m,
-                        c,
-                        g,
-                        imbalance,
-                        c->num_bytes,
-                        tokens,
-                        tokens / g->tp,
-                        bl_cluster_rate(c) / slowest,
-                        c->tflops * c->efficiency * 1e6 / slowest};
+  item_maker k = {m,
+                  c,
+                  g,
+                  imbalance,
+                  c->num_bytes,
+                  tokens,
+                  tokens / g->tp,
+                  bl_cluster_rate(c) / slowest,
+                  c->tflops * c->efficiency * 1e6 / slowest,
+                  NULL};
   memset(out, 0, sizeof *out);
   bl_item_sizes(m, g, c->num_bytes, imbalance, out->size);
   bl_item_price *p = out->price;
+  if (work) k.us = work->us[BL_ITEM_EMBED];
   const passes look_up = traffic(&k, 3 * m->hidden * k.num * k.part, 3 * m->hidden * k.num * k.part);
+  note_passes(&k, BL_ACTION_EMBED_FWD, BL_ACTION_EMBED_BWD, look_up);
   p[BL_ITEM_EMBED].us[BL_PRICE_DENSE] = total(look_up);
   p[BL_ITEM_EMBED].us[BL_PRICE_TENSOR] = tp_pair_us(&k);
   for (int i = 0; i < BL_ITEM_COUNT; i++)
-    if (bl_item_kind((bl_item)i) != BL_LAYER_COUNT && bl_item_occurs(m, (bl_item)i))
+    if (bl_item_kind((bl_item)i) != BL_LAYER_COUNT && bl_item_occurs(m, (bl_item)i)) {
+      if (work) k.us = work->us[i];
       price_layer(&k, bl_item_kind((bl_item)i), &p[i]);
+    }
+  if (work) k.us = work->us[BL_ITEM_HEAD];
   price_head(&k, &p[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE], &p[BL_ITEM_HEAD]);
   for (int i = 0; i < BL_ITEM_COUNT; i++)
     for (int u = 0; u < BL_PRICE_COUNT; u++) p[i].total += p[i].us[u];
@@ -295,4 +347,51 @@ void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, doub
     out->dense_reduce_us = ring_us(c, gradient * per, (double)g->dp * g->cp, g->tp) / per;
   const bl_link *link = ranks_in_node(c, g->ep, g->etp) < g->ep ? &c->inter : &c->intra;
   out->copy_byte_us = g->ep > 1 ? 1e-3 / link->gbps : 0;
+}
+
+void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out) {
+  price_items(m, c, g, imbalance, out, NULL);
+}
+
+/* -- actions ------------------------------------------------------------------------------------------------------- */
+
+/* What is done once a step (under zero 3 some of it in every micro-batch) for `dense` and `expert` parameters. */
+static void note_state(const bl_cluster *c, const bl_grid *g, const bl_grid_costs *costs, bool layer, double dense,
+                       double expert, double *us) {
+  const double passes_of_ring = g->zero == 0 ? 2 : 1; /* an all-reduce is a reduce-scatter and an all-gather */
+  us[BL_ACTION_DENSE_REDUCE] = passes_of_ring * dense * costs->dense_reduce_us;
+  us[BL_ACTION_EXPERT_REDUCE] = passes_of_ring * expert * costs->expert_reduce_us;
+  us[BL_ACTION_WEIGHT_GATHER] = dense * costs->dense_gather_us;
+  us[BL_ACTION_EXPERT_GATHER] = expert * costs->expert_gather_us;
+  bl_price_update(c, g, dense, expert, &us[BL_ACTION_OPTIMIZER], &us[BL_ACTION_SQUARE_GRADS]);
+  /* Replicas of a sharded state add up their gradients once all are reduced: nothing hides it. */
+  us[BL_ACTION_SQUARE_GRADS] += (dense + expert) * costs->replica_us + (layer ? costs->replica_layer_us : 0);
+}
+
+void bl_grid_work(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_work *out) {
+  bl_grid_costs costs;
+  memset(out, 0, sizeof *out);
+  price_items(m, c, g, imbalance, &costs, out);
+  const bl_item module = m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE;
+  const double tokens = bl_grid_tokens(m, g), tp = g->tp, matrix = (double)m->vocabulary * m->hidden / tp;
+  const double split = ring_us(c, tokens * m->hidden * c->num_bytes, tp, 1);
+  const bl_item_size *size = costs.size;
+  const double head = size[BL_ITEM_HEAD].dense_parameters - m->multi_token * size[module].dense_parameters;
+  for (int i = 0; i < BL_ITEM_COUNT; i++) {
+    double *us = out->us[i];
+    us[BL_ACTION_SEQUENCE_GATHER] = us[BL_ACTION_SEQUENCE_SCATTER] = split;
+    us[BL_ACTION_SEND_ACTIVATION] = us[BL_ACTION_SEND_GRADIENT] = costs.send_us / 2;
+    us[BL_ACTION_TIED_REDUCE] = g->pp > 1 ? send_us(c, bl_grid_gradient_bytes(g) * matrix, tp * g->cp * g->dp) : 0;
+    us[BL_ACTION_COPY_FILL] = size[i].copy_parameters * c->num_bytes * costs.copy_byte_us;
+    us[BL_ACTION_COPY_REDUCE] = size[i].copy_parameters * bl_grid_gradient_bytes(g) * costs.copy_byte_us;
+    us[BL_ACTION_HEAD] = out->us[BL_ITEM_HEAD][BL_ACTION_HEAD];
+    us[BL_ACTION_MODULE_FWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_FWD];
+    us[BL_ACTION_MODULE_BWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_BWD];
+    if (i != BL_ITEM_EMBED && i != BL_ITEM_HEAD)
+      note_state(c, g, &costs, true, size[i].dense_parameters, size[i].expert_parameters, us);
+  }
+  note_state(c, g, &costs, false, size[BL_ITEM_EMBED].dense_parameters + (g->pp == 1 ? head : 0), 0,
+             out->us[BL_ITEM_EMBED]);
+  note_state(c, g, &costs, false, head, 0, out->us[BL_ITEM_HEAD]);
+  out->stolen = BL_PRICE_STOLEN;
 }

@@ -7,6 +7,12 @@ const char *const bl_price_names[BL_PRICE_COUNT] = {
 #undef X
 };
 
+const char *const bl_price_meanings[BL_PRICE_COUNT] = {
+#define X(name, text, what) what,
+    BL_PRICE_LIST(X)
+#undef X
+};
+
 static double larger(double a, double b) { return a > b ? a : b; }
 
 /* -- the step ------------------------------------------------------------------------------------------------------ */
@@ -40,18 +46,25 @@ static double reduce_us(const bl_cluster *cluster, const bl_grid *g, const bl_gr
   return exposed(2 * reduce + copies, work * 2 / 3, layers);
 }
 
-static double optimizer_us(const bl_cluster *cluster, const bl_grid *g, const bl_grid_costs *c, const int32_t *count) {
-  double dense = 0, expert = 0;
-  for (int k = 0; k < BL_ITEM_COUNT; k++) {
-    dense += count[k] * c->size[k].dense_parameters;
-    expert += count[k] * c->size[k].expert_parameters;
-  }
+void bl_price_update(const bl_cluster *cluster, const bl_grid *g, double dense, double expert, double *update_us,
+                     double *square_us) {
   const double whole = dense + expert, shard = bl_grid_shard(g);
   const double share = dense / shard + expert / (g->edp < shard ? g->edp : shard);
   /* Gradients zeroed and squared; master, moments and gradient read, all but the gradient and the weight written. */
   const double updated = g->zero > 0 ? share : whole, held = g->zero == 3 ? share : whole;
   const double gradient = bl_grid_gradient_bytes(g);
-  return (updated * (24 + gradient + cluster->num_bytes) + held * 2 * gradient) / cluster->memory_gbps * 1e-3;
+  *update_us = updated * (24 + gradient + cluster->num_bytes) / cluster->memory_gbps * 1e-3;
+  *square_us = held * 2 * gradient / cluster->memory_gbps * 1e-3;
+}
+
+static double optimizer_us(const bl_cluster *cluster, const bl_grid *g, const bl_grid_costs *c, const int32_t *count) {
+  double dense = 0, expert = 0, update, square;
+  for (int k = 0; k < BL_ITEM_COUNT; k++) {
+    dense += count[k] * c->size[k].dense_parameters;
+    expert += count[k] * c->size[k].expert_parameters;
+  }
+  bl_price_update(cluster, g, dense, expert, &update, &square);
+  return update + square;
 }
 
 /* What the sends of a micro-batch take on a device: of each of an interleaved one's stages, under compute. */

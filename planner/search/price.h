@@ -36,6 +36,7 @@
 
 #include "costmodel/cluster.h"
 #include "costmodel/footprint.h"
+#include "costmodel/work.h"
 
 /* DeepEP's kernels take 24 of the 132 multiprocessors of an H100 (github.com/deepseek-ai/DeepEP, README). */
 #define BL_PRICE_STOLEN (24.0 / 132)
@@ -60,6 +61,7 @@ typedef enum bl_price_kind {
 } bl_price_kind;
 
 extern const char *const bl_price_names[BL_PRICE_COUNT];
+extern const char *const bl_price_meanings[BL_PRICE_COUNT];
 
 typedef struct bl_item_price {
   double us[BL_PRICE_COUNT]; /* of a micro-batch, forward and backward */
@@ -85,6 +87,16 @@ typedef struct bl_step_price {
 /*! bl_grid_cost() : item sizes and prices under a grid. imbalance: see bl_item_sizes(). */
 void bl_grid_cost(const bl_model *model, const bl_cluster *cluster, const bl_grid *grid, double imbalance,
                   bl_grid_costs *out);
+
+/*! bl_grid_work() : the same prices action by action, for bl_simulate_pipeline(): their sums over a layer are those of
+ *  bl_grid_cost() where nothing overlaps and rows are in one piece. Deciding and exchanging counts is taken as hidden,
+ *  zeroing gradients counts with squaring them, and so do sums over replicas of a sharded state. */
+void bl_grid_work(const bl_model *model, const bl_cluster *cluster, const bl_grid *grid, double imbalance,
+                  bl_work *out);
+
+/*! bl_price_update() : the optimizer on so many parameters of a rank, and zeroing and squaring their gradients. */
+void bl_price_update(const bl_cluster *cluster, const bl_grid *grid, double dense, double expert, double *update_us,
+                     double *square_us);
 
 /*! bl_device_us() : microseconds of a micro-batch on a device with count[k] items of each kind. */
 double bl_device_us(const bl_grid_costs *costs, const int32_t *count);

@@ -16,6 +16,8 @@ typedef struct searcher {
   bl_search_entry *variant;     /* workspace: the best zero and recomputation of one fold */
   bl_search_entry *tried;       /* workspace */
   bool least_memory;            /* look for that instead of time; the best is result->entry[0] */
+  bl_search_visitor visit;      /* or only hand each layout to this, or NULL */
+  void *context;
 } searcher;
 
 static void reject(searcher *s, bl_search_reason reason, const bl_grid *grid) {
@@ -67,6 +69,10 @@ static double worst_kept(const searcher *s) {
 static void try_layout(searcher *s, const bl_grid *g, const bl_grid_costs *costs) {
   const bl_search_options *o = s->o;
   s->result->layouts++;
+  if (s->visit) {
+    s->visit(s->context, g, costs);
+    return;
+  }
   const double least = memory_bound(s, g, costs);
   if (s->least_memory) {
     if (s->variant->memory.total <= least) return;
@@ -119,7 +125,7 @@ static void each_variant(searcher *s, bl_grid *g) {
       reject(s, BL_SEARCH_INTERLEAVING, g);
       break;
     }
-    if (!s->least_memory) s->variant->price.step_us = DBL_MAX;
+    if (!s->least_memory) s->variant->price.step_us = DBL_MAX; /* none yet; visitors leave it so */
     for (int z = 0; z < 3; z++)
       for (int r = 0; r < BL_RECOMPUTE_COUNT; r++) {
         g->zero = zeros[z], g->recompute = (bl_recompute)r;
@@ -245,7 +251,26 @@ bl_status bl_search(const bl_search_options *o, bl_search_result *out) {
   BL_TRY(begin(&s, o, out));
   enumerate(&s);
   free(s.variant);
+  return o->simulate > 0 && out->n > 0 ? bl_search_simulate(o, out) : BL_OK;
+}
+
+bl_status bl_search_visit(const bl_search_options *o, bl_search_visitor visit, void *context) {
+  searcher s;
+  bl_search_result result;
+  BL_TRY(begin(&s, o, &result));
+  s.visit = visit;
+  s.context = context;
+  s.variant->price.step_us = DBL_MAX;
+  enumerate(&s);
+  free(s.variant);
+  bl_search_free(&result);
   return BL_OK;
+}
+
+bool bl_search_may_fit(const bl_search_options *o, const bl_grid *g, const bl_grid_costs *costs) {
+  searcher s = {.o = o};
+  bl_items_of_model(o->model, s.count);
+  return memory_bound(&s, g, costs) <= o->memory_bytes;
 }
 
 void bl_search_free(bl_search_result *result) {

@@ -21,7 +21,8 @@ typedef struct bl_search_options {
   bool node_dispatch, overlap;
   bl_grid fixed; /* sizes that are 0 are free; micro_batches and copy_slots are not looked at */
   bool zero_fixed, recompute_fixed;
-  int32_t top; /* layouts to keep, 1 .. BL_SEARCH_MAX_TOP */
+  int32_t top;      /* layouts to keep, 1 .. BL_SEARCH_MAX_TOP */
+  int32_t simulate; /* layouts to simulate at most, beside the kept ones; 0: closed form only */
 } bl_search_options;
 
 /* Why layouts are not priced: name, sentence. */
@@ -48,8 +49,9 @@ extern const char *const bl_search_reasons[BL_SEARCH_REASON_COUNT];
 
 typedef struct bl_search_entry {
   bl_grid grid;
-  bl_step_price price;
-  bl_footprint memory; /* of the fullest position */
+  bl_step_price price;     /* in closed form */
+  bl_step_price simulated; /* survivor.h; step_us 0: not simulated */
+  bl_footprint memory;     /* of the fullest position */
   double bound_us, imbalance;
   int32_t first[BL_STAGES_MAX + 1]; /* stages */
 } bl_search_entry;
@@ -63,6 +65,9 @@ typedef struct bl_search_result {
   int64_t rejected[BL_SEARCH_REASON_COUNT];
   bl_grid example[BL_SEARCH_REASON_COUNT]; /* the first of each; sizes that were not reached are 0 */
   double bound_us;                         /* least bound of the layouts that memory does not rule out */
+  int32_t simulated;                       /* layouts simulated; the fields that follow are for more than 0 */
+  int64_t open;       /* layouts whose bound is below the best one's time, but were not simulated */
+  double proved_us;   /* no layout of the space is simulated to take less, as their blocks' bounds say */
   double roofline_us; /* the model's arithmetic at tflops * efficiency on all ranks: no layout is faster */
 } bl_search_result;
 
@@ -70,6 +75,19 @@ typedef struct bl_search_result {
  *  BL_EMACHINE. The caller frees with bl_search_free(). */
 bl_status bl_search(const bl_search_options *options, bl_search_result *out);
 void bl_search_free(bl_search_result *result);
+
+/*! bl_search_simulate() : the second stage. Simulates the entries; then all other layouts whose bound (block_bound.h)
+ * is below the best simulated time, dearest closed form last, at most options->simulate of them. Entries become the K
+ *  fastest of what was simulated, fastest first. Where no step program can be built for the model, nothing changes.
+ *  Called by bl_search().  @return : BL_OK, BL_EMACHINE (`result` is then freed). */
+bl_status bl_search_simulate(const bl_search_options *options, bl_search_result *result);
+
+/*! bl_search_visit() : every complete layout of the space, in the order of the search, with its costs. */
+typedef void (*bl_search_visitor)(void *context, const bl_grid *grid, const bl_grid_costs *costs);
+bl_status bl_search_visit(const bl_search_options *options, bl_search_visitor visit, void *context);
+
+/*! bl_search_may_fit() : false where a layout holds too much even were it spread evenly. */
+bool bl_search_may_fit(const bl_search_options *options, const bl_grid *grid, const bl_grid_costs *costs);
 
 /*! bl_search_price() : divides and prices one complete grid.  @return : whether it fits; where it does not, entry has
  *  the memory of the division without a limit. */

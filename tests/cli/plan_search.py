@@ -5,12 +5,18 @@ import json
 import os
 import resource
 import sys
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from plan_support.tools import ROOT, Check, folder, must, run  # noqa: E402
 
 check = Check()
+
+
+def cpu_seconds():
+    """Of the programs that have ended; others may share the machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
 MODELS, CLUSTERS = ROOT / "costmodel/models", ROOT / "costmodel/clusters"
 
 
@@ -25,10 +31,10 @@ def refused(code, parts, *arguments):
 
 
 def best_plan(tmp):
-    start = time.monotonic()
+    start = cpu_seconds()
     code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 1024, "--batch", 8192, "--json", "-o",
                             f"{tmp}/plan.json")
-    seconds = time.monotonic() - start
+    seconds = cpu_seconds() - start
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(f"DeepSeek-V3 on 1024 H100: {seconds:.2f} s, {kilobytes / 1024:.0f} MB")
     check(code == 0 and seconds < 10 and kilobytes < 500e3, f"exit {code}, {seconds} s, {kilobytes} kB: {err}")
@@ -44,6 +50,9 @@ def best_plan(tmp):
     check.near(sum(best["time_us"].values()), best["step_us"], 1e-6 * best["step_us"], "parts of the step")
     check.near(sum(best["memory"].values()), best["memory_bytes"], 1e4, "parts of the memory")
     check(best["memory_bytes"] <= 0.9 * 80e9, "the best fills too much")
+    check(all(e["simulated_us"] == e["step_us"] for e in result["top"]), "not all of the top are simulated")
+    check(layout["recompute"] == best["recompute"], f"{layout}")
+    check(result["bound_us"] <= best["step_us"] and result["simulated"] >= len(result["top"]), f"{result['simulated']}")
     times = [entry["step_us"] for entry in result["top"]]
     check(times == sorted(times) and len(times) == 10, f"{times}")
     check(result["roofline_us"] <= result["bound_us"] <= times[0], "bounds above the best")
@@ -80,9 +89,9 @@ def nothing_fits():
 
 
 def many_ranks():
-    start = time.monotonic()
+    start = cpu_seconds()
     code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 16384, "--batch", 16384, "--json")
-    seconds = time.monotonic() - start
+    seconds = cpu_seconds() - start
     print(f"DeepSeek-V3 on 16384 H100: {seconds:.2f} s")
     check(code == 0 and seconds < 60, f"exit {code}, {seconds} s: {err}")
 

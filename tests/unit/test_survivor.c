@@ -1,0 +1,217 @@
+/* time limit: 120 s
+ * Simulated layouts: sums by hand, shortened steps against whole ones, bounds against simulations of many layouts. */
+#include "base/rng.h"
+#include "planner/search/block_bound.h"
+#include "planner/search/survivor.h"
+#include "tests/check.h"
+#include <math.h>
+
+static bl_model model;
+static bl_cluster cluster;
+static double imbalance[64];
+
+static void make_model(void) {
+  bl_model_default(&model);
+  model.layers = 6;
+  model.moe_first_layer = 2;
+  model.hidden = 1024, model.heads = 16, model.kv_heads = 16, model.head_width = 64;
+  model.shared_experts = 1, model.shared_width = 512;
+  model.ffn_width = 4096, model.expert_width = 2048, model.vocabulary = 32000, model.sequence = 1024;
+  cluster = (bl_cluster){.name = "test",
+                         .nodes = 8,
+                         .ranks_per_node = 4,
+                         .num_bytes = 2,
+                         .tflops = 300,
+                         .memory_bytes = 4e9,
+                         .memory_gbps = 1500,
+                         .efficiency = 0.5,
+                         .call_us = 5,
+                         .intra = {200, 5},
+                         .inter = {20, 12}};
+  for (int i = 0; i < 64; i++) imbalance[i] = 1 + 0.02 * (i - 1) * (i > 1);
+}
+
+static bl_search_options options(void) {
+  return (bl_search_options){.model = &model,
+                             .cluster = &cluster,
+                             .ranks = 32,
+                             .batch = 64,
+                             .memory_bytes = 1e15,
+                             .imbalance = imbalance,
+                             .max_vp = 3,
+                             .max_micro_batch = 4,
+                             .top = 5};
+}
+
+/* Without replicas and pipeline nothing hides anything: the closed form, to rounding. */
+static void test_one_position(void) {
+  static bl_search_entry e;
+  const bl_search_options o = options();
+  for (int tp = 1; tp <= 2; tp++)
+    for (int ep = 1; ep <= tp; ep++)
+      for (int r = 0; r < BL_RECOMPUTE_COUNT; r++)
+        for (int modules = 0; modules < 2; modules++) {
+          const bl_grid g = {.tp = tp,
+                             .cp = 1,
+                             .dp = 1,
+                             .pp = 1,
+                             .vp = 1,
+                             .etp = tp / ep,
+                             .ep = ep,
+                             .edp = 1,
+                             .micro_batch = 2,
+                             .micro_batches = 3,
+                             .recompute = (bl_recompute)r};
+          model.multi_token = modules;
+          CHECK(bl_search_price(&o, &g, &e));
+          CHECK_OK(bl_survivor_simulate(&o, true, &e));
+          CHECK_NEAR(e.simulated.step_us, e.price.step_us, 1e-9 * e.price.step_us);
+          for (int k = 0; k < BL_PRICE_COUNT; k++)
+            if (k != BL_PRICE_RECOMPUTE && k != BL_PRICE_TENSOR && k != BL_PRICE_EXCHANGE)
+              CHECK_NEAR(e.simulated.us[k], e.price.us[k], 1e-9 * e.price.step_us);
+        }
+  model.multi_token = 0;
+}
+
+static bool random_grid(bl_rng *rng, bl_grid *g) {
+  *g = (bl_grid){.tp = 1 << bl_rng_below(rng, 2), .cp = 1 << bl_rng_below(rng, 2), .dp = 1 << bl_rng_below(rng, 3)};
+  g->pp = 1 + (int32_t)bl_rng_below(rng, 4);
+  g->vp = g->pp > 1 ? 1 + (int32_t)bl_rng_below(rng, 3) : 1;
+  if (g->pp * g->vp > 8) return false;
+  const int32_t ranks = g->tp * g->cp * g->dp;
+  g->etp = 1 << bl_rng_below(rng, 2);
+  g->ep = 1 << bl_rng_below(rng, 4);
+  if (g->etp * g->ep > ranks) return false;
+  g->edp = ranks / g->etp / g->ep;
+  g->zero = (const int32_t[]){0, 1, 3}[bl_rng_below(rng, 3)];
+  g->recompute = (bl_recompute)bl_rng_below(rng, BL_RECOMPUTE_COUNT);
+  g->micro_batch = 1 + (int32_t)bl_rng_below(rng, 2);
+  g->micro_batches = g->vp > 1 ? g->pp * (1 + (int32_t)bl_rng_below(rng, 20)) : 1 + (int32_t)bl_rng_below(rng, 70);
+  g->overlap = bl_rng_below(rng, 2);
+  g->copy_slots = (int32_t)bl_rng_below(rng, 2);
+  return true;
+}
+
+static void print_grid(const bl_grid *g) {
+  printf("tp %d cp %d dp %d pp %d vp %d etp %d ep %d zero %d recompute %d micro-batches %d overlap %d\n", g->tp, g->cp,
+         g->dp, g->pp, g->vp, g->etp, g->ep, g->zero, (int)g->recompute, g->micro_batches, g->overlap);
+}
+
+/* Shortened steps are the whole ones; no bound is above its simulation, and they are near. */
+static void test_random_layouts(void) {
+  static bl_search_entry e;
+  const bl_search_options o = options();
+  const int n = check_is_small() ? 30 : 400;
+  int32_t count[BL_ITEM_COUNT];
+  double worst = 0, tight = 0;
+  bl_rng rng;
+  bl_rng_seed(&rng, 11, 0);
+  int done = 0, compared = 0;
+  for (; done < n;) {
+    bl_grid g;
+    bl_work work;
+    bl_block_costs costs;
+    if (!random_grid(&rng, &g)) continue;
+    done++;
+    model.multi_token = (int32_t)bl_rng_below(&rng, 2);
+    bl_items_of_model(&model, count);
+    CHECK(bl_search_price(&o, &g, &e));
+    CHECK_OK(bl_survivor_simulate(&o, true, &e));
+    const double whole = e.simulated.step_us;
+    CHECK_OK(bl_survivor_simulate(&o, false, &e));
+    const double off = fabs(e.simulated.step_us / whole - 1);
+    double parts = 0;
+    for (int k = 0; k < BL_PRICE_COUNT; k++) parts += e.simulated.us[k];
+    CHECK_NEAR(parts, e.simulated.step_us, 1e-9 * parts);
+    for (int k = 0; k < BL_PRICE_COUNT; k++) CHECK(e.simulated.us[k] >= -1e-9 * parts);
+    if (off > worst) worst = off;
+    if (off > 1e-4) printf("off %g: ", off), print_grid(&g);
+    bl_grid_work(&model, &cluster, &g, e.imbalance, &work);
+    bl_block_cost(&model, &g, &work, bl_grid_overlaps(&g), &costs);
+    const double any = bl_block_bound_any(&g, &costs, count);
+    const double bound = bl_block_bound(&model, &g, &costs, e.first, bl_grid_overlaps(&g));
+    const double slack = 1 + 1e-12;
+    if (!check_count(any <= bound * slack && bound <= whole * slack)) {
+      print_grid(&g);
+      printf("any %g bound %g simulated %g price %g\n", any, bound, whole, e.price.step_us);
+    }
+    if (g.dp == 1 && g.cp == 1 && g.zero == 0) tight += bound / whole, compared++;
+  }
+  model.multi_token = 0;
+  printf("%d layouts: shortened steps at most %.2g off, bounds %.4f of what hides little\n", n, worst,
+         tight / compared);
+  CHECK(worst < 2e-3);
+  CHECK(tight > 0.93 * compared);
+}
+
+/* -- the oracle: every layout simulated --------------------------------------------------------------------------- */
+
+typedef struct oracle {
+  bl_search_options o;
+  int32_t count[BL_ITEM_COUNT];
+  bl_search_entry *e;
+  double best_us;
+  int64_t n;
+  bool bounds_hold, fine;
+} oracle;
+
+static void simulate_it(void *context, const bl_grid *g, const bl_grid_costs *costs) {
+  oracle *w = context;
+  bl_work work;
+  bl_block_costs blocks;
+  (void)costs;
+  if (!bl_search_price(&w->o, g, w->e)) return;
+  if (bl_survivor_simulate(&w->o, true, w->e) != BL_OK) w->fine = false;
+  bl_grid_work(w->o.model, w->o.cluster, g, w->e->imbalance, &work);
+  bl_block_cost(w->o.model, g, &work, bl_grid_overlaps(g), &blocks);
+  const double us = w->e->simulated.step_us, slack = 1 + 1e-12;
+  const double bound = bl_block_bound(w->o.model, g, &blocks, w->e->first, bl_grid_overlaps(g));
+  if (!(bl_block_bound_any(g, &blocks, w->count) <= bound * slack && bound <= us * slack)) w->bounds_hold = false;
+  w->n++;
+  if (us < w->best_us) w->best_us = us;
+}
+
+static void test_against_all(void) {
+  static const struct {
+    int32_t ranks, batch;
+    double memory_bytes;
+    bool overlap;
+  } cases[] = {{2, 8, 8e9, false},  {4, 16, 2e9, false},  {6, 24, 2e9, true},
+               {8, 16, 1e9, false}, {8, 32, 0.8e9, true}, {16, 16, 0.6e9, true}};
+  const size_t n = check_is_small() ? 3 : sizeof cases / sizeof *cases;
+  for (size_t i = 0; i < n; i++) {
+    bl_search_result r;
+    oracle w = {.o = options(), .best_us = 1e30, .bounds_hold = true, .fine = true};
+    w.o.ranks = cases[i].ranks, w.o.batch = cases[i].batch, w.o.memory_bytes = cases[i].memory_bytes;
+    w.o.overlap = cases[i].overlap, w.o.max_micro_batch = 2, w.o.simulate = 100000, w.o.top = 3;
+    bl_items_of_model(&model, w.count);
+    REQUIRE_OK(bl_search(&w.o, &r));
+    w.e = calloc(1, sizeof *w.e);
+    REQUIRE(w.e != NULL);
+    REQUIRE_OK(bl_search_visit(&w.o, simulate_it, &w));
+    free(w.e);
+    CHECK(w.bounds_hold && w.fine && w.n > 0);
+    REQUIRE(r.n > 0);
+    CHECK_NEAR(r.entry[0].simulated.step_us, w.best_us, 1e-9 * w.best_us);
+    CHECK_INT(r.open, 0);
+    CHECK_NEAR(r.proved_us, r.entry[0].simulated.step_us, 0);
+    CHECK(r.simulated < w.n || w.n < 40); /* the bounds spare most */
+    for (int32_t k = 1; k < r.n; k++) CHECK(r.entry[k - 1].simulated.step_us <= r.entry[k].simulated.step_us);
+    printf("%d ranks: %lld layouts fit, %d simulated\n", cases[i].ranks, (long long)w.n, r.simulated);
+    /* With few simulations what was proved may fall short, but never lies. */
+    bl_search_free(&r);
+    w.o.simulate = 1;
+    REQUIRE_OK(bl_search(&w.o, &r));
+    CHECK(r.proved_us <= w.best_us * (1 + 1e-12) && r.simulated <= 1 + w.o.top);
+    CHECK(r.open > 0 || r.entry[0].simulated.step_us <= w.best_us * (1 + 1e-9));
+    bl_search_free(&r);
+  }
+}
+
+int main(void) {
+  make_model();
+  RUN(test_one_position);
+  RUN(test_random_layouts);
+  RUN(test_against_all);
+  TEST_MAIN_END;
+}
