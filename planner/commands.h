@@ -12,6 +12,7 @@ bl_command bl_command_explain(void);
 bl_command bl_command_simulate(void);
 bl_command bl_command_search(void);
 bl_command bl_command_estimate(void);
+bl_command bl_command_export(void);
 bl_command bl_command_fit(void);
 
 #endif

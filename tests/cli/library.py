@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +81,9 @@ def check_programs(prefix, work):
             continue
         program = f"{work}/check-{compiler}"
         if compile_program(compiler, language, "check.c", prefix, program):
+            start = time.monotonic()
             done = run(program, f"{prefix}/bin/ballast-plan", MODEL, CLUSTER, sleeper)
+            check(time.monotonic() - start < 50, "a program that never answers is killed at the deadline")
             check(done.returncode == 0 and ", 0 failed" in done.stdout and done.stderr == "",
                   f"check.c as {language}: {done.returncode} {done.stdout[-1500:]} {done.stderr[-1500:]}")
     if compile_program("cc", "c", "threads.c", prefix, f"{work}/threads"):

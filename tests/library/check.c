@@ -117,6 +117,45 @@ static void check_rules(ballast *b) {
   CHECK(first_imbalance(b, &shape, "ballast-fixed") <= first_imbalance(b, &shape, "static"));
 }
 
+/* Replicas of one expert that meet on a rank: a slot each, the tokens in the first; and homes alone, with their bound.
+ */
+static void check_corners(ballast *b) {
+  const int32_t four[2] = {4, 4}, homes_only[P] = {3, 3, 3, 3}, uneven[P] = {5, 1, 3, 3};
+  const double hot[4] = {1000, 1, 1, 1};
+  const uint32_t counts[4] = {1000, 1, 1, 1};
+  ballast_shape shape = {sizeof shape, 1, 4, 2, four, NULL, NULL};
+  ballast_placement *p = NULL;
+  int32_t phy2log[8], twice = 0;
+  double share[8], sum[4] = {0}, load[2] = {0}, imbalance = 0, bound = 0;
+  uint32_t quota[8], got[4] = {0};
+  CHECK(ballast_place(b, &shape, "eplb", hot, &p) == BALLAST_OK);
+  CHECK(ballast_placement_phy2log(p, 0, phy2log, share) == BALLAST_OK);
+  CHECK(ballast_placement_quota(p, 0, counts, 1, 0, quota, NULL) == BALLAST_OK);
+  for (int i = 0; i < 8; i++) {
+    CHECK(phy2log[i] >= 0 && share[i] > 0);
+    sum[phy2log[i]] += share[i];
+    load[i / 4] += share[i] * hot[phy2log[i]];
+    got[phy2log[i]] += quota[i];
+    for (int k = i / 4 * 4; k < i; k++) twice += phy2log[k] == phy2log[i];
+  }
+  CHECK(twice > 0);
+  for (int e = 0; e < 4; e++) CHECK(fabs(sum[e] - 1) < 1e-12 && got[e] == counts[e]);
+  CHECK(ballast_placement_imbalance(p, 0, &imbalance, NULL) == BALLAST_OK);
+  CHECK(fabs(imbalance - (load[0] > load[1] ? load[0] : load[1]) * 2 / 1003) < 1e-9);
+  ballast_placement_free(p);
+
+  shape = shape_of(homes_only, NULL);
+  CHECK(ballast_place(b, &shape, "ballast", loads, &p) == BALLAST_OK);
+  CHECK(ballast_placement_imbalance(p, 0, &imbalance, &bound) == BALLAST_OK);
+  CHECK(fabs(bound - (900 + 0 + 10) * 4 / 1600.0) < 1e-9); /* the hottest with the two smallest, of a mean of 400 */
+  CHECK(imbalance > bound - 1e-9 && imbalance < 1.2 * bound);
+  ballast_placement_free(p);
+  shape = shape_of(uneven, NULL); /* the hottest can be alone */
+  CHECK(ballast_place(b, &shape, "ballast", loads, &p) == BALLAST_OK);
+  CHECK(ballast_placement_imbalance(p, 0, &imbalance, &bound) == BALLAST_OK && fabs(bound - 2.25) < 1e-9);
+  ballast_placement_free(p);
+}
+
 /* -- policy -------------------------------------------------------------------------------------------------------- */
 
 static void counts_of(int step, int layer, uint32_t *counts) {
@@ -422,6 +461,7 @@ int main(int argc, char **argv) {
   CHECK(ballast_open(BALLAST_VERSION_MAJOR, &b) == BALLAST_OK);
   CHECK(strncmp(ballast_version(), "1.", 2) == 0 && *ballast_message(b) == '\0');
   check_rules(b);
+  check_corners(b);
   check_policy(b);
   check_arguments(b);
   check_search(b, argv[2], argv[3]);
