@@ -7,18 +7,18 @@
 enum { SMALL = 2048 /* experts * ranks */, MOST = 1024 /* changes listed */ };
 
 typedef enum change_kind {
-  ADD,      /* expert a, rank b */
-  DROP,     /* copy a */
-  SHIFT,    /* copy a to rank b */
-  RETYPE,   /* copy a becomes one of expert b */
+  ADD,      /* a copy of expert a on rank b */
+  DROP,     /* the copy of expert a on rank r */
+  SHIFT,    /* it goes to rank b */
+  RETYPE,   /* it becomes one of expert b */
+  PROMOTE,  /* it becomes the home, the home a copy */
   EXCHANGE, /* homes of experts a and b */
-  MOVE,     /* home of expert a to rank b */
-  PROMOTE   /* copy a becomes the home, the home a copy */
+  MOVE      /* home of expert a to rank b */
 } change_kind;
 
 typedef struct change {
   change_kind kind;
-  int32_t a, b;
+  int32_t a, r, b;
   double promise;
 } change;
 
@@ -98,14 +98,14 @@ static void look(bl_place_changes *c, const bl_place_state *now) {
   }
 }
 
-static void list(bl_place_changes *c, change_kind kind, int32_t a, int32_t b, double promise) {
+static void list(bl_place_changes *c, change_kind kind, int32_t a, int32_t r, int32_t b, double promise) {
   const double value = promise + 1e-3 * bl_rng_unit(&c->rng); /* ties in an order of their own each time */
   if (c->n < MOST) {
-    c->list[c->n++] = (change){kind, a, b, value};
+    c->list[c->n++] = (change){kind, a, r, b, value};
     return;
   }
   const int32_t at = (int32_t)bl_rng_below(&c->rng, MOST);
-  if (c->list[at].promise < value) c->list[at] = (change){kind, a, b, value};
+  if (c->list[at].promise < value) c->list[at] = (change){kind, a, r, b, value};
 }
 
 static void list_copies(bl_place_changes *c, const bl_place_state *now) {
@@ -118,13 +118,14 @@ static void list_copies(bl_place_changes *c, const bl_place_state *now) {
     const int32_t home = now->home[copy->expert];
     if (!c->all && !c->busy[copy->rank] && !c->busy[home]) continue;
     const double carries = copy->share * load[copy->expert] / c->mean;
-    list(c, DROP, i, 0, 0.3 - carries);
-    if (j->problem.homes != BL_PLACE_HOMES_FIXED) list(c, PROMOTE, i, 0, 0.2);
+    list(c, DROP, copy->expert, copy->rank, 0, 0.3 - carries);
+    if (j->problem.homes != BL_PLACE_HOMES_FIXED) list(c, PROMOTE, copy->expert, copy->rank, 0, 0.2);
     for (int32_t r = 0; r < j->ranks; ++r)
-      if (now->used[r] < slots[r] && !*held(c, copy->expert, r)) list(c, SHIFT, i, r, 0.1 * (slow - c->load[r]));
+      if (now->used[r] < slots[r] && !*held(c, copy->expert, r))
+        list(c, SHIFT, copy->expert, copy->rank, r, 0.1 * (slow - c->load[r]));
     for (int32_t e = 0; e < j->experts; ++e)
       if (!*held(c, e, copy->rank) && load[e] > 0 && (c->all || c->busy[now->home[e]]))
-        list(c, RETYPE, i, e, fmin(load[e] / c->mean, carries) - 0.1);
+        list(c, RETYPE, copy->expert, copy->rank, e, fmin(load[e] / c->mean, carries) - 0.1);
   }
   for (int32_t e = 0; e < j->experts; ++e) {
     if (!(load[e] > 0)) continue;
@@ -132,7 +133,8 @@ static void list_copies(bl_place_changes *c, const bl_place_state *now) {
     for (int32_t r = 0; r < j->ranks && !at_busy; ++r) at_busy = c->busy[r] && *held(c, e, r);
     if (!at_busy) continue;
     for (int32_t r = 0; r < j->ranks; ++r)
-      if (now->used[r] < slots[r] && !*held(c, e, r)) list(c, ADD, e, r, fmin(load[e] / c->mean, slow - c->load[r]));
+      if (now->used[r] < slots[r] && !*held(c, e, r))
+        list(c, ADD, e, -1, r, fmin(load[e] / c->mean, slow - c->load[r]));
   }
 }
 
@@ -146,46 +148,58 @@ static void list_homes(bl_place_changes *c, const bl_place_state *now) {
       const int32_t q = now->home[f];
       if (p == q || (c->all ? f < e : !c->busy[p]) || *held(c, e, q) || *held(c, f, p)) continue;
       const double shift = (load[e] - load[f]) / c->mean, wanted = (c->load[p] - c->load[q]) / 2;
-      list(c, EXCHANGE, e, f, 0.1 - fabs(shift - wanted));
+      list(c, EXCHANGE, e, -1, f, 0.1 - fabs(shift - wanted));
     }
     if (!c->all && !c->busy[p]) continue;
     for (int32_t r = 0; r < j->ranks; ++r)
       if (now->used[r] < j->problem.slots[r] && !*held(c, e, r))
-        list(c, MOVE, e, r, 0.1 - fabs(load[e] / c->mean - (c->load[p] - c->load[r]) / 2));
+        list(c, MOVE, e, -1, r, 0.1 - fabs(load[e] / c->mean - (c->load[p] - c->load[r]) / 2));
   }
 }
 
-static void apply(const change *x, bl_place_state *state) {
-  bl_copy *copy =
-      x->kind == DROP || x->kind == SHIFT || x->kind == RETYPE || x->kind == PROMOTE ? &state->copies[x->a] : NULL;
-  int32_t home;
+static int32_t copy_at(const bl_place_state *state, int32_t expert, int32_t rank) {
+  for (int32_t i = 0; i < state->n; ++i)
+    if (state->copies[i].expert == expert && state->copies[i].rank == rank) return i;
+  return -1;
+}
+
+/* Makes a change, unless the ones made since it was listed have left nothing to do it on. */
+static bool apply(const bl_place_judge *j, const change *x, bl_place_state *state) {
+  const int32_t *slots = j->problem.slots;
+  int32_t *home = state->home;
+  const int32_t at = x->r >= 0 ? copy_at(state, x->a, x->r) : -1, old = home[x->a];
+  if (x->r >= 0 && at < 0) return false;
   switch (x->kind) {
   case ADD:
+    if (state->used[x->b] >= slots[x->b] || bl_place_holds(state, x->a, x->b)) return false;
     state->copies[state->n++] = (bl_copy){x->a, x->b, 1};
-    break;
+    return true;
   case DROP:
-    *copy = state->copies[--state->n];
-    break;
+    state->copies[at] = state->copies[--state->n];
+    return true;
   case SHIFT:
-    copy->rank = x->b;
-    break;
+    if (state->used[x->b] >= slots[x->b] || bl_place_holds(state, x->a, x->b)) return false;
+    state->copies[at].rank = x->b;
+    return true;
   case RETYPE:
-    copy->expert = x->b;
-    break;
-  case EXCHANGE:
-    home = state->home[x->a];
-    state->home[x->a] = state->home[x->b];
-    state->home[x->b] = home;
-    break;
-  case MOVE:
-    state->home[x->a] = x->b;
-    break;
+    if (bl_place_holds(state, x->b, x->r)) return false;
+    state->copies[at].expert = x->b;
+    return true;
   case PROMOTE:
-    home = state->home[copy->expert];
-    state->home[copy->expert] = copy->rank;
-    copy->rank = home;
-    break;
+    state->copies[at].rank = old;
+    home[x->a] = x->r;
+    return true;
+  case EXCHANGE:
+    if (old == home[x->b] || bl_place_holds(state, x->a, home[x->b]) || bl_place_holds(state, x->b, old)) return false;
+    home[x->a] = home[x->b];
+    home[x->b] = old;
+    return true;
+  case MOVE:
+    if (state->used[x->b] >= slots[x->b] || bl_place_holds(state, x->a, x->b)) return false;
+    home[x->a] = x->b;
+    return true;
   }
+  return false;
 }
 
 static int by_promise(const void *a, const void *b) {
@@ -193,22 +207,38 @@ static int by_promise(const void *a, const void *b) {
   return (x->promise < y->promise) - (x->promise > y->promise);
 }
 
+static void list_all(bl_place_changes *c, const bl_place_state *now) {
+  look(c, now);
+  c->n = 0;
+  list_copies(c, now);
+  list_homes(c, now);
+}
+
+bl_status bl_place_changes_kick(bl_place_changes *c, bl_place_state *now, int32_t count, int32_t number) {
+  bl_rng_seed(&c->rng, 2, (uint64_t)number);
+  list_all(c, now);
+  for (int32_t made = 0, tries = 0; c->n > 0 && made < count && tries < 8 * count; ++tries) {
+    made += apply(c->judge, &c->list[bl_rng_below(&c->rng, (uint64_t)c->n)], now);
+    bl_place_state_count(c->judge, now);
+  }
+  return bl_place_judge_solve(c->judge, now);
+}
+
 bl_status bl_place_changes_search(bl_place_changes *c, bl_place_state *now, bl_place_state *trial, int32_t *left) {
   bl_rng_seed(&c->rng, 1, 1);
-  for (bool found = true; found && *left > 0;) {
+  for (bool found = true; found && *left > 0;) { /* pass by pass; a pass goes on after what it has found */
     found = false;
-    look(c, now);
-    c->n = 0;
-    list_copies(c, now);
-    list_homes(c, now);
+    list_all(c, now);
     qsort(c->list, (size_t)c->n, sizeof *c->list, by_promise);
-    for (int32_t i = 0; i<c->n && * left> 0 && !found; ++i, --*left) {
+    for (int32_t i = 0; i<c->n && * left> 0; ++i) {
       bl_place_state_assign(c->judge, trial, now);
-      apply(&c->list[i], trial);
+      if (!apply(c->judge, &c->list[i], trial)) continue;
       BL_TRY(bl_place_judge_solve(c->judge, trial));
-      found = trial->price.total_us < now->price.total_us * (1 - 1e-9);
+      --*left;
+      if (!(trial->price.total_us < now->price.total_us * (1 - 1e-9))) continue;
+      bl_place_state_assign(c->judge, now, trial);
+      found = true;
     }
-    if (found) bl_place_state_assign(c->judge, now, trial);
   }
   return BL_OK;
 }

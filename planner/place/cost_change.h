@@ -14,4 +14,8 @@ void bl_place_changes_free(bl_place_changes *changes);
  *  promising first. trial: overwritten. */
 bl_status bl_place_changes_search(bl_place_changes *changes, bl_place_state *now, bl_place_state *trial, int32_t *left);
 
+/*! bl_place_changes_kick() : makes `count` changes drawn from those that could be tried, good or bad, and prices the
+ *  result: where another search may start. `number` seeds the draw. */
+bl_status bl_place_changes_kick(bl_place_changes *changes, bl_place_state *now, int32_t count, int32_t number);
+
 #endif

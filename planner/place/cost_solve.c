@@ -1,6 +1,7 @@
 #include "planner/place/cost_solve.h"
 #include "base/memory.h"
 #include "planner/place/cost_change.h"
+#include "planner/place/cost_polish.h"
 #include "planner/place/cost_starts.h"
 #include <float.h>
 #include <string.h>
@@ -91,12 +92,20 @@ static bl_status start_spread(bl_place_solver *s, bool keep_homes, double level)
 }
 
 static bl_status start_given(bl_place_solver *s, const double *levels, int32_t n) {
+  static const double copy_prices[] = {0, 0.01, 0.03};
   if (!s->judge.problem.old_home) return BL_OK;
   bl_place_start_given(s->starts, &s->now);
   if (!fits(&s->judge, &s->now)) return BL_OK;
   BL_TRY(bl_place_judge_solve(&s->judge, &s->now));
   keep(s);
   BL_TRY(start_spread(s, true, levels[0]));
+  for (size_t i = 0; i < sizeof copy_prices / sizeof *copy_prices && !is_large(&s->judge); ++i) {
+    bl_place_start_given(s->starts, &s->now);
+    bl_place_start_relieve(s->starts, levels[0], &s->now);
+    BL_TRY(bl_place_start_search(s->starts, copy_prices[i], &s->now));
+    BL_TRY(bl_place_judge_solve(&s->judge, &s->now));
+    keep(s);
+  }
   for (int32_t i = 0; i < n; ++i) {
     bl_place_start_given(s->starts, &s->now);
     bl_place_start_relieve(s->starts, levels[i], &s->now);
@@ -189,18 +198,42 @@ static bl_status thin(bl_place_solver *s, int32_t *left) {
 
 /* -- all together -------------------------------------------------------------------------------------------------- */
 
-static bl_status improve(bl_place_solver *s, int32_t budget) {
-  for (int32_t i = 0, n = s->n_best; i < n; ++i) {
-    int32_t left = budget / (2 * n) + (i == 0 ? budget / 2 : 0); /* half of it from the best start */
-    bl_place_state_assign(&s->judge, &s->now, &s->best[i]);
-    if (s->now.n > 0) BL_TRY(thin(s, &left));
-    BL_TRY(bl_place_changes_search(s->changes, &s->now, &s->trial, &left));
-    if (fits(&s->judge, &s->now) && s->now.price.total_us < s->best[i].price.total_us)
-      bl_place_state_assign(&s->judge, &s->best[i], &s->now);
+static bl_status improve_from(bl_place_solver *s, int32_t i, int32_t *left) {
+  bl_place_state_assign(&s->judge, &s->now, &s->best[i]);
+  if (s->now.n > 0) BL_TRY(thin(s, left));
+  BL_TRY(bl_place_changes_search(s->changes, &s->now, &s->trial, left));
+  if (fits(&s->judge, &s->now) && s->now.price.total_us < s->best[i].price.total_us)
+    bl_place_state_assign(&s->judge, &s->best[i], &s->now);
+  return BL_OK;
+}
+
+/* Where the search has come to an end, a few changes made blindly and the search from there, again and again. */
+static bl_status kick(bl_place_solver *s, bl_place_state *best, int32_t *left) {
+  for (int32_t number = 0; *left > 0; ++number) {
+    bl_place_state_assign(&s->judge, &s->now, best);
+    --*left;
+    BL_TRY(bl_place_changes_kick(s->changes, &s->now, 2 + number % 3, number));
+    BL_TRY(bl_place_changes_search(s->changes, &s->now, &s->trial, left));
+    if (fits(&s->judge, &s->now) && s->now.price.total_us < best->price.total_us)
+      bl_place_state_assign(&s->judge, best, &s->now);
   }
-  int32_t at = 0;
-  for (int32_t i = 1; i < s->n_best; ++i)
+  return BL_OK;
+}
+
+/* Half of the budget for all of the best starts alike, the rest for the one that has come farthest. */
+static bl_status improve(bl_place_solver *s, int32_t budget) {
+  int32_t at = 0, spent = 0;
+  for (int32_t i = 0; i < s->n_best; ++i) {
+    const int32_t given = budget / (2 * s->n_best);
+    int32_t left = given;
+    BL_TRY(improve_from(s, i, &left));
+    spent += given - left;
     if (s->best[i].price.total_us < s->best[at].price.total_us) at = i;
+  }
+  int32_t polishing = budget / 8, left = budget - spent - polishing;
+  BL_TRY(improve_from(s, at, &left));
+  BL_TRY(kick(s, &s->best[at], &left));
+  BL_TRY(bl_place_polish(&s->judge, &s->best[at], &s->trial, &polishing));
   const bl_place_state first = s->best[0];
   s->best[0] = s->best[at];
   s->best[at] = first;
@@ -209,7 +242,7 @@ static bl_status improve(bl_place_solver *s, int32_t budget) {
 
 /* Some twenty milliseconds at most: a price takes about so many ranks and experts. */
 static int32_t default_budget(const bl_place_judge *j) {
-  const double size = (double)j->ranks * (j->experts + j->ranks), n = 8e6 / size;
+  const double size = (double)j->ranks * (j->experts + j->ranks), n = 5e6 / size;
   return n > 4000 ? 4000 : n < 8 ? 8 : (int32_t)n;
 }
 

@@ -1,12 +1,15 @@
 /* cost_solve.h - homes, copies, shares and feeders of a layer together, for the least microseconds of a step (cost.h).
  *
- * Starting points: what is there; homes that stay with copies down to a load a rank; and where homes may move, the
- * window rule on one level and on all (levels.h), and longest-first over pieces at several loads a rank, from the mean
- * to no copies at all: what a copy costs decides which of them is best. From each of the best, copies that are not
- * worth their price are given up, many at a time and then one by one; then a local search that tries changes at the
- * busiest rank and ports: a copy more, one fewer, one elsewhere or of another expert, two homes exchanged, one moved, a
- * home and its copy exchanging parts. Shares are the best for compute (hosts.h); with unequal speeds also those for
- * speeds cut at several heights, because fast ranks receive more. Results depend on the arguments alone. */
+ * Starting points: what is there, without copies, with copies down to several loads a rank, and with copies searched
+ * for by balance (copies.h); the hottest experts with a host in every node; and where homes may move, the window rule
+ * on one level and on all (levels.h), and longest-first over pieces at several loads a rank. What a copy costs decides
+ * which of them is best. From each of the best, copies that are not worth their price are given up, many at a time and
+ * then one by one; then a local search over single changes: a copy more, one fewer, one elsewhere or of another expert,
+ * a home and its copy exchanging parts, two homes exchanged, one moved. The best goes on with what is left of the
+ * budget, from blind changes where it has come to an end; at last shares are moved pair by pair. Shares on the way
+ * start with every token at its nearest host, are levelled from there (flow.h), with unequal speeds for speeds cut at
+ * several heights, because fast ranks receive more, and go back towards the nearest hosts as long as it pays. Results
+ * depend on the arguments alone. */
 #ifndef BL_PLANNER_PLACE_COST_SOLVE_H
 #define BL_PLANNER_PLACE_COST_SOLVE_H
 

@@ -1,5 +1,6 @@
 #include "planner/place/cost_starts.h"
 #include "base/memory.h"
+#include "planner/place/copies.h"
 #include "planner/place/homes.h"
 #include "planner/place/order.h"
 #include <stdlib.h>
@@ -24,6 +25,8 @@ struct bl_place_starts {
   double *load, *received;        /* [ranks]: tokens; of these from other nodes */
   double token_us, row_us;        /* of a token in compute; of one from another node in all its exchanges */
   piece *pieces;                  /* [experts + room] */
+  bl_copies *search;              /* made when first asked for */
+  bl_hosts hosts;                 /* likewise: what it works on */
   bool alike;                     /* speeds and slots of all ranks */
 };
 
@@ -63,6 +66,8 @@ fail:
 void bl_place_starts_free(bl_place_starts *s) {
   if (!s) return;
   bl_levels_free(s->levels);
+  bl_copies_free(s->search);
+  bl_hosts_free(&s->hosts);
   free(s->homes);
   free(s->tokens);
   free(s->pieces);
@@ -142,6 +147,33 @@ void bl_place_start_relieve(bl_place_starts *s, double level, bl_place_state *st
     s->load[hot] -= amount;
     s->load[taker] += amount;
   }
+}
+
+bl_status bl_place_start_search(bl_place_starts *s, double copy_price, bl_place_state *state) {
+  const bl_place_judge *j = s->judge;
+  bl_copies_options options;
+  if (!s->search) {
+    int32_t room = -j->experts;
+    for (int32_t r = 0; r < j->ranks; ++r) room += j->problem.slots[r];
+    BL_TRY(bl_hosts_create(&s->hosts, j->experts, j->ranks, j->problem.slots));
+    BL_TRY(bl_copies_create(j->experts, j->ranks, room, &s->search));
+  }
+  BL_TRY(bl_hosts_set_homes(&s->hosts, state->home));
+  for (int32_t i = 0; i < state->n; ++i)
+    for (int32_t k = 0; k < s->hosts.n_copy_slots; ++k)
+      if (s->hosts.copy_rank[k] == state->copies[i].rank && s->hosts.copy_expert[k] < 0) {
+        s->hosts.copy_expert[k] = state->copies[i].expert;
+        break;
+      }
+  bl_copies_options_init(&options);
+  options.copy_price = copy_price;
+  bl_copies_search(s->search, &s->hosts, j->problem.demand->load, 1, j->problem.machine->speed, &options);
+  state->n = 0;
+  for (int32_t k = 0; k < s->hosts.n_copy_slots; ++k)
+    if (s->hosts.copy_expert[k] >= 0)
+      state->copies[state->n++] = (bl_copy){s->hosts.copy_expert[k], s->hosts.copy_rank[k], 1};
+  bl_place_state_count(j, state);
+  return BL_OK;
 }
 
 /* -- homes from scratch -------------------------------------------------------------------------------------------- */

@@ -20,6 +20,10 @@ void bl_place_start_given(bl_place_starts *starts, bl_place_state *state);
  *  Copies that there are keep their shares at first. */
 void bl_place_start_relieve(bl_place_starts *starts, double level, bl_place_state *state);
 
+/*! bl_place_start_search() : homes stay; copies are searched for from those that there are, for balance alone, a copy
+ *  costing `copy_price` of the balanced time (copies.h). */
+bl_status bl_place_start_search(bl_place_starts *starts, double copy_price, bl_place_state *state);
+
 /*! bl_place_start_window() : the window rule, on one level or on all of the machine. Shares are set. */
 bl_status bl_place_start_window(bl_place_starts *starts, bool by_levels, bl_place_state *state);
 

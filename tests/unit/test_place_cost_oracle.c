@@ -147,7 +147,7 @@ static void compare(uint64_t seed, int32_t experts, int32_t ranks, int32_t grid,
   *gap = found.price.total_us / found.bound.us - 1;
   /* Proved within the stated gap, whatever the grid missed. */
   CHECK(found.price.total_us <= o.best * (1 + *gap) * (1 + 1e-9));
-  if (*above > 0.2) printf("seed %llu: %g above the grid, gap %g\n", (unsigned long long)seed, *above, *gap);
+  if (*above > 0.02) printf("seed %llu: %g above the grid, gap %g\n", (unsigned long long)seed, *above, *gap);
   bl_place_solver_free(solver);
   bl_place_cost_free(o.cost);
   bl_place_demand_free(&d.demand);
@@ -174,9 +174,9 @@ static void check_many(bl_place_homes homes, double allow_mean, double allow_wor
   CHECK(worst <= allow_worst);
 }
 
-static void test_free(void) { check_many(BL_PLACE_HOMES_FREE, 0.01, 0.1); }
-static void test_cost(void) { check_many(BL_PLACE_HOMES_COST, 0.01, 0.1); }
-static void test_fixed(void) { check_many(BL_PLACE_HOMES_FIXED, 0.01, 0.1); }
+static void test_free(void) { check_many(BL_PLACE_HOMES_FREE, 0.001, 0.02); }
+static void test_cost(void) { check_many(BL_PLACE_HOMES_COST, 0.001, 0.02); }
+static void test_fixed(void) { check_many(BL_PLACE_HOMES_FIXED, 0.001, 0.02); }
 
 int main(void) {
   RUN(test_free);
