@@ -116,9 +116,13 @@ static const double *scenarios_of(bl_policy *p, int32_t l, int32_t *n, bl_copies
 }
 
 static void search_copies(bl_policy *p, int32_t l, bl_hosts *hosts) {
+  enum { TRIES = 8, LEAST_TRIES = 64, MOST_TRIES = 128 }; /* for each copy slot, and in all */
   int32_t n;
   bl_copies_options options;
   bl_copies_options_init(&options);
+  options.budget = p->max_copies < LEAST_TRIES / TRIES  ? LEAST_TRIES
+                   : p->max_copies > MOST_TRIES / TRIES ? MOST_TRIES
+                                                        : p->max_copies * TRIES;
   const double *scenarios = scenarios_of(p, l, &n, &options);
   if (p->config.homes == BL_HOMES_COST) options.copy_price = p->config.copy_price;
   bl_copies_search(p->copies, hosts, scenarios, n, p->speed, &options);

@@ -23,17 +23,41 @@ bl_status bl_history_create(bl_history *h, int32_t layers, int32_t experts, int3
   h->pending = h->newest + record;
   h->average = h->pending + record * lag;
   h->errors = h->average + loads * averages(h);
+  if (!forecasts) return BL_OK;
+  BL_TRY(bl_new(&h->order, (size_t)loads, sizeof *h->order, "the history of a policy"));
+  for (int64_t i = 0; i < loads; ++i) h->order[i] = (int32_t)(i % experts);
   return BL_OK;
 }
 
 void bl_history_free(bl_history *h) {
   free(h->block);
+  free(h->order);
   memset(h, 0, sizeof *h);
 }
 
 /* The averages after `known` records lie at known mod their number; the one before the oldest is overwritten. */
 static double *average_after(const bl_history *h, int64_t known, int32_t layer) {
   return h->average + ((known % averages(h)) * h->layers + layer) * h->experts;
+}
+
+/* By insertion: from one step to the next the order hardly changes. */
+static void sort_layer(bl_history *h, int32_t layer) {
+  const double *load = bl_history_forecast(h, layer);
+  int32_t *order = h->order + (int64_t)layer * h->experts;
+  for (int32_t i = 1; i < h->experts; ++i) {
+    const int32_t e = order[i];
+    int32_t k = i;
+    for (; k > 0; --k) {
+      const int32_t before = order[k - 1];
+      if (load[before] > load[e] || (load[before] == load[e] && before < e)) break;
+      order[k] = before;
+    }
+    order[k] = e;
+  }
+}
+
+void bl_history_sort(bl_history *h) {
+  for (int32_t l = 0; h->forecasts && l < h->layers; ++l) sort_layer(h, l);
 }
 
 static void learn_layer(bl_history *h, int32_t layer) {
@@ -60,6 +84,7 @@ static void learn(bl_history *h) {
     if (h->known >= averages(h)) ++h->n_errors;
   }
   ++h->known;
+  bl_history_sort(h);
 }
 
 void bl_history_push(bl_history *h, const double *record) {
@@ -78,22 +103,3 @@ void bl_history_push(bl_history *h, const double *record) {
 }
 
 const double *bl_history_forecast(const bl_history *h, int32_t layer) { return average_after(h, h->known, layer); }
-
-int32_t bl_history_scenarios(const bl_history *h, int32_t layer, double *scenarios, double *weights) {
-  static const double MIRRORED_WEIGHT = 0.7;
-  const double *forecast = bl_history_forecast(h, layer);
-  const int32_t n = h->n_errors < BL_POLICY_ERRORS ? (int32_t)h->n_errors : BL_POLICY_ERRORS;
-  const int32_t mirrored = n < BL_POLICY_MIRRORED ? n : BL_POLICY_MIRRORED;
-  weights[0] = 1;
-  if (n == 0) memcpy(scenarios, forecast, (size_t)h->experts * sizeof *scenarios);
-  for (int32_t i = 0; i < n + mirrored; ++i) {
-    const int64_t which = (h->n_errors - 1 - (i < n ? i : i - n)) % BL_POLICY_ERRORS;
-    const double *error = h->errors + (which * h->layers + layer) * h->experts, sign = i < n ? 1 : -1;
-    weights[i] = i < n ? 1 : MIRRORED_WEIGHT;
-    for (int32_t e = 0; e < h->experts; ++e) {
-      const double load = forecast[e] + sign * error[e];
-      scenarios[(int64_t)i * h->experts + e] = load > 0 ? load : 0;
-    }
-  }
-  return n > 0 ? n + mirrored : 1;
-}

@@ -109,6 +109,7 @@ bl_status bl_policy_load(bl_policy *p, const void *bytes, uint64_t size) {
   visit_all(p, &c);
   if (p->history.pushed < 0 || p->history.known < 0 || p->history.n_errors < 0)
     return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
+  bl_history_sort(&p->history);
   for (int32_t l = 0; l < p->layers; ++l) BL_TRY(check_hosts(p, &p->layer[l].hosts));
   p->in_step = false;
   return BL_OK;

@@ -7,9 +7,15 @@
 #include "planner/policy.h"
 #include "planner/policy_options.h"
 
-/* Forecast errors replayed on today's forecast, and how many of the last ones are replayed with the other sign too:
- * what has just come often goes again. */
-enum { BL_POLICY_ERRORS = 8, BL_POLICY_MIRRORED = 3, BL_POLICY_SCENARIOS = BL_POLICY_ERRORS + BL_POLICY_MIRRORED };
+/* How a search for copy hosts sees the next step: the forecast with errors of earlier forecasts replayed on it. */
+enum {
+  BL_POLICY_ERRORS = 8,   /* steps whose errors are kept */
+  BL_POLICY_OWN = 4,      /* newest errors of the layer itself; all that are kept where there is no other layer */
+  BL_POLICY_OTHERS = 16,  /* errors of other layers, newest first */
+  BL_POLICY_MIRRORED = 3, /* of the layer's own, with the other sign too: what has just come often goes again */
+  BL_POLICY_RISERS = 4,   /* experts that have just risen, each rising on by itself */
+  BL_POLICY_SCENARIOS = BL_POLICY_OWN + BL_POLICY_OTHERS + BL_POLICY_MIRRORED + BL_POLICY_RISERS
+};
 
 /* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where
  * by_source, then [ranks][experts] by source. All arrays lie in one block, so that saving it is one copy. */
@@ -22,6 +28,7 @@ typedef struct bl_history {
   double *average;    /* [lag or 1][layers][experts]: EWMA of loads (mean rank load 1) after each of the last records */
   double *errors;     /* [BL_POLICY_ERRORS][layers][experts]: load minus the forecast made for it, a ring */
   double *block;      /* all of the above */
+  int32_t *order;     /* [layers][experts]: experts by falling forecast, ties to the lower id; follows from `average` */
   int64_t block_size; /* doubles */
   int64_t pushed, known, n_errors;
 } bl_history;
@@ -37,8 +44,14 @@ void bl_history_push(bl_history *history, const double *record);
 /*! bl_history_forecast() : the expected load of a layer, [experts]; mean rank load 1. Needs known > 0 and forecasts. */
 const double *bl_history_forecast(const bl_history *history, int32_t layer);
 
-/*! bl_history_scenarios() : writes up to BL_POLICY_SCENARIOS (at least one) forecasts [n][experts] with their weights
- * [n]: the forecast plus each of the last errors, and less the newest of them, cut at 0.  @return : n. */
+/*! bl_history_sort() : makes `order` anew; for a history whose block was written from outside. */
+void bl_history_sort(bl_history *history);
+
+/*! bl_history_scenarios() : writes up to BL_POLICY_SCENARIOS (at least one) loads [n][experts] that the next step may
+ *  have, with their weights [n], cut at 0. In the order of the enumeration above: the forecast plus each of the layer's
+ *  last errors; plus errors of other layers, carried over by rank of load, since layers change at the same time and
+ *  alike; less the layer's newest errors; plus, one by one, three times the rise of each expert that has just risen.
+ *  @return : n. */
 int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios, double *weights);
 
 /* One layer. */

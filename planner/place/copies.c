@@ -1,46 +1,13 @@
 #include "planner/place/copies.h"
 #include "base/memory.h"
-#include "planner/place/flow.h"
+#include "planner/place/copies_state.h"
 #include <float.h>
 #include <string.h>
 
-/* A score counts as better only by this much, and a scenario as unbalanced only above it. */
+/* A scenario counts as unbalanced only above 1 by this much. */
 static const double SMALL = 1e-7;
-
-/* A move gives slot a the expert new_a and, where b >= 0, slot b the expert new_b. -1 = nothing. */
-typedef struct move {
-  int32_t a, new_a, b, new_b;
-} move;
-
-typedef struct candidate {
-  move move;
-  double promise;
-  int32_t number;
-} candidate;
-
-enum { KEPT = 256 };
-
-struct bl_copies {
-  bl_flow_graph graph;
-  bl_flow_scratch scratch;
-  int32_t experts, ranks, max_slots;
-  int64_t state_size;
-  double *load;                                                           /* [scenarios][experts], mean rank load 1 */
-  double *now, *trial;                                                    /* [scenarios][state_size] */
-  double level[BL_COPIES_MAX_SCENARIOS], weight[BL_COPIES_MAX_SCENARIOS]; /* weights sum to 1 */
-  int32_t order[BL_COPIES_MAX_SCENARIOS];                                 /* scenarios, worst first */
-  int32_t n;
-  const double *speed;
-  uint32_t *closed;  /* [ranks]: bit i = in the closed set of unbalanced scenario i */
-  uint32_t *outside; /* [ranks]: bit i = outside of it */
-  uint32_t *captive; /* [experts]: bit i = all hosts inside it */
-  uint32_t *worth;   /* [experts]: bit i = captive, and with enough load to be worth a copy */
-  double closed_speed[BL_COPIES_MAX_SCENARIOS]; /* of the closed set, summed */
-  candidate candidate[KEPT];                    /* moves to try */
-  int32_t n_candidates, n_considered;
-  double price;
-  int32_t copies, tried, budget;
-};
+/* A move must lower the score by this much: less is not worth filling another copy. */
+static const double LEAST_GAIN = 1e-4;
 
 void bl_copies_options_init(bl_copies_options *options) {
   *options = (bl_copies_options){.copy_price = 0, .candidate_load = 0.02, .budget = 200};
@@ -62,6 +29,7 @@ bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slot
   BL_TRY_GOTO(status, bl_new(&c->load, (size_t)experts * BL_COPIES_MAX_SCENARIOS, sizeof(double), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->now, states, sizeof(double), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->trial, states, sizeof(double), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->kept, states, sizeof(double), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->closed, (size_t)ranks, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->outside, (size_t)ranks, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->captive, (size_t)experts, sizeof(uint32_t), what), fail);
@@ -80,15 +48,12 @@ void bl_copies_free(bl_copies *c) {
   free(c->load);
   free(c->now);
   free(c->trial);
+  free(c->kept);
   free(c->closed);
   free(c->outside);
   free(c->captive);
   free(c->worth);
   free(c);
-}
-
-static bl_flow_state state_of(const bl_copies *c, double *blocks, int32_t scenario) {
-  return bl_flow_state_at(blocks + scenario * c->state_size, c->experts, c->max_slots);
 }
 
 /* Scenarios to mean rank load 1; those without load are dropped. */
@@ -116,7 +81,7 @@ static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, con
 
 /* Solves one scenario from scratch on the graph as it is, into `now`; keeps its closed set. */
 static void solve_now(bl_copies *c, int32_t i, bool fresh) {
-  const bl_flow_state state = state_of(c, c->now, i);
+  const bl_flow_state state = bl_copies_state(c, c->now, i);
   if (fresh) bl_flow_start(&c->graph, state, c->load + (int64_t)i * c->experts);
   c->level[i] = bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, DBL_MAX, BL_SHARES_TINY);
   const uint32_t bit = (uint32_t)1 << i;
@@ -162,19 +127,12 @@ static void find_captives(bl_copies *c, double candidate_load) {
   }
 }
 
-static bool is_host(const bl_flow_graph *g, int32_t expert, int32_t rank) {
-  if (g->home[expert] == rank) return true;
-  for (int32_t s = g->slot_first[expert]; s >= 0; s = g->slot_next[s])
-    if (g->slot_rank[s] == rank) return true;
-  return false;
-}
-
 static void set_slot(bl_flow_graph *g, int32_t slot, int32_t expert) {
   if (g->slot_expert[slot] >= 0) bl_flow_empty(g, slot);
   if (expert >= 0) bl_flow_fill(g, slot, expert);
 }
 
-static void apply(bl_copies *c, move m) {
+static void apply(bl_copies *c, bl_copies_move m) {
   const int32_t *held = c->graph.slot_expert;
   c->copies += (m.new_a >= 0) - (held[m.a] >= 0);
   if (m.b >= 0) c->copies += (m.new_b >= 0) - (held[m.b] >= 0);
@@ -194,7 +152,7 @@ static void give_back(const bl_copies *c, bl_flow_state state, int32_t slot, int
 
 /* What level a move can reach at best in scenario i: nothing but the experts it takes out of the closed set leave it.
  */
-static double least_level(const bl_copies *c, move m, int32_t old_a, int32_t i) {
+static double least_level(const bl_copies *c, bl_copies_move m, int32_t old_a, int32_t i) {
   double level = c->level[i];
   if (m.new_a >= 0 && (c->captive[m.new_a] & c->outside[c->graph.slot_rank[m.a]]) >> i & 1)
     level -= c->load[(int64_t)i * c->experts + m.new_a] / c->closed_speed[i];
@@ -204,19 +162,19 @@ static double least_level(const bl_copies *c, move m, int32_t old_a, int32_t i) 
 }
 
 /* Tries a move. Accepted when the score falls below `best`; otherwise all is as before. */
-static bool improves(bl_copies *c, move m, double *best) {
+static bool improves(bl_copies *c, bl_copies_move m, double *best) {
   const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
   double least[BL_COPIES_MAX_SCENARIOS], rest = 0; /* of scenarios not yet solved */
   for (int32_t i = 0; i < c->n; ++i) rest += c->weight[i] * (least[i] = least_level(c, m, old_a, i));
   apply(c, m);
-  const double limit = *best - SMALL - c->price * c->copies;
+  const double limit = *best - LEAST_GAIN - c->price * c->copies;
   double sum = 0;
   bool good = rest <= limit;
   c->tried += good;
   for (int32_t k = 0; k < c->n && good; ++k) {
     const int32_t i = c->order[k];
-    const bl_flow_state state = state_of(c, c->trial, i);
-    memcpy(state.tokens, state_of(c, c->now, i).tokens, (size_t)c->state_size * sizeof(double));
+    const bl_flow_state state = bl_copies_state(c, c->trial, i);
+    memcpy(state.tokens, bl_copies_state(c, c->now, i).tokens, (size_t)c->state_size * sizeof(double));
     give_back(c, state, m.a, old_a);
     if (m.b >= 0) give_back(c, state, m.b, old_b);
     const double weight = c->weight[i];
@@ -226,7 +184,7 @@ static bool improves(bl_copies *c, move m, double *best) {
     good = sum + rest <= limit;
   }
   if (!good) {
-    apply(c, (move){m.a, old_a, m.b, old_b});
+    apply(c, (bl_copies_move){m.a, old_a, m.b, old_b});
     return false;
   }
   double *swap = c->now;
@@ -238,82 +196,49 @@ static bool improves(bl_copies *c, move m, double *best) {
   return true;
 }
 
-/* What a move may bring at most, summed over the scenarios it can help: the captive's load or the room of its new rank,
- * less what the slot's old copy carries there. Only an order in which to try. */
-static double promise(const bl_copies *c, int32_t slot, int32_t expert) {
-  const int32_t rank = c->graph.slot_rank[slot];
-  const double speed = c->speed ? c->speed[rank] : 1;
-  const uint32_t helped = c->worth[expert] & c->outside[rank];
-  double sum = 0;
-  for (int32_t i = 0; i < c->n; ++i) {
-    const bl_flow_state state = state_of(c, c->now, i);
-    const double carried = state.tokens[c->experts + slot];
-    if (helped >> i & 1) {
-      const double load = c->load[(int64_t)i * c->experts + expert];
-      const double room = c->level[i] * speed - state.rank_load[rank] + carried;
-      sum += load < room ? load : room;
-    }
-    sum -= carried;
-  }
-  return sum;
-}
-
-static int by_promise(const void *a, const void *b) {
-  const candidate *x = a, *y = b;
-  if (x->promise != y->promise) return x->promise < y->promise ? 1 : -1;
-  return x->number - y->number;
-}
-
-/* The candidates are a heap with the least promising on top, so that only the best KEPT are ever sorted. */
-static void sift_down(candidate *heap, int32_t n) {
-  for (int32_t i = 0, child; (child = 2 * i + 1) < n; i = child) {
-    if (child + 1 < n && by_promise(&heap[child + 1], &heap[child]) > 0) ++child;
-    if (by_promise(&heap[i], &heap[child]) >= 0) return;
-    const candidate kept = heap[i];
-    heap[i] = heap[child];
-    heap[child] = kept;
-  }
-}
-
-static void consider(bl_copies *c, move m, double value) {
-  const candidate one = {m, value, c->n_considered++};
-  candidate *heap = c->candidate;
-  if (c->n_candidates == KEPT) {
-    if (by_promise(&one, &heap[0]) >= 0) return;
-    heap[0] = one;
-    sift_down(heap, KEPT);
-    return;
-  }
-  int32_t i = c->n_candidates++;
-  for (; i > 0 && by_promise(&one, &heap[(i - 1) / 2]) > 0; i = (i - 1) / 2) heap[i] = heap[(i - 1) / 2];
-  heap[i] = one;
-}
-
-/* All moves that can help, best promise first. */
-static void list_candidates(bl_copies *c) {
-  const bl_flow_graph *g = &c->graph;
-  c->n_candidates = c->n_considered = 0;
-  for (int32_t s = 0; s < g->slots; ++s) {
-    const int32_t rank = g->slot_rank[s], old = g->slot_expert[s];
-    if (c->outside[rank])
-      for (int32_t e = 0; e < c->experts; ++e)
-        if (c->worth[e] & c->outside[rank]) {
-          const double value = promise(c, s, e);
-          consider(c, (move){s, e, -1, -1}, value);
-          for (int32_t t = g->slot_first[e]; t >= 0; t = g->slot_next[t])
-            if (old < 0 || !is_host(g, old, g->slot_rank[t])) consider(c, (move){s, e, t, old}, value);
-        }
-    if (c->price > 0 && old >= 0) consider(c, (move){s, -1, -1, -1}, 0);
-  }
-  qsort(c->candidate, (size_t)c->n_candidates, sizeof *c->candidate, by_promise);
-}
-
 /* One pass over the moves that can help; stops at the first that does. */
 static bool step(bl_copies *c, double *best, const bl_copies_options *options) {
   find_captives(c, options->candidate_load);
-  list_candidates(c);
+  bl_copies_list(c);
   for (int32_t i = 0; i < c->n_candidates && c->tried < c->budget; ++i)
     if (improves(c, c->candidate[i].move, best)) return true;
+  return false;
+}
+
+/* Makes a move whatever it brings. */
+static void make(bl_copies *c, bl_copies_move m) {
+  const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
+  apply(c, m);
+  for (int32_t i = 0; i < c->n; ++i) {
+    give_back(c, bl_copies_state(c, c->now, i), m.a, old_a);
+    if (m.b >= 0) give_back(c, bl_copies_state(c, c->now, i), m.b, old_b);
+    solve_now(c, i, false);
+  }
+  sort_scenarios(c);
+}
+
+/* Where no single move helps: the most promising ones, each followed by a second. Stops at the first pair that does. */
+static bool step_twice(bl_copies *c, double *best, const bl_copies_options *options) {
+  enum { FIRST = 8, SECOND = 12 };
+  const size_t size = (size_t)c->n * (size_t)c->state_size * sizeof *c->now;
+  bl_copies_move first[FIRST];
+  const int32_t n = c->n_candidates < FIRST ? c->n_candidates : FIRST;
+  for (int32_t i = 0; i < n; ++i) first[i] = c->candidate[i].move;
+  for (int32_t i = 0; i < n && c->tried < c->budget; ++i) {
+    const bl_copies_move m = first[i];
+    const bl_copies_move back = {m.a, c->graph.slot_expert[m.a], m.b, m.b >= 0 ? c->graph.slot_expert[m.b] : -1};
+    memcpy(c->kept, c->now, size);
+    ++c->tried;
+    make(c, m);
+    find_captives(c, options->candidate_load);
+    bl_copies_list(c);
+    for (int32_t k = 0; k < c->n_candidates && k < SECOND && c->tried < c->budget; ++k)
+      if (improves(c, c->candidate[k].move, best)) return true;
+    apply(c, back);
+    memcpy(c->now, c->kept, size);
+    for (int32_t k = 0; k < c->n; ++k) solve_now(c, k, false);
+    sort_scenarios(c);
+  }
   return false;
 }
 
@@ -329,8 +254,8 @@ double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, 
   for (int32_t i = 0; i < c->n; ++i) solve_now(c, i, true);
   sort_scenarios(c);
   double best = score_of(c);
-  const double target = 1 + SMALL;
-  while (best > target && c->tried < c->budget && step(c, &best, options)) {
+  const double target = 1 + LEAST_GAIN;
+  while (best > target && c->tried < c->budget && (step(c, &best, options) || step_twice(c, &best, options))) {
   }
   for (int32_t s = 0; s < c->graph.slots; ++s) hosts->copy_expert[s] = c->graph.slot_expert[s];
   return best - c->price * c->copies;
@@ -342,7 +267,7 @@ void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const d
   if (c->n == 0) return;
   bl_flow_graph *g = &c->graph;
   bl_flow_graph_load(g, hosts);
-  const bl_flow_state state = state_of(c, c->now, 0);
+  const bl_flow_state state = bl_copies_state(c, c->now, 0);
   bl_flow_start(g, state, c->load);
   for (int32_t round = 0; round < g->slots; ++round) {
     int32_t hot = 0, expert = -1, slot = -1;
@@ -359,7 +284,7 @@ void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const d
     for (int32_t s = 0; s < g->slots && expert >= 0; ++s) {
       const int32_t r = g->slot_rank[s];
       const double below = (speed ? speed[r] : 1) - state.rank_load[r];
-      if (g->slot_expert[s] >= 0 || is_host(g, expert, r) || !(below > deficit)) continue;
+      if (g->slot_expert[s] >= 0 || bl_copies_is_host(g, expert, r) || !(below > deficit)) continue;
       deficit = below;
       slot = s;
     }

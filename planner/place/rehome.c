@@ -7,7 +7,7 @@ void bl_rehome_options_init(bl_rehome_options *options) {
   bl_copies_options_init(&options->copies);
   options->copies.copy_price = 0.01;
   options->copies.budget = 60;
-  options->margin = 0.01;
+  options->margin = 0.015;
   options->exchanges = 4;
   options->tries = 32;
 }
