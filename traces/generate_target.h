@@ -33,13 +33,13 @@ void bl_load_solver_free(bl_load_solver *solver); /* NULL is fine */
 /*! bl_load_solve() : share[experts], their sum 1, that follow score[experts] and have the wanted index. */
 void bl_load_solve(bl_load_solver *solver, const double *score, double *share);
 
-/*! bl_load_drift() : moves the scores so far that the total variation between `before` and the new shares is `distance`:
- *  score = c score + sqrt(1 - c^2) fresh, `fresh` being new N(0, 1) numbers from rng. The correlation c is found by
- *  bisection, from 1 (nothing moves) by way of 0 (unrelated) to -1 (the order turned round), as far as it takes; the
- *  index is solved at every c. Very uneven loads change by leaps, when another expert becomes the hottest: where
- *  bisection ends at one, other fresh numbers are tried, 16 at most. Also fills share[experts].
- *  @return : the distance reached: below `distance` where even the order turned round is no farther, above it at a leap,
- *  or where nothing moves and the rounding of `before` is more. */
+/*! bl_load_drift() : moves the scores so far that the total variation between `before` and the new shares is
+ * `distance`: score = c score + sqrt(1 - c^2) fresh, `fresh` being new N(0, 1) numbers from rng. The correlation c is
+ * found by bisection, from 1 (nothing moves) by way of 0 (unrelated) to -1 (the order turned round), as far as it
+ * takes; the index is solved at every c. Very uneven loads change by leaps, when another expert becomes the hottest:
+ * where bisection ends at one, other fresh numbers are tried, 16 at most. Also fills share[experts].
+ *  @return : the distance reached: below `distance` where even the order turned round is no farther, above it at a
+ * leap, or where nothing moves and the rounding of `before` is more. */
 double bl_load_drift(bl_load_solver *solver, bl_rng *rng, const double *before, double distance, double *score,
                      double *share);
 
