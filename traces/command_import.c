@@ -54,15 +54,15 @@ end:
   return status;
 }
 
-static void say(const trace_source *from, const char *text, int32_t first_rank, int32_t last_rank) {
+static void say(const trace_source *from, const char *text, int32_t files, int32_t first_rank, int32_t last_rank) {
   const bl_trace_shape *s = from->shape;
   bl_log(1,
          "%" PRId32 " steps x %" PRId32 " layers x %" PRId32 " ranks x %" PRId32 " micro-batches x %" PRId32
          " experts%s",
          from->steps, s->layers, s->ranks, s->micro_batches, s->experts, text);
-  if (last_rank != s->ranks - 1)
-    bl_log(1, "the ranks in the file names have gaps (%" PRId32 " to %" PRId32 "); in the trace they are 0 to %" PRId32,
-           first_rank, last_rank, s->ranks - 1);
+  if (last_rank != files - 1)
+    bl_log(1, "the ranks in the file names have gaps (%" PRId32 " to %" PRId32 "); they are counted 0 to %" PRId32,
+           first_rank, last_rank, files - 1);
 }
 
 /* -- SmartMoE ------------------------------------------------------------------------------------------------------ */
@@ -81,7 +81,7 @@ static bl_status import_smartmoe(void) {
   const bl_status status = copy_trace(&from);
   if (status == BL_OK) {
     snprintf(text, sizeof text, " from %.1f MB of text", (double)bl_smartmoe_bytes(source) * 1e-6);
-    say(&from, text, bl_smartmoe_rank(source, 0), bl_smartmoe_rank(source, from.shape->ranks - 1));
+    say(&from, text, from.shape->ranks, bl_smartmoe_rank(source, 0), bl_smartmoe_rank(source, from.shape->ranks - 1));
   }
   bl_smartmoe_close(source);
   return status;
@@ -105,7 +105,11 @@ static bl_status import_megatron(void) {
   const bl_status status = copy_trace(&from);
   if (status == BL_OK) {
     const int32_t last = from.shape->layers - 1;
-    say(&from, "", bl_megatron_rank(source, 0), bl_megatron_rank(source, from.shape->ranks - 1));
+    const int32_t files = bl_megatron_files(source);
+    say(&from, "", files, bl_megatron_rank(source, 0), bl_megatron_rank(source, files - 1));
+    if (bl_megatron_stages(source) > 1)
+      bl_log(1, "%" PRId32 " ranks in %" PRId32 " pipeline stages; the trace has the %" PRId32 " ranks of each", files,
+             bl_megatron_stages(source), from.shape->ranks);
     if (bl_megatron_layer(source, last) != last)
       bl_log(1, "layers %" PRId32 " to %" PRId32 " of the model; in the trace they are 0 to %" PRId32,
              bl_megatron_layer(source, 0), bl_megatron_layer(source, last), last);

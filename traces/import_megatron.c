@@ -1,21 +1,29 @@
 /* import_megatron.c - Megatron-Core's router trace, read step by step from all ranks at once. */
 #include "traces/import_megatron.h"
-#include "base/json.h"
 #include "base/memory.h"
+#include "traces/megatron_line.h"
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_LINE_BYTES = 1 << 28 };
-
 /* Where the reading of one rank's file stands. */
 typedef struct rank_file {
   int32_t rank;
-  int64_t line; /* lines read */
-  off_t offset; /* of the next line */
+  int32_t stage, index; /* pipeline stage; which of its ranks this is */
+  int64_t line;         /* lines read */
+  off_t offset;         /* of the next line */
 } rank_file;
+
+/* A layer by its number in the files, and who has it. */
+typedef struct layer_place {
+  int32_t number, stage;
+} layer_place;
+
+typedef struct pipeline_stage {
+  int32_t layers, ranks;
+} pipeline_stage;
 
 struct bl_megatron {
   char *folder;
@@ -23,22 +31,18 @@ struct bl_megatron {
   size_t n_files, file_capacity;
   int64_t *steps;
   size_t n_steps, step_capacity;
-  int32_t *layers; /* ascending, the numbers in the files */
+  layer_place *layers; /* by number */
   size_t n_layers, layer_capacity;
+  pipeline_stage *stages;
+  size_t n_stages, stage_capacity;
+  int32_t *set; /* layers of one rank's first step, ascending */
+  size_t n_set, set_capacity;
   bl_trace_shape shape;
   int64_t left_out;
   size_t next;     /* step to be read */
-  uint32_t *row;   /* [experts]: of the line read last */
   int32_t *placed; /* [layers]: micro-batches of this step so far */
-  char *text;      /* the line */
-  size_t text_capacity;
+  bl_megatron_line line;
 };
-
-/* One line, without its tokens, which are in source->row. */
-typedef struct record {
-  int64_t step, layer;
-  bool left_out; /* of multi-token prediction */
-} record;
 
 /* -- the folder ---------------------------------------------------------------------------------------------------- */
 
@@ -80,61 +84,12 @@ static void name_of(const bl_megatron *source, const rank_file *file, char *name
 
 /* -- lines --------------------------------------------------------------------------------------------------------- */
 
-static bl_status count_tokens(bl_megatron *source, bl_json root) {
-  int64_t tokens, top_k, n;
-  bl_json list;
-  BL_TRY(bl_json_int(root, "num_tokens", 0, INT32_MAX, &tokens));
-  BL_TRY(bl_json_int(root, "topk", 1, source->shape.experts, &top_k));
-  BL_TRY(bl_json_array(root, "top_indices", tokens, tokens, &list, &n));
-  memset(source->row, 0, (size_t)source->shape.experts * sizeof *source->row);
-  bl_json token = bl_json_first(list);
-  for (int64_t t = 0; t < n; t++, token = bl_json_next(token)) {
-    int64_t chosen, expert;
-    BL_TRY(bl_json_as_array(token, top_k, top_k, &chosen));
-    bl_json choice = bl_json_first(token);
-    for (int64_t k = 0; k < top_k; k++, choice = bl_json_next(choice)) {
-      BL_TRY(bl_json_as_int(choice, 0, source->shape.experts - 1, &expert));
-      source->row[expert]++;
-    }
-  }
-  return BL_OK;
-}
-
-static bl_status read_record(bl_megatron *source, const rank_file *file, bl_json root, record *out) {
-  const char *block, *stage = "pre_dispatch";
-  int64_t rank;
-  BL_TRY(bl_json_int(root, "step", 0, INT64_MAX / 2, &out->step));
-  BL_TRY(bl_json_int(root, "rank", 0, INT32_MAX, &rank));
-  BL_TRY(bl_json_int(root, "layer", 0, INT32_MAX, &out->layer));
-  BL_TRY(bl_json_string(root, "block", &block));
-  BL_TRY(bl_json_string_or(root, "stage", &stage));
-  if (rank != file->rank)
-    return bl_json_fail(root, "expected rank %" PRId32 " as in the file's name, found %" PRId64, file->rank, rank);
-  if (strcmp(stage, "pre_dispatch") != 0) return bl_json_fail(root, "expected stage pre_dispatch, found \"%s\"", stage);
-  out->left_out = strcmp(block, "mtp") == 0;
-  if (out->left_out) return BL_OK;
-  if (strcmp(block, "decoder") != 0) return bl_json_fail(root, "expected block decoder or mtp, found \"%s\"", block);
-  return count_tokens(source, root);
-}
-
 /* The next line of `stream`, which stands where file->offset says.  @return : *more is false at the end. */
-static bl_status next_record(bl_megatron *source, rank_file *file, FILE *stream, record *out, bool *more) {
-  char name[4096], place[4160];
-  bl_json_doc *doc;
-  bl_json root;
+static bl_status next_record(bl_megatron *source, const rank_file *file, FILE *stream, bl_megatron_record *out,
+                             bool *more) {
+  char name[4096];
   name_of(source, file, name, sizeof name);
-  errno = 0;
-  const ssize_t n = getline(&source->text, &source->text_capacity, stream);
-  *more = n > 0;
-  if (n <= 0)
-    return ferror(stream) || errno ? bl_fail_errno(BL_EINPUT, "%s:%" PRId64 ": cannot read", name, file->line + 1)
-                                   : BL_OK;
-  snprintf(place, sizeof place, "%s:%" PRId64, name, file->line + 1);
-  if (n > MAX_LINE_BYTES) return bl_fail(BL_EINPUT, "%s: longer than %d bytes", place, MAX_LINE_BYTES);
-  BL_TRY(bl_json_parse(place, source->text, (uint64_t)n, &doc, &root));
-  const bl_status status = read_record(source, file, root, out);
-  bl_json_free(doc);
-  return status;
+  return bl_megatron_read_line(&source->line, stream, name, file->line + 1, file->rank, out, more);
 }
 
 static bl_status open_file(const bl_megatron *source, const rank_file *file, FILE **stream) {
@@ -151,13 +106,77 @@ static bl_status open_file(const bl_megatron *source, const rank_file *file, FIL
 
 static bl_status note_layer(bl_megatron *source, int64_t layer) {
   size_t at = 0;
-  while (at < source->n_layers && source->layers[at] < layer) at++;
-  if (at < source->n_layers && source->layers[at] == layer) return BL_OK;
-  BL_TRY(bl_grow(&source->layers, &source->layer_capacity, source->n_layers + 1, sizeof *source->layers, "layers"));
-  memmove(source->layers + at + 1, source->layers + at, (source->n_layers++ - at) * sizeof *source->layers);
-  source->layers[at] = (int32_t)layer;
-  if (source->n_layers <= BL_TRACE_MAX_LAYERS) return BL_OK;
-  return bl_fail(BL_EINPUT, "%s: more than %d layers", source->folder, BL_TRACE_MAX_LAYERS);
+  while (at < source->n_set && source->set[at] < layer) at++;
+  if (at < source->n_set && source->set[at] == layer) return BL_OK;
+  BL_TRY(bl_grow(&source->set, &source->set_capacity, source->n_set + 1, sizeof *source->set, "layers"));
+  memmove(source->set + at + 1, source->set + at, (source->n_set++ - at) * sizeof *source->set);
+  source->set[at] = (int32_t)layer;
+  return BL_OK;
+}
+
+/* The layers of one rank's first step into source->set, and its lines. */
+static bl_status read_first_step(bl_megatron *source, size_t index, int64_t *lines) {
+  rank_file file = {.rank = source->files[index].rank};
+  FILE *stream;
+  bl_megatron_record r;
+  bool more = true;
+  int64_t step = -1;
+  source->n_set = 0;
+  *lines = 0;
+  BL_TRY(open_file(source, &file, &stream));
+  bl_status status = next_record(source, &file, stream, &r, &more);
+  while (status == BL_OK && more && (r.left_out || step < 0 || r.step == step)) {
+    if (!r.left_out) {
+      step = r.step;
+      ++*lines;
+      status = note_layer(source, r.layer);
+    }
+    file.line++;
+    if (status == BL_OK) status = next_record(source, &file, stream, &r, &more);
+  }
+  fclose(stream);
+  return status;
+}
+
+static size_t find_layer(const bl_megatron *source, int32_t number) {
+  size_t at = 0;
+  while (at < source->n_layers && source->layers[at].number < number) at++;
+  return at;
+}
+
+static bool is_layer(const bl_megatron *source, size_t at, int32_t number) {
+  return at < source->n_layers && source->layers[at].number == number;
+}
+
+/* The stage whose layers are those of source->set: one that is known, or a new one where none of them is. */
+static bl_status join_stage(bl_megatron *source, rank_file *file) {
+  const size_t first = source->n_set > 0 ? find_layer(source, source->set[0]) : 0;
+  const bool known = source->n_set > 0 && is_layer(source, first, source->set[0]);
+  bool fits = source->n_set > 0;
+  file->stage = known ? source->layers[first].stage : (int32_t)source->n_stages;
+  for (size_t i = 0; i < source->n_set; i++) {
+    const size_t at = find_layer(source, source->set[i]);
+    const bool here = is_layer(source, at, source->set[i]);
+    fits = fits && here == known && (!here || source->layers[at].stage == file->stage);
+  }
+  if (!fits || (known && source->stages[file->stage].layers != (int32_t)source->n_set))
+    return bl_fail(BL_EINPUT,
+                   "%s/router_trace_rank%" PRId32
+                   ".jsonl: its first step has %zu layers, expected all of another rank's "
+                   "or none of them",
+                   source->folder, file->rank, source->n_set);
+  if (!known) {
+    BL_TRY(bl_grow(&source->stages, &source->stage_capacity, source->n_stages + 1, sizeof *source->stages, "stages"));
+    source->stages[source->n_stages++] = (pipeline_stage){.layers = (int32_t)source->n_set};
+  }
+  for (size_t i = 0; i < source->n_set && !known; i++) {
+    const size_t at = find_layer(source, source->set[i]);
+    BL_TRY(bl_grow(&source->layers, &source->layer_capacity, source->n_layers + 1, sizeof *source->layers, "layers"));
+    memmove(source->layers + at + 1, source->layers + at, (source->n_layers++ - at) * sizeof *source->layers);
+    source->layers[at] = (layer_place){source->set[i], file->stage};
+  }
+  file->index = source->stages[file->stage].ranks++;
+  return BL_OK;
 }
 
 static bl_status note_step(bl_megatron *source, const rank_file *file, int64_t line, int64_t step) {
@@ -172,41 +191,54 @@ static bl_status note_step(bl_megatron *source, const rank_file *file, int64_t l
   return BL_OK;
 }
 
-/* Steps and layers of the lowest rank's file, and how many lines its first step has. */
-static bl_status survey_lines(bl_megatron *source, FILE *stream, int64_t *lines) {
+/* The steps of the lowest rank's file. */
+static bl_status list_steps(bl_megatron *source, FILE *stream) {
   rank_file file = {.rank = source->files[0].rank};
   for (;; file.line++) {
-    record r;
+    bl_megatron_record r;
     bool more;
     BL_TRY(next_record(source, &file, stream, &r, &more));
-    if (!more) return BL_OK;
+    if (!more) break;
     source->left_out += r.left_out;
-    if (r.left_out) continue;
-    BL_TRY(note_step(source, &file, file.line + 1, r.step));
-    BL_TRY(note_layer(source, r.layer));
-    *lines += r.step == source->steps[0];
+    if (!r.left_out) BL_TRY(note_step(source, &file, file.line + 1, r.step));
   }
+  if (source->n_steps > 0) return BL_OK;
+  return bl_fail(BL_EINPUT, "%s/router_trace_rank%" PRId32 ".jsonl: holds no step", source->folder, file.rank);
+}
+
+/* Who has which layers, and how many micro-batches the lowest rank's first step has. */
+static bl_status list_stages(bl_megatron *source) {
+  for (size_t i = 0; i < source->n_files; i++) {
+    int64_t lines;
+    BL_TRY(read_first_step(source, i, &lines));
+    BL_TRY(join_stage(source, &source->files[i]));
+    if (i > 0) continue;
+    const int64_t layers = (int64_t)source->n_set;
+    source->shape.micro_batches = lines / layers < INT32_MAX ? (int32_t)(lines / layers) : INT32_MAX;
+    if (lines % layers != 0)
+      return bl_fail(BL_EINPUT,
+                     "%s/router_trace_rank%" PRId32 ".jsonl: step %" PRId64 " has %" PRId64 " lines for %" PRId64
+                     " layers, expected as many micro-batches of every layer",
+                     source->folder, source->files[0].rank, source->steps[0], lines, layers);
+  }
+  for (size_t s = 1; s < source->n_stages; s++)
+    if (source->stages[s].ranks != source->stages[0].ranks)
+      return bl_fail(BL_EINPUT, "%s: pipeline stages of %" PRId32 " and of %" PRId32 " ranks, expected as many of each",
+                     source->folder, source->stages[0].ranks, source->stages[s].ranks);
+  return BL_OK;
 }
 
 static bl_status survey(bl_megatron *source) {
   FILE *stream;
-  int64_t lines = 0;
   BL_TRY(open_file(source, &source->files[0], &stream));
-  const bl_status status = survey_lines(source, stream, &lines);
+  const bl_status status = list_steps(source, stream);
   fclose(stream);
   BL_TRY(status);
-  if (source->n_steps == 0)
-    return bl_fail(BL_EINPUT, "%s/router_trace_rank%" PRId32 ".jsonl: holds no step", source->folder,
-                   source->files[0].rank);
-  const int64_t layers = (int64_t)source->n_layers, micro_batches = lines / layers;
-  if (lines % layers != 0)
-    return bl_fail(BL_EINPUT,
-                   "%s/router_trace_rank%" PRId32 ".jsonl: step %" PRId64 " has %" PRId64 " lines for %" PRId64
-                   " layers, expected as many micro-batches of every layer",
-                   source->folder, source->files[0].rank, source->steps[0], lines, layers);
-  source->shape.layers = (int32_t)layers;
-  source->shape.ranks = (int32_t)source->n_files;
-  source->shape.micro_batches = micro_batches < INT32_MAX ? (int32_t)micro_batches : INT32_MAX;
+  BL_TRY(list_stages(source));
+  if (source->n_layers > BL_TRACE_MAX_LAYERS)
+    return bl_fail(BL_EINPUT, "%s: more than %d layers", source->folder, BL_TRACE_MAX_LAYERS);
+  source->shape.layers = (int32_t)source->n_layers;
+  source->shape.ranks = source->stages[0].ranks;
   BL_TRY(bl_trace_shape_check(&source->shape, source->folder));
   return bl_new(&source->placed, source->n_layers, sizeof *source->placed, "layers");
 }
@@ -220,7 +252,7 @@ bl_status bl_megatron_open(const char *folder, int32_t experts, bl_megatron **ou
   source->folder = strdup(folder);
   status = source->folder ? BL_OK : bl_fail(BL_EMACHINE, "out of memory: a path");
   if (status == BL_OK) status = bl_trace_shape_check(&source->shape, folder);
-  if (status == BL_OK) status = bl_new(&source->row, (size_t)experts, sizeof *source->row, "a row of counts");
+  if (status == BL_OK) status = bl_megatron_line_create(&source->line, experts);
   if (status == BL_OK) status = list_folder(source);
   if (status == BL_OK) status = survey(source);
   if (status == BL_OK)
@@ -236,34 +268,37 @@ void bl_megatron_close(bl_megatron *source) {
   free(source->files);
   free(source->steps);
   free(source->layers);
-  free(source->row);
+  free(source->stages);
+  free(source->set);
   free(source->placed);
-  free(source->text);
+  bl_megatron_line_free(&source->line);
   free(source);
 }
 
 const bl_trace_shape *bl_megatron_shape_of(const bl_megatron *source) { return &source->shape; }
 int32_t bl_megatron_steps(const bl_megatron *source) { return (int32_t)source->n_steps; }
 int64_t bl_megatron_iteration(const bl_megatron *source, int32_t index) { return source->steps[index]; }
+int32_t bl_megatron_stages(const bl_megatron *source) { return (int32_t)source->n_stages; }
+int32_t bl_megatron_files(const bl_megatron *source) { return (int32_t)source->n_files; }
 int32_t bl_megatron_rank(const bl_megatron *source, int32_t index) { return source->files[index].rank; }
-int32_t bl_megatron_layer(const bl_megatron *source, int32_t index) { return source->layers[index]; }
+int32_t bl_megatron_layer(const bl_megatron *source, int32_t index) { return source->layers[index].number; }
 int64_t bl_megatron_left_out(const bl_megatron *source) { return source->left_out; }
 
 /* -- a step -------------------------------------------------------------------------------------------------------- */
 
 /* The row of a line to its place among counts[layers][ranks][micro_batches][experts]. */
-static bl_status place_row(bl_megatron *source, size_t rank, const char *where, const record *r, uint32_t *counts) {
+static bl_status place_row(bl_megatron *source, const rank_file *file, const char *where, const bl_megatron_record *r,
+                           uint32_t *counts) {
   const bl_trace_shape *s = &source->shape;
-  size_t layer = 0;
-  while (layer < source->n_layers && source->layers[layer] != r->layer) layer++;
-  if (layer == source->n_layers)
-    return bl_fail(BL_EINPUT, "%s: layer %" PRId64 ", which rank %" PRId32 " has not", where, r->layer,
-                   source->files[0].rank);
+  const size_t layer = find_layer(source, (int32_t)r->layer);
+  if (!is_layer(source, layer, (int32_t)r->layer) || source->layers[layer].stage != file->stage)
+    return bl_fail(BL_EINPUT, "%s: layer %" PRId64 ", which the first step of this rank has not", where, r->layer);
   if (source->placed[layer] == s->micro_batches)
     return bl_fail(BL_EINPUT, "%s: step %" PRId64 ", layer %" PRId64 ": more than %" PRId32 " micro-batches", where,
                    r->step, r->layer, s->micro_batches);
-  const size_t row = (layer * (size_t)s->ranks + rank) * (size_t)s->micro_batches + (size_t)source->placed[layer]++;
-  memcpy(counts + row * (size_t)s->experts, source->row, (size_t)s->experts * sizeof *counts);
+  const size_t row =
+      (layer * (size_t)s->ranks + (size_t)file->index) * (size_t)s->micro_batches + (size_t)source->placed[layer]++;
+  memcpy(counts + row * (size_t)s->experts, source->line.row, (size_t)s->experts * sizeof *counts);
   return BL_OK;
 }
 
@@ -275,28 +310,28 @@ static bl_status read_lines(bl_megatron *source, size_t rank, FILE *stream, uint
   name_of(source, file, name, sizeof name);
   memset(source->placed, 0, source->n_layers * sizeof *source->placed);
   for (;;) {
-    record r;
+    bl_megatron_record r;
     bool more;
     snprintf(where, sizeof where, "%s:%" PRId64, name, file->line + 1);
     BL_TRY(next_record(source, file, stream, &r, &more));
     if (!more || (!r.left_out && r.step != step)) break;
-    if (!r.left_out) BL_TRY(place_row(source, rank, where, &r, counts));
+    if (!r.left_out) BL_TRY(place_row(source, file, where, &r, counts));
     file->line++;
     file->offset = ftello(stream);
   }
   for (size_t l = 0; l < source->n_layers; l++)
-    if (source->placed[l] != source->shape.micro_batches)
+    if (source->layers[l].stage == file->stage && source->placed[l] != source->shape.micro_batches)
       return bl_fail(BL_EINPUT,
                      "%s: step %" PRId64 ", layer %" PRId32 ": %" PRId32
                      " micro-batches before this line, expected %" PRId32,
-                     where, step, source->layers[l], source->placed[l], source->shape.micro_batches);
+                     where, step, source->layers[l].number, source->placed[l], source->shape.micro_batches);
   return BL_OK;
 }
 
 /* Behind the last step there is nothing more. */
 static bl_status expect_end(bl_megatron *source, size_t rank, FILE *stream) {
   rank_file *file = &source->files[rank];
-  record r;
+  bl_megatron_record r;
   bool more;
   if (source->next + 1 < source->n_steps || fseeko(stream, file->offset, SEEK_SET) != 0) return BL_OK;
   BL_TRY(next_record(source, file, stream, &r, &more));

@@ -97,6 +97,20 @@ def main():
         check(info["live"] and (info["first_iteration"], info["last_iteration"]) == (3, 7), f"info: {info}")
         target.unlink()
 
+        staged = make(rng, layers=(1, 2), ranks=(0, 2))  # the others have the layers in between and behind
+        staged.update(make(rng, layers=(0, 3, 4), ranks=(1, 3)))
+        write(folder, staged)
+        result = run(*command)
+        check(result.returncode == 0 and "3 steps x 5 layers x 2 ranks x 2 micro-batches" in result.stderr and
+              "4 ranks in 2 pipeline stages" in result.stderr, result.stderr)
+        rows = list(csv.reader(io.StringIO(run("export", target, "--to", "csv").stdout)))[1:]
+        got = {tuple(map(int, row[:4])): list(map(int, row[4:])) for row in rows}
+        one, other = (counted({rank: staged[rank] for rank in ranks}) for ranks in ((0, 2), (1, 3)))
+        wanted = {(step, (1, 2)[layer], rank, m): c for (step, layer, rank, m), c in one.items()}
+        wanted.update({(step, (0, 3, 4)[layer], rank, m): c for (step, layer, rank, m), c in other.items()})
+        check(got == wanted, "counts of pipeline stages")
+        target.unlink()
+
         def damaged(change):
             again = {rank: [dict(r) for r in records] for rank, records in lines.items()}
             change(again)
@@ -117,7 +131,11 @@ def main():
         refused(1, "expected block decoder or mtp", set_in(0, 0, block="encoder"))
         refused(1, "expected stage pre_dispatch", set_in(0, 0, stage="post"))
         refused(1, "step 3 after step 4", damaged(lambda x: x[0].append(record(rng, 3, 2, 0)) or x[0].insert(12, record(rng, 3, 2, 0))))
-        refused(1, "layer 3, which rank 0 has not", set_in(1, 0, layer=3))
+        refused(1, "expected all of another rank's or none", set_in(1, 0, layer=3))
+        refused(1, "has 1 layers, expected all of another rank's", {**lines, 1: [r for r in lines[1] if (r["step"], r["layer"]) != (3, 5)]})
+        refused(1, "layer 2, which the first step", {**staged, 1: [{**r, "layer": 2} if i == len(staged[1]) - 2 else r for i, r in enumerate(staged[1])]})
+        refused(1, "layer 3, which the first step of this rank has not", set_in(1, 6, layer=3))
+        refused(1, "pipeline stages of 2 and of 1 ranks", damaged(lambda x: [r.update(layer=r["layer"] + 9) for r in x[4]]))
         refused(1, "micro-batches before this line, expected 2", without(1, 0))
         refused(1, "has 3 lines for 2 layers", without(0, 0))
         refused(1, "more than 2 micro-batches", damaged(lambda x: x[1].insert(0, record(rng, 3, 2, 1))))
