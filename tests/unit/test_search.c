@@ -422,6 +422,56 @@ static void test_input_bytes(void) {
              1024.0 * (1024 - 1024 + 1024 + 2 * (1024 + 2048)), 1e-3);
 }
 
+/* One block a layer, on a machine where bytes cost nothing, then on one where only bytes do. */
+static void test_prices_by_hand(void) {
+  bl_model m = model;
+  bl_grid_costs costs;
+  bl_cluster c = cluster;
+  const bl_grid g = {
+      .tp = 1, .cp = 1, .dp = 1, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 1, .micro_batch = 1, .micro_batches = 1};
+  const double T = 1024, H = 1024, rate = 150e6;
+  add_state_space(&m);
+  c.call_us = 0, c.memory_gbps = 1e12;
+  bl_grid_cost(&m, &c, &g, 1, &costs);
+  /* Three passes over the weights in tiles; the core forward, and 2.5 times that backward, over half of the sequence.
+   */
+  const double attention = 6 * T * 4 * H * H * (1 + 64 / T) * (1 + 64 / H) + 3.5 * 2 * T * (2 * H) * T / 2;
+  CHECK_NEAR(costs.price[BL_ITEM_ATTENTION].total, attention / rate, 1e-6 * attention / rate);
+  const double inner = 128, both = 64, weights = H * (2 * inner + both + 4) + 4 * (inner + both) + inner * H;
+  const double scan = 64 * (32 + inner) + 2 * inner * 16;
+  const double mixer = 6 * T * weights * (1 + 64 / T) * (1 + 64 / H) + 3.5 * 2 * T * scan;
+  CHECK_NEAR(costs.price[BL_ITEM_STATE_SPACE].total, mixer / rate, 1e-6 * mixer / rate);
+  /* Gate with both projections of 256, then two choices of 256 x 2048 and back on eight experts. */
+  const double gate = 6 * T * (8 * H + 2 * 256 * H) * (1 + 64 / T) * (1 + 64 / 8.0);
+  const double experts = 6 * 2 * T * (2 * 256 * 2048) * (1 + 64 / 256.0) * (1 + 64 / 2048.0);
+  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_DENSE], gate / rate, 1e-6 * gate / rate);
+  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], experts / rate, 1e-6 * experts / rate);
+  c.memory_gbps = 1000, c.tflops = 1e9;
+  bl_grid_cost(&m, &c, &g, 1, &costs);
+  /* Weights of two bytes read twice, fp32 gradients read and written; norm, residual and turned queries and keys. */
+  const double bytes = 4 * H * H * (2 + 2 + 8) + T * 2 * (11 * H + 4 * (2 * H));
+  CHECK_NEAR(costs.price[BL_ITEM_ATTENTION].total, bytes * 1e-6, 1e-3 * bytes * 1e-6);
+  const double rows = 2 * T;
+  const double moved = 8 * (2 * 256 * 2048) * (2 + 2 + 8) + rows * 2 * 2048 * 5 + rows * 2 * 256 * 12;
+  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], moved * 1e-6, 1e-3 * moved * 1e-6);
+}
+
+/* Gradients reduced under the last backward, all but those of one layer, take processors from it. */
+static void test_reduction_by_hand(void) {
+  bl_grid g = {
+      .tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .micro_batch = 4, .micro_batches = 1};
+  const int32_t count[BL_ITEM_COUNT] = {0, 4, 0, 0};
+  bl_cluster fast = cluster;
+  bl_grid_costs costs;
+  bl_step_price price;
+  fast.inter = (bl_link){1000, 0}, fast.intra = (bl_link){1000, 0};
+  bl_grid_cost(&model, &fast, &g, 1, &costs);
+  bl_price_step(&fast, &g, &costs, count, &price);
+  const double us = 2 * 4 * 4 * costs.size[BL_ITEM_DENSE].dense_parameters * 15 / 16 * 1e-6;
+  REQUIRE(us < bl_device_us(&costs, count) * 2 / 3);
+  CHECK_NEAR(price.us[BL_PRICE_REDUCE], us / 4 + us * 24 / 132, 1e-6 * us);
+}
+
 /* The slowest of many devices: with a spread of 2 %, compute takes 1 + 0.02 x the largest of so many normal deviates.
  */
 static void test_spread(void) {
@@ -485,6 +535,8 @@ int main(void) {
   RUN(test_too_little_memory);
   RUN(test_node_dispatch);
   RUN(test_overlap);
+  RUN(test_prices_by_hand);
+  RUN(test_reduction_by_hand);
   RUN(test_spread);
   RUN(test_shard);
   RUN(test_gradient_bytes);
