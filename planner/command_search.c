@@ -11,7 +11,7 @@
 #include <string.h>
 
 static struct {
-  const char *model, *cluster, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
+  const char *model, *cluster, *profile, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
   int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard, simulate;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
@@ -54,13 +54,31 @@ static bl_status load_imbalance(inputs *in) {
   return status;
 }
 
+/* What a profile measured on one device in the cluster's place: large products and memory. */
+static bl_status use_profile(bl_cluster *c) {
+  bl_profile p;
+  BL_TRY(bl_profile_load(arg.profile, &p));
+  if (p.num_bytes != c->num_bytes)
+    return bl_fail(BL_EINPUT, "%s: measured numbers of %d bytes, cluster %s computes with %d", arg.profile, p.num_bytes,
+                   c->name, c->num_bytes);
+  if (p.sgemm_gflops > c->tflops * 1e3)
+    return bl_fail(BL_EINPUT, "%s: %.1f TFLOP/s measured on %s are more than the peak of %s, %.1f", arg.profile,
+                   p.sgemm_gflops * 1e-3, p.device, c->device, c->tflops);
+  c->efficiency = p.sgemm_gflops * 1e-3 / c->tflops;
+  c->memory_gbps = p.triad_gbps;
+  snprintf(c->efficiency_source, sizeof c->efficiency_source, "a large product on %.96s, %.120s", p.device,
+           arg.profile);
+  return BL_OK;
+}
+
 static bl_status load_inputs(inputs *in) {
-  const char *const paths[] = {arg.model, arg.cluster, arg.trace};
+  const char *const paths[] = {arg.model, arg.cluster, arg.trace, arg.profile};
   BL_TRY(bl_output_check(arg.output, paths, sizeof paths / sizeof *paths));
   BL_TRY(bl_model_load(arg.model, &in->model));
   if (arg.sequence > 0) in->model.sequence = (int32_t)arg.sequence;
   BL_TRY(bl_cluster_load(arg.cluster, &in->cluster));
   BL_TRY(bl_cluster_use_type(&in->cluster, arg.type));
+  if (arg.profile) BL_TRY(use_profile(&in->cluster));
   if (arg.ranks_per_node > in->cluster.ranks_per_node)
     return bl_fail(BL_EINPUT, "--ranks-per-node %" PRId64 ": a node of %s has %d", arg.ranks_per_node, in->cluster.name,
                    in->cluster.ranks_per_node);
@@ -152,6 +170,11 @@ bl_command bl_command_search(void) {
        .metavar = "FILE",
        .help = "devices and links (JSON), such as costmodel/clusters/h100-hgx.json",
        .required = true},
+      {.name = "profile",
+       .type = BL_OPTION_STRING,
+       .target = &arg.profile,
+       .metavar = "FILE",
+       .help = "a profile measured on one such device: its large products and memory instead of the cluster file's"},
       {.name = "batch",
        .type = BL_OPTION_INT,
        .target = &arg.batch,

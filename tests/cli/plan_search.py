@@ -88,6 +88,39 @@ def nothing_fits():
     refused(2, ["recompute"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--recompute", "some")
 
 
+def measured(tmp):
+    """A profile's product and memory rates replace the cluster file's; another type's or too fast ones are refused."""
+    cluster = json.load(open(CLUSTERS / "h100-hgx.json", encoding="ascii"))
+    cluster["device"]["num_bytes"], cluster["device"]["tflops"] = 4, 1
+    json.dump(cluster, open(f"{tmp}/slow.json", "w", encoding="ascii"))
+    must("ballast-profile", "--ranks", 1, "-o", f"{tmp}/profile.json")
+    profile = json.load(open(f"{tmp}/profile.json", encoding="ascii"))
+    common = ["ballast-plan", "search", "--model", MODELS / "mixtral-8x7b.json", "--ranks", 32, "--batch", 128, "--top", 1]
+    out = json.loads(must(*common, "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/profile.json", "--json"))
+    check.near(out["efficiency"], profile["sgemm_gflops"] * 1e-3, 1e-6, "efficiency of the profile")
+    check("large product" in out["efficiency_source"] and profile["device"] in out["efficiency_source"],
+          out["efficiency_source"])
+    text = must(*common, "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/profile.json")
+    check(f"compute: {out['efficiency']:.3f} of 1 TFLOP/s (a large product on" in text, text)
+    profile["sgemm_gflops"] = 1001
+    json.dump(profile, open(f"{tmp}/fast.json", "w", encoding="ascii"))
+    for path, options, parts in ((f"{tmp}/profile.json", (), ["4 bytes", "H100 HGX computes with 2"]),
+                                 (f"{tmp}/fast.json", ("--cluster", f"{tmp}/slow.json"), ["more than the peak"])):
+        code, _, err = run(*common, *(options or ("--cluster", CLUSTERS / "h100-hgx.json")), "--profile", path)
+        check(code == 1 and all(part in err for part in parts), f"{path}: exit {code}, {err!r}")
+
+
+def state_space(tmp):
+    """A model of single blocks gets a plan; no step program is built for it, and that is said."""
+    code, out, err = search("nemotron-3-nano-30b-a3b", "gb200-nvl72", "--ranks", 16, "--ranks-per-node", 16, "--batch", 1024,
+                            "--type", "fp8", "-o", f"{tmp}/hybrid.json")
+    check(code == 0 and "products with weights in fp8: 0.307 of 4900 TFLOP/s (assumed" in out, f"exit {code}: {out} {err}")
+    stages = json.load(open(f"{tmp}/hybrid.json", encoding="ascii"))["layout"]["stages"]
+    check(sorted(sum(stages, [])) == list(range(52)), f"{stages}")
+    refused(1, ["one of its device.types (fp8)", "fp3"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--type",
+            "fp3")
+
+
 def many_ranks():
     start = cpu_seconds()
     code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 16384, "--batch", 16384, "--json")
@@ -99,6 +132,8 @@ def many_ranks():
 with folder() as tmp:
     best_plan(tmp)
     traced(tmp)
+    measured(tmp)
+    state_space(tmp)
 nothing_fits()
 many_ranks()
 sys.exit(check.end())

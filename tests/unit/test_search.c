@@ -340,6 +340,24 @@ static void test_overlap(void) {
   CHECK_NEAR(beside.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], us, 1e-9 * us);
 }
 
+/* What a search reports is what its layout costs by itself, interleaved ones that hide exchanges too. */
+static void test_entries_alone(void) {
+  static bl_search_entry alone;
+  bl_search_result r;
+  bl_search_options o = options(16, 64, 4e9);
+  int interleaved = 0;
+  o.overlap = true, o.top = 12;
+  o.fixed.pp = 2, o.fixed.ep = 4, o.fixed.tp = 1, o.fixed.micro_batch = 2;
+  REQUIRE_OK(bl_search(&o, &r));
+  for (int32_t i = 0; i < r.n; i++) {
+    CHECK(bl_search_price(&o, &r.entry[i].grid, &alone));
+    CHECK_NEAR(r.entry[i].price.step_us, alone.price.step_us, 1e-9 * alone.price.step_us);
+    interleaved += bl_grid_overlaps(&r.entry[i].grid);
+  }
+  CHECK(interleaved > 1);
+  bl_search_free(&r);
+}
+
 /* Rows that go once to each node spare the slower links, never more than the nodes spare. */
 static void test_node_dispatch(void) {
   bl_grid g = {
@@ -535,6 +553,7 @@ int main(void) {
   RUN(test_too_little_memory);
   RUN(test_node_dispatch);
   RUN(test_overlap);
+  RUN(test_entries_alone);
   RUN(test_prices_by_hand);
   RUN(test_reduction_by_hand);
   RUN(test_spread);
