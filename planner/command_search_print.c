@@ -84,12 +84,23 @@ static void write_entry(bl_json_writer *w, const bl_search_entry *e) {
 /* No layout takes less, simulated or, where nothing is, in closed form. */
 static double bound_of(const bl_search_result *r) { return r->simulated > 0 ? r->proved_us : r->bound_us; }
 
+/* Which efficiency the times follow from. */
+static void write_rate(bl_json_writer *w, const bl_cluster *c) {
+  const bool narrow = c->matrix.tflops > 0;
+  bl_json_key(w, "type");
+  bl_json_write_string(w, c->matrix.name);
+  number(w, "efficiency", narrow ? c->matrix.efficiency : c->efficiency);
+  bl_json_key(w, "efficiency_source");
+  bl_json_write_string(w, narrow ? c->matrix.source : c->efficiency_source);
+}
+
 void bl_search_print_json(const bl_search_report *report) {
   const bl_search_result *r = report->result;
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
   number(&w, "ranks", report->options->ranks);
+  write_rate(&w, report->options->cluster);
   number(&w, "batch", report->options->batch);
   number(&w, "layouts", (double)r->layouts);
   number(&w, "priced", (double)r->priced);
@@ -183,6 +194,15 @@ static void print_bound(const bl_search_result *r) {
          bound_of(r) * 1e-3, gap > 0 ? gap : 0, r->roofline_us * 1e-3);
 }
 
+static void print_rate(const bl_cluster *c) {
+  const bool narrow = c->matrix.tflops > 0;
+  if (narrow)
+    printf("products with weights in %s: %.3f of %.0f TFLOP/s (%s)\n", c->matrix.name, c->matrix.efficiency,
+           c->matrix.tflops, c->matrix.source);
+  printf("%s: %.3f of %.0f TFLOP/s (%s)\n", narrow ? "all else" : "compute", c->efficiency, c->tflops,
+         c->efficiency_source);
+}
+
 static void print_best(const bl_search_report *report) {
   const bl_search_result *r = report->result;
   const bl_search_entry *best = &r->entry[0];
@@ -195,6 +215,7 @@ static void print_best(const bl_search_report *report) {
       printf("%s %s %.1f", k ? "," : "", bl_footprint_names[k], best->memory.bytes[k] * 1e-9);
   printf("; it may fill %.1f\n", report->options->memory_bytes * 1e-9);
   printf("expert imbalance: %.3f (%s)\n", best->imbalance, report->imbalance_source);
+  print_rate(report->options->cluster);
   print_bound(r);
   printf("%" PRId64 " folds, %" PRId64 " layouts, %" PRId64 " priced; not priced:\n", r->folds, r->layouts, r->priced);
   for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)

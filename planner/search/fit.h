@@ -7,12 +7,12 @@
  *       "zero": 1, "recompute": "selective", "dispatch": "choices", "overlap": "none",
  *       "gradient_bytes": 4, "shard": 0 } ] }
  *
- * Strict JSON. Paths are as on the command line. Left out: type = that of num_bytes, ranks_per_node = the cluster's, cp
- * = pp = vp = etp = ep = 1, zero and recompute = the fastest that fit, dispatch = "nodes", overlap = "none",
- * gradient_bytes = 4,
- * shard = 0. Steps of one device, type and release are a group; its efficiency makes the mean of log(predicted
- * / measured) zero. Where a group says of any step whether it is fitted, it is fitted to those that are and judged on
- * the rest; else each step is judged by a fit to all others of its group. */
+ * Steps are predicted in closed form (price.h). Strict JSON. Paths are as on the command line. Left out: type = that of
+ * num_bytes, ranks_per_node = the cluster's, cp = pp = vp = etp = ep = 1, zero and recompute = the fastest that fit,
+ * dispatch = "nodes", overlap = "none", gradient_bytes = 4, shard = 0. Steps of one device, type and release are a
+ * group; its efficiency makes the mean of log(predicted / measured) zero. Where a group says of any step whether it is
+ * fitted, it is fitted to those that are and judged on the rest; else each step is judged by a fit to all others of its
+ * group. */
 #ifndef BL_PLANNER_SEARCH_FIT_H
 #define BL_PLANNER_SEARCH_FIT_H
 

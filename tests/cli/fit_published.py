@@ -35,7 +35,7 @@ def write(path, what):
 
 
 def predicted(step, efficiency, tmp):
-    """By search, not by fit: the layout fixed, the efficiency in a copy of the cluster file."""
+    """By search's closed form, not by fit: the layout fixed, the efficiency in a copy of the cluster file."""
     cluster = json.load(open(step["cluster"], encoding="ascii"))
     arguments = []
     if "type" in step:
@@ -50,7 +50,7 @@ def predicted(step, efficiency, tmp):
         arguments += ["--" + key.replace("_", "-"), step[key]]
     ranks = step["tp"] * step["cp"] * step["dp"] * step["pp"]
     out = must("ballast-plan", "search", "--cluster", write(f"{tmp}/cluster.json", cluster), "--ranks", ranks, "--max-vp",
-               step["vp"], "--top", 1, "--json", *arguments)
+               step["vp"], "--top", 1, "--simulate", 0, "--json", *arguments)
     return json.loads(out)["top"][0]["step_us"]
 
 
