@@ -36,10 +36,26 @@ typedef struct bl_group {
 
 /* Hyperparameters of one AdamW update. */
 typedef struct bl_adamw {
-  float lr, beta1, beta2, eps, decay;
+  float lr, beta1, beta2, eps;
   float grad_scale;                         /* gradients are multiplied by this (clip, 1 / micro-batches) */
   float bias_correction1, bias_correction2; /* 1 - beta^step */
 } bl_adamw;
+
+/* One tensor of an update; `weight` may be the master. */
+typedef struct bl_adamw_part {
+  bl_num *weight;
+  float *master, *m, *v;
+  const float *grad;
+  int64_t n;
+  float decay;
+} bl_adamw_part;
+
+/* One tensor whose squares are summed into *sum, a device double. */
+typedef struct bl_square_part {
+  double *sum;
+  const float *x;
+  int64_t n;
+} bl_square_part;
 
 typedef struct bl_ops {
 #define BL_OP(name, args) void(*name) args;

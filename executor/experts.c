@@ -3,9 +3,24 @@
 
 static void forget(bl_rank *r, bl_chunk *chunk) { bl_pool_give(r->pool, chunk); }
 
+/* Rows for which a buffer of received rows is taken. Where asking for memory stops the device, a quarter more than the
+ * most there have been, so that the same sizes are asked for step after step. */
+static int64_t received_room(const bl_rank *r, bl_saved *a) {
+  const int32_t rows = a->route.recv_total;
+  if (r->be->host_memory) return rows;
+  if (rows > a->row_room) a->row_room = rows + rows / 4;
+  return a->row_room;
+}
+
+/* Likewise of rows at their source: never more than there are choices. */
+static int64_t sent_room(const bl_rank *r, const bl_saved *a) {
+  return r->be->host_memory ? a->route.send_total : (int64_t)r->tokens * r->run->top_k;
+}
+
 /* Rows from `from` (one behind the other by peer) to a new chunk `to`; `forwards` = from sources to hosts. Gives `from`
  * back. A single rank hands the chunk on. */
-static bl_status exchange(bl_rank *r, const bl_route *route, bool forwards, bl_chunk *from, bl_chunk *to) {
+static bl_status exchange(bl_rank *r, bl_saved *a, bool forwards, bl_chunk *from, bl_chunk *to) {
+  const bl_route *route = &a->route;
   if (r->run->ranks == 1) {
     *to = *from;
     *from = (bl_chunk){0};
@@ -18,7 +33,7 @@ static bl_status exchange(bl_rank *r, const bl_route *route, bool forwards, bl_c
     r->send_bytes[p] = out[p] * row_bytes;
     r->recv_bytes[p] = in[p] * row_bytes;
   }
-  const int32_t rows = forwards ? route->recv_total : route->send_total;
+  const int64_t rows = forwards ? received_room(r, a) : sent_room(r, a);
   BL_TRY(bl_pool_take(r->pool, (size_t)rows * (size_t)row_bytes, to));
   BL_TRY(bl_comm_all_to_all_v(r->comm, r->s, from->data, r->send_bytes, to->data, r->recv_bytes));
   forget(r, from);
@@ -26,14 +41,15 @@ static bl_status exchange(bl_rank *r, const bl_route *route, bool forwards, bl_c
 }
 
 /* Received order to expert order (or back, with the other index); gives `from` back. */
-static bl_status reorder(bl_rank *r, const bl_route *route, const int32_t *index, bl_chunk *from, bl_chunk *to) {
+static bl_status reorder(bl_rank *r, bl_saved *a, const int32_t *index, bl_chunk *from, bl_chunk *to) {
+  const bl_route *route = &a->route;
   if (route->in_order) {
     *to = *from;
     *from = (bl_chunk){0};
     return BL_OK;
   }
   const int32_t H = r->run->model->hidden;
-  BL_TRY(bl_take_num(r, (int64_t)route->recv_total * H, to));
+  BL_TRY(bl_take_num(r, received_room(r, a) * H, to));
   r->be->ops.rows_gather(r->s, to->data, from->data, index, route->recv_total, H);
   forget(r, from);
   return BL_OK;
@@ -63,39 +79,39 @@ enum { FC1 = 0, FC2 = 2 }; /* positions in bl_model_tensors(EXPERT): fc1.weight,
 bl_status bl_do_scatter(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const int32_t H = r->run->model->hidden;
-  BL_TRY(bl_take_num(r, (int64_t)a->route.send_total * H, &a->send));
+  BL_TRY(bl_take_num(r, sent_room(r, a) * H, &a->send));
   r->be->ops.rows_scatter(r->s, a->send.data, a->norm2.data, a->row.data, r->tokens, r->run->top_k, H);
   return BL_OK;
 }
 
 bl_status bl_do_dispatch(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
-  return exchange(r, &a->route, true, &a->send, &a->received);
+  return exchange(r, a, true, &a->send, &a->received);
 }
 
 bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const bl_route *route = &a->route;
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
-  const int64_t rows = route->recv_total;
+  const int64_t rows = route->recv_total, room = received_room(r, a);
   bl_chunk out = {0};
   bl_rank_await_fills(r, r->weights.moe_index[layer]);
-  BL_TRY(reorder(r, route, route->by_expert, &a->received, &a->rows_in));
-  BL_TRY(bl_take_num(r, rows * F, &a->hidden));
-  BL_TRY(bl_take_num(r, rows * F, &a->active));
-  BL_TRY(bl_take_num(r, rows * H, &out));
+  BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->rows_in));
+  BL_TRY(bl_take_num(r, room * F, &a->hidden));
+  BL_TRY(bl_take_num(r, room * F, &a->active));
+  BL_TRY(bl_take_num(r, room * H, &out));
   const bl_ops *op = &r->be->ops;
   BL_TRY(make_groups(r, layer, route, FC1));
   op->grouped_fwd(r->s, a->hidden.data, a->rows_in.data, r->group, route->n_groups, F, H);
   op->gelu_fwd(r->s, a->active.data, a->hidden.data, rows * F);
   BL_TRY(make_groups(r, layer, route, FC2));
   op->grouped_fwd(r->s, out.data, a->active.data, r->group, route->n_groups, H, F);
-  return reorder(r, route, route->by_source, &out, &a->rows_out);
+  return reorder(r, a, route->by_source, &out, &a->rows_out);
 }
 
 bl_status bl_do_combine(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
-  return exchange(r, &a->route, false, &a->rows_out, &a->back);
+  return exchange(r, a, false, &a->rows_out, &a->back);
 }
 
 bl_status bl_do_gather(bl_rank *r, int32_t layer, int32_t micro_batch) {
@@ -111,7 +127,7 @@ bl_status bl_do_gather(bl_rank *r, int32_t layer, int32_t micro_batch) {
 bl_status bl_do_gather_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const int32_t T = r->tokens, K = r->run->top_k, H = r->run->model->hidden;
-  BL_TRY(bl_take_num(r, (int64_t)a->route.send_total * H, &a->dback));
+  BL_TRY(bl_take_num(r, sent_room(r, a) * H, &a->dback));
   BL_TRY(bl_take_f32(r, (int64_t)T * K, &a->dweight));
   r->be->ops.combine_bwd(r->s, a->dback.data, a->dweight.data, r->dx[micro_batch].data, a->back.data, a->weight.data,
                          a->row.data, T, K, H);
@@ -121,18 +137,18 @@ bl_status bl_do_gather_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
 
 bl_status bl_do_combine_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
-  return exchange(r, &a->route, true, &a->dback, &a->received);
+  return exchange(r, a, true, &a->dback, &a->received);
 }
 
 bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const bl_route *route = &a->route;
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
-  const int64_t rows = route->recv_total;
+  const int64_t rows = route->recv_total, room = received_room(r, a);
   bl_chunk drows = {0};
-  BL_TRY(reorder(r, route, route->by_expert, &a->received, &a->dout));
-  BL_TRY(bl_take_num(r, rows * F, &a->dhidden));
-  BL_TRY(bl_take_num(r, rows * H, &drows));
+  BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->dout));
+  BL_TRY(bl_take_num(r, room * F, &a->dhidden));
+  BL_TRY(bl_take_num(r, room * H, &drows));
   const bl_ops *op = &r->be->ops;
   BL_TRY(make_groups(r, layer, route, FC2));
   op->grouped_dx(r->s, a->dhidden.data, a->dout.data, r->group, route->n_groups, H, F);
@@ -140,12 +156,12 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   BL_TRY(make_groups(r, layer, route, FC1));
   op->grouped_dx(r->s, drows.data, a->dhidden.data, r->group, route->n_groups, F, H);
   forget(r, &a->hidden);
-  return reorder(r, route, route->by_source, &drows, &a->drows);
+  return reorder(r, a, route->by_source, &drows, &a->drows);
 }
 
 bl_status bl_do_dispatch_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
-  return exchange(r, &a->route, false, &a->drows, &a->dsend);
+  return exchange(r, a, false, &a->drows, &a->dsend);
 }
 
 bl_status bl_do_expert_dw(bl_rank *r, int32_t layer, int32_t micro_batch) {

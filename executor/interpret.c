@@ -79,20 +79,18 @@ static bl_status run_action(bl_rank *r, const bl_action *action) {
 }
 
 /* This rank's tokens and targets of every micro-batch: sequences of a micro-batch go to ranks in order. */
-static bl_status load_tokens(bl_rank *r) {
+static void load_tokens(bl_rank *r) {
   const bl_run *run = r->run;
   const int32_t seq = run->model->sequence;
   const size_t bytes = (size_t)r->tokens * sizeof(int32_t);
   for (int32_t m = 0; m < run->micro_batches; m++) {
     const int64_t first = ((int64_t)m * run->ranks + r->rank) * run->sequences;
+    int32_t *tokens = r->host_tokens + (int64_t)m * r->tokens, *targets = r->host_targets + (int64_t)m * r->tokens;
     for (int32_t q = 0; q < run->sequences; q++)
-      bl_corpus_sequence(run->corpus, run->seed, r->step, first + q, seq, r->host_tokens + q * seq,
-                         r->host_targets + q * seq);
-    r->be->to_device(r->s, r->token_ids[m].data, r->host_tokens, bytes);
-    r->be->to_device(r->s, r->target_ids[m].data, r->host_targets, bytes);
-    BL_TRY(r->be->stream_sync(r->s)); /* the host arrays are used again */
+      bl_corpus_sequence(run->corpus, run->seed, r->step, first + q, seq, tokens + q * seq, targets + q * seq);
+    r->be->to_device(r->s, r->token_ids[m].data, tokens, bytes);
+    r->be->to_device(r->s, r->target_ids[m].data, targets, bytes);
   }
-  return BL_OK;
 }
 
 static void clear_result(bl_rank *r) {
@@ -125,7 +123,7 @@ bl_status bl_rank_step(bl_rank *r) {
   const bl_step *program = r->run->program;
   clear_result(r);
   r->step++;
-  BL_TRY(load_tokens(r));
+  load_tokens(r);
   bl_spans_start(&r->spans, r->s);
   for (int32_t i = 0; i < program->n_actions; i++) {
     const int32_t number = program->order[i];

@@ -29,15 +29,18 @@ static int64_t expert_square(const bl_weights *w, int32_t moe, int32_t expert, i
 
 bl_status bl_do_square_grads(bl_rank *r, int32_t layer) {
   const bl_weights *w = &r->weights;
+  int32_t n = 0;
   for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
-    r->be->ops.sum_sq(r->s, r->device_sums + i, w->dense_state.grad + w->dense[i].offset, w->dense[i].n);
+    r->square_parts[n++] =
+        (bl_square_part){r->device_sums + i, w->dense_state.grad + w->dense[i].offset, w->dense[i].n};
   const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
   for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
     const bl_state *state = bl_weights_expert(w, moe, e);
     for (int32_t t = 0; state->m && t < w->n_expert_tensors; t++)
-      r->be->ops.sum_sq(r->s, r->device_sums + expert_square(w, moe, e, t), state->grad + w->expert_tensor[t].offset,
-                        w->expert_tensor[t].n);
+      r->square_parts[n++] = (bl_square_part){r->device_sums + expert_square(w, moe, e, t),
+                                              state->grad + w->expert_tensor[t].offset, w->expert_tensor[t].n};
   }
+  r->be->ops.sum_sq(r->s, r->square_parts, n);
   return BL_OK;
 }
 
@@ -91,10 +94,14 @@ bl_status bl_do_grad_norm(bl_rank *r) {
   return BL_OK;
 }
 
-static void update_tensor(bl_rank *r, const bl_state *state, int64_t offset, int64_t n, bool decay, bl_adamw hyper) {
-  hyper.decay = decay ? (float)DECAY : 0.0f;
-  r->be->ops.adamw(r->s, bl_weights_at(&r->weights, state->weight, offset), state->master + offset, state->m + offset,
-                   state->v + offset, state->grad + offset, n, &hyper);
+static bl_adamw_part part_of(const bl_rank *r, const bl_state *state, int64_t offset, int64_t n, bool decay) {
+  return (bl_adamw_part){.weight = bl_weights_at(&r->weights, state->weight, offset),
+                         .master = state->master + offset,
+                         .m = state->m + offset,
+                         .v = state->v + offset,
+                         .grad = state->grad + offset,
+                         .n = n,
+                         .decay = decay ? (float)DECAY : 0.0f};
 }
 
 bl_status bl_do_optimizer(bl_rank *r, int32_t layer) {
@@ -107,14 +114,16 @@ bl_status bl_do_optimizer(bl_rank *r, int32_t layer) {
                           .grad_scale = norm > CLIP ? (float)(CLIP / norm) : 1.0f,
                           .bias_correction1 = (float)(1 - pow(BETA1, (double)r->step)),
                           .bias_correction2 = (float)(1 - pow(BETA2, (double)r->step))};
+  int32_t n = 0;
   for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
-    update_tensor(r, &w->dense_state, w->dense[i].offset, w->dense[i].n, w->dense[i].tensor.decay, hyper);
+    r->adamw_parts[n++] = part_of(r, &w->dense_state, w->dense[i].offset, w->dense[i].n, w->dense[i].tensor.decay);
   const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
   for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
     const bl_state *state = bl_weights_expert(w, moe, e);
     for (int32_t t = 0; state->m && t < w->n_expert_tensors; t++)
-      update_tensor(r, state, w->expert_tensor[t].offset, w->expert_tensor[t].n, w->expert_tensor[t].tensor.decay,
-                    hyper);
+      r->adamw_parts[n++] =
+          part_of(r, state, w->expert_tensor[t].offset, w->expert_tensor[t].n, w->expert_tensor[t].tensor.decay);
   }
+  r->be->ops.adamw(r->s, r->adamw_parts, n, &hyper);
   return BL_OK;
 }

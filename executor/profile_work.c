@@ -235,15 +235,22 @@ static bl_status zero_grads(bl_bench *b, int64_t n) {
 }
 
 static bl_status square_grads(bl_bench *b, int64_t n) {
-  b->be->ops.sum_sq(b->s, b->sum, take(b, n), n);
+  const bl_square_part part = {b->sum, take(b, n), n};
+  b->be->ops.sum_sq(b->s, &part, 1);
   return BL_OK;
 }
 
 static bl_status optimizer(bl_bench *b, int64_t n) {
-  const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 0.1F, 1, 0.1F, 0.05F};
+  const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 1, 0.1F, 0.05F};
   float *master = take(b, n);
-  b->be->ops.adamw(b->s, b->be->num_bytes == sizeof(float) ? (bl_num *)master : num(b, n), master, take(b, n),
-                   take(b, n), take(b, n), n, &hyper);
+  const bl_adamw_part part = {b->be->num_bytes == sizeof(float) ? (bl_num *)master : num(b, n),
+                              master,
+                              take(b, n),
+                              take(b, n),
+                              take(b, n),
+                              n,
+                              0.1F};
+  b->be->ops.adamw(b->s, &part, 1, &hyper);
   return BL_OK;
 }
 

@@ -47,8 +47,10 @@ static bl_status make_host_arrays(bl_rank *r) {
   BL_TRY(bl_new(&r->gathered, (R + 1) * (record > sums ? record : sums), 1, "exchange records"));
   BL_TRY(bl_new(&r->squares, (size_t)r->n_sums + 1, sizeof *r->squares, "gradient sums"));
   BL_TRY(bl_new(&r->result.layer, L, sizeof *r->result.layer, "step results"));
-  BL_TRY(bl_new(&r->host_tokens, T, sizeof *r->host_tokens, "tokens"));
-  BL_TRY(bl_new(&r->host_targets, T, sizeof *r->host_targets, "tokens"));
+  BL_TRY(bl_new(&r->host_tokens, M * T, sizeof *r->host_tokens, "tokens"));
+  BL_TRY(bl_new(&r->host_targets, M * T, sizeof *r->host_targets, "tokens"));
+  BL_TRY(bl_new(&r->square_parts, (size_t)r->n_squares, sizeof *r->square_parts, "tensor list"));
+  BL_TRY(bl_new(&r->adamw_parts, (size_t)r->n_squares, sizeof *r->adamw_parts, "tensor list"));
   BL_TRY(bl_new(&r->host_ids, T * K, sizeof *r->host_ids, "choices"));
   BL_TRY(bl_new(&r->mask_ids, T * K, sizeof *r->mask_ids, "choices"));
   BL_TRY(bl_new(&r->host_weights, weights, sizeof *r->host_weights, "choices"));
@@ -87,6 +89,13 @@ static bl_status make_saved(bl_rank *r) {
   return BL_OK;
 }
 
+/* The slots of this rank that its homes leave free. */
+static bl_status reserve_copies(bl_rank *r) {
+  int32_t homes = 0;
+  for (int32_t e = 0; e < r->run->model->experts; e++) homes += bl_policy_hosts(r->policy, 0)->home[e] == r->rank;
+  return bl_weights_reserve(&r->weights, r->run->slots[r->rank] - homes);
+}
+
 bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, bl_comm *comm, bl_rank *out) {
   *out = (bl_rank){.run = run, .rank = rank, .be = backend, .comm = comm};
   bl_rank *r = out;
@@ -113,7 +122,8 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
   BL_TRY(backend->alloc(backend, (size_t)r->n_sums * sizeof(double), &r->device_sums));
   BL_TRY(make_host_arrays(r));
   BL_TRY(make_saved(r));
-  return bl_rank_adopt_policy_homes(r);
+  BL_TRY(bl_rank_adopt_policy_homes(r));
+  return bl_policy_uses_copies(r->policy) && !backend->host_memory ? reserve_copies(r) : BL_OK;
 }
 
 bl_status bl_rank_adopt_policy_homes(bl_rank *r) {
@@ -161,6 +171,8 @@ void bl_rank_free(bl_rank *r) {
   for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
   for (int32_t l = 0; r->filled && l < r->weights.moe_layers; l++)
     if (r->filled[l]) r->be->event_destroy(r->filled[l]);
+  free(r->square_parts);
+  free(r->adamw_parts);
   free(r->filled);
   free(r->filling);
   if (r->forked) r->be->event_destroy(r->forked);

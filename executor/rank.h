@@ -56,6 +56,7 @@ typedef struct bl_saved {
   bl_chunk send, received, rows_in, rows_out, back;             /* rows on their way to the experts and back */
   bl_chunk dback, dweight, dout, drows, dhidden, dsend, dnorm2; /* their gradients */
   bl_route route;
+  int32_t row_room; /* rows for which its buffers have room, where memory is not the host's */
 } bl_saved;
 
 /* A dense weight and its gradient (NULL where the model has none). */
@@ -124,10 +125,12 @@ typedef struct bl_rank {
    */
   double *device_sums, *squares;
   int64_t n_squares, n_sums;
+  bl_square_part *square_parts; /* scratch: of one layer's tensors */
+  bl_adamw_part *adamw_parts;
   bl_step_result result;
   bl_spans spans; /* of the program's actions, in the last step */
 
-  int32_t *host_tokens, *host_targets; /* [tokens] */
+  int32_t *host_tokens, *host_targets; /* [micro_batches][tokens] */
   int32_t *host_ids, *mask_ids;        /* [tokens * top_k] */
   float *host_weights;                 /* [tokens * top_k], or [tokens * experts] for masks */
   int32_t *forced_count;               /* [experts] */

@@ -113,6 +113,23 @@ static void give_block(bl_weights *w, int kind, void *block) {
   if (block) w->spare[kind][w->n_spare[kind]++] = block;
 }
 
+static bl_status reserve(bl_weights *w, int kind, size_t blocks) {
+  void **taken = NULL;
+  bl_status status = bl_new(&taken, blocks, sizeof *taken, "expert blocks");
+  size_t n = 0;
+  while (n < blocks && status == BL_OK)
+    if ((status = take_block(w, kind, &taken[n])) == BL_OK) n++;
+  while (n > 0) give_block(w, kind, taken[--n]);
+  free(taken);
+  return status;
+}
+
+bl_status bl_weights_reserve(bl_weights *w, int32_t copies) {
+  const size_t blocks = copies > 0 ? (size_t)copies * (size_t)w->moe_layers : 0;
+  BL_TRY(reserve(w, SPARE_NUM, blocks));
+  return reserve(w, SPARE_F32, blocks);
+}
+
 bl_status bl_weights_hold(bl_weights *w, int32_t moe, int32_t expert, bool as_home) {
   bl_state *state = bl_weights_expert(w, moe, expert);
   if (!state->weight) BL_TRY(take_block(w, SPARE_NUM, &state->weight));

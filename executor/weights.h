@@ -65,6 +65,9 @@ static inline bl_state *bl_weights_expert(const bl_weights *w, int32_t moe, int3
  * new memory are undefined. What is held already stays. */
 bl_status bl_weights_hold(bl_weights *w, int32_t moe, int32_t expert, bool as_home);
 
+/*! bl_weights_reserve() : room for `copies` copies in every MoE layer, so that holding them asks for no memory. */
+bl_status bl_weights_reserve(bl_weights *w, int32_t copies);
+
 /*! bl_weights_drop() : gives up the moments (and master) of a former home, or all of an expert no longer hosted here.
  */
 void bl_weights_drop(bl_weights *w, int32_t moe, int32_t expert, bool keep_copy);

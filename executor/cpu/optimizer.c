@@ -25,8 +25,7 @@ void bl_cpu_cross_entropy(bl_stream *s, float *loss, bl_num *logits, const int32
 }
 
 /* Element i goes to lane i % 16, each lane in double and ascending, the lanes folded by halves. */
-void bl_cpu_sum_sq(bl_stream *s, double *sum, const float *x, int64_t n) {
-  (void)s;
+static double sum_of_squares(const float *x, int64_t n) {
   double lanes[BL_LANES] = {0};
   int64_t i = 0;
   for (; i + BL_LANES <= n; i += BL_LANES) {
@@ -36,7 +35,12 @@ void bl_cpu_sum_sq(bl_stream *s, double *sum, const float *x, int64_t n) {
   for (int half = BL_LANES / 2; half > 0; half /= 2) {
     for (int l = 0; l < half; l++) lanes[l] += lanes[l + half];
   }
-  *sum = lanes[0];
+  return lanes[0];
+}
+
+void bl_cpu_sum_sq(bl_stream *s, const bl_square_part *parts, int32_t n) {
+  (void)s;
+  for (int32_t i = 0; i < n; i++) *parts[i].sum = sum_of_squares(parts[i].x, parts[i].n);
 }
 
 void bl_cpu_sum_f32(bl_stream *s, double *sum, const float *x, int64_t n) {
@@ -46,20 +50,25 @@ void bl_cpu_sum_f32(bl_stream *s, double *sum, const float *x, int64_t n) {
   *sum = total;
 }
 
-void bl_cpu_adamw(bl_stream *s, bl_num *weight, float *master, float *m, float *v, const float *grad, int64_t n,
-                  const bl_adamw *hyper) {
-  (void)s;
+static void update(const bl_adamw_part *p, const bl_adamw *hyper) {
   const bl_adamw a = *hyper;
+  const int64_t n = p->n;
   const float rest1 = 1.0f - a.beta1, rest2 = 1.0f - a.beta2;
   const float over1 = 1.0f / a.bias_correction1, over2 = 1.0f / a.bias_correction2;
-  float *restrict w = master, *restrict first = m, *restrict second = v;
-  const float *restrict gradient = grad;
+  const float decay = p->decay;
+  float *restrict w = p->master, *restrict first = p->m, *restrict second = p->v;
+  const float *restrict gradient = p->grad;
   for (int64_t i = 0; i < n; i++) {
     const float g = gradient[i] * a.grad_scale;
     first[i] = a.beta1 * first[i] + rest1 * g;
     second[i] = a.beta2 * second[i] + rest2 * (g * g);
-    const float update = first[i] * over1 / (sqrtf(second[i] * over2) + a.eps);
-    w[i] -= a.lr * (update + a.decay * w[i]);
+    const float step = first[i] * over1 / (sqrtf(second[i] * over2) + a.eps);
+    w[i] -= a.lr * (step + decay * w[i]);
   }
-  if (weight != (void *)master && n > 0) memcpy(weight, master, sizeof(float) * (size_t)n);
+  if (p->weight != (void *)p->master && n > 0) memcpy(p->weight, p->master, sizeof(float) * (size_t)n);
+}
+
+void bl_cpu_adamw(bl_stream *s, const bl_adamw_part *parts, int32_t n, const bl_adamw *hyper) {
+  (void)s;
+  for (int32_t i = 0; i < n; i++) update(&parts[i], hyper);
 }

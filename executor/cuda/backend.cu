@@ -162,33 +162,49 @@ char *bl_cuda_scratch(bl_stream *s, const char *what, size_t bytes) {
   return grow(s, what, &s->scratch, &s->scratch_bytes, bytes ? bytes : 1) ? s->scratch : NULL;
 }
 
-static bool grow_stage(bl_stream *s, const char *what, bl_cuda_stage *stage, size_t bytes) {
-  if (bytes <= stage->bytes) return true;
-  const size_t wanted = bytes + bytes / 4 + 4096;
-  bl_cuda_fail(s->backend, what, cudaFreeHost(stage->host));
-  stage->host = NULL;
-  stage->bytes = 0;
-  bl_cuda_fail(s->backend, what, cudaMallocHost(&stage->host, wanted));
+/* Segments of at least `bytes`; the old ones may still be in use. */
+static bool grow_ring(bl_stream *s, const char *what, size_t bytes) {
+  bl_cuda_ring *ring = &s->ring;
+  const size_t least = (size_t)256 << 10, segment = bytes > least / 2 ? (2 * bytes + 255) / 256 * 256 : least;
+  bl_cuda_fail(s->backend, what, cudaStreamSynchronize(s->stream));
+  cuda_release(&s->backend->base, ring->device);
+  bl_cuda_fail(s->backend, what, cudaFreeHost(ring->host));
+  ring->host = ring->device = NULL;
+  ring->segment_bytes = ring->used = 0;
+  void *host = NULL;
+  bl_cuda_fail(s->backend, what, cudaMallocHost(&host, segment * BL_CUDA_SEGMENTS));
+  ring->host = static_cast<char *>(host);
+  if (!s->backend->failure[0] && cuda_alloc(&s->backend->base, segment * BL_CUDA_SEGMENTS, &ring->device) != BL_OK)
+    bl_cuda_fail_text(s->backend, what, bl_error_text());
   if (s->backend->failure[0]) return false;
-  stage->bytes = wanted;
+  ring->segment_bytes = segment;
   return true;
+}
+
+/* Room for `bytes` in the segment that is being filled, or in the next. */
+static bool make_ring_room(bl_stream *s, const char *what, size_t bytes) {
+  bl_cuda_ring *ring = &s->ring;
+  if (bytes > ring->segment_bytes) return grow_ring(s, what, bytes);
+  if (ring->used + bytes <= ring->segment_bytes) return true;
+  bl_cuda_fail(s->backend, what, cudaEventRecord(ring->taken[ring->now], s->stream));
+  ring->now = (ring->now + 1) % BL_CUDA_SEGMENTS;
+  ring->used = 0;
+  bl_cuda_fail(s->backend, what, cudaEventSynchronize(ring->taken[ring->now])); /* no wait in the first round */
+  return !s->backend->failure[0];
 }
 
 void *bl_cuda_upload(bl_stream *s, const char *what, const bl_host_part *parts, int32_t n) {
   size_t bytes = 0;
   for (int32_t i = 0; i < n; i++) bytes += parts[i].bytes;
-  if (!grow(s, what, &s->table, &s->table_bytes, bytes ? bytes : 1)) return NULL;
-  if (!bytes) return s->table;
-  bl_cuda_stage *stage = &s->stage[s->next_stage];
-  s->next_stage = (s->next_stage + 1) % BL_CUDA_STAGES;
-  bl_cuda_fail(s->backend, what, cudaEventSynchronize(stage->taken)); /* no wait where it was never recorded */
-  if (s->backend->failure[0] || !grow_stage(s, what, stage, bytes)) return NULL;
-  char *at = static_cast<char *>(stage->host);
+  bytes = bytes ? (bytes + 255) / 256 * 256 : 256;
+  if (!bl_cuda_enter(s) || !make_ring_room(s, what, bytes)) return NULL;
+  const size_t offset = (size_t)s->ring.now * s->ring.segment_bytes + s->ring.used;
+  char *host = s->ring.host + offset, *at = host;
   for (int32_t i = 0; i < n; at += parts[i++].bytes)
     if (parts[i].bytes) memcpy(at, parts[i].data, parts[i].bytes);
-  copy_bytes(s, what, s->table, stage->host, bytes, cudaMemcpyHostToDevice);
-  bl_cuda_fail(s->backend, what, cudaEventRecord(stage->taken, s->stream));
-  return s->backend->failure[0] ? NULL : s->table;
+  copy_bytes(s, what, s->ring.device + offset, host, (size_t)(at - host), cudaMemcpyHostToDevice);
+  s->ring.used += bytes;
+  return s->backend->failure[0] ? NULL : s->ring.device + offset;
 }
 
 /* -- streams and events ----------------------------------------------------------------------------------------------
@@ -203,11 +219,10 @@ static void cuda_stream_destroy(bl_stream *s) {
   if (s->blas && bl_cublas_load(&blas) == BL_OK) blas->cublasDestroy_v2(s->blas);
   cuda_release(&cuda->base, s->workspace);
   cuda_release(&cuda->base, s->scratch);
-  cuda_release(&cuda->base, s->table);
-  for (int i = 0; i < BL_CUDA_STAGES; i++) {
-    if (s->stage[i].host) bl_cuda_fail(cuda, "stream", cudaFreeHost(s->stage[i].host));
-    if (s->stage[i].taken) bl_cuda_fail(cuda, "stream", cudaEventDestroy(s->stage[i].taken));
-  }
+  cuda_release(&cuda->base, s->ring.device);
+  if (s->ring.host) bl_cuda_fail(cuda, "stream", cudaFreeHost(s->ring.host));
+  for (int i = 0; i < BL_CUDA_SEGMENTS; i++)
+    if (s->ring.taken[i]) bl_cuda_fail(cuda, "stream", cudaEventDestroy(s->ring.taken[i]));
   if (s->stream) bl_cuda_fail(cuda, "stream", cudaStreamDestroy(s->stream));
   free(s);
 }
@@ -246,8 +261,8 @@ const bl_cublas *bl_cuda_blas(bl_stream *s, const char *what) {
 static bl_status open_stream(bl_stream *s) {
   BL_TRY(check_cuda(s->backend, "cudaSetDevice", use_device(s->backend->device)));
   BL_TRY(check_cuda(s->backend, "cudaStreamCreate", cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking)));
-  for (int i = 0; i < BL_CUDA_STAGES; i++) {
-    cudaEvent_t *taken = &s->stage[i].taken;
+  for (int i = 0; i < BL_CUDA_SEGMENTS; i++) {
+    cudaEvent_t *taken = &s->ring.taken[i];
     BL_TRY(check_cuda(s->backend, "cudaEventCreate", cudaEventCreateWithFlags(taken, cudaEventDisableTiming)));
   }
   return BL_OK;

@@ -19,7 +19,7 @@ extern "C" {
 
 typedef __nv_bfloat16 bl_bf16;
 
-enum { BL_CUDA_STAGES = 8, BL_WARP = 32, BL_CUDA_TEXT_MAX = 320 };
+enum { BL_CUDA_SEGMENTS = 8, BL_WARP = 32, BL_CUDA_TEXT_MAX = 320 };
 
 /* One allocation, for the account of memory; the list is sorted by address. */
 struct bl_cuda_allocation {
@@ -39,11 +39,13 @@ struct bl_cuda_backend {
   char failure[BL_CUDA_TEXT_MAX]; /* the first one; "" = none */
 };
 
-/* A page-locked buffer through which a host array goes to the device. */
-struct bl_cuda_stage {
-  void *host;
-  size_t bytes;
-  cudaEvent_t taken; /* the copy out of it is done */
+/* Through which host arrays go to the device: page-locked memory and its image there, in segments that are filled one
+ * after the other. The host waits only where it is a whole round ahead of the device. */
+struct bl_cuda_ring {
+  char *host, *device;
+  size_t segment_bytes, used; /* used: of the segment that is being filled */
+  int32_t now;
+  cudaEvent_t taken[BL_CUDA_SEGMENTS]; /* what was in the segment has been copied */
 };
 
 struct bl_stream {
@@ -53,10 +55,7 @@ struct bl_stream {
   void *workspace; /* of cuBLAS: a stream with its own gives the same bits whatever other streams do */
   char *scratch;
   size_t scratch_bytes;
-  char *table; /* device copy of host arrays */
-  size_t table_bytes;
-  bl_cuda_stage stage[BL_CUDA_STAGES];
-  int32_t next_stage;
+  bl_cuda_ring ring;
 };
 
 /*! bl_cuda_fail() : keeps the first failure of a backend: `what` says the operation. cudaSuccess is no failure. */

@@ -47,38 +47,7 @@ void cross_entropy(bl_stream *s, float *loss, bl_num *logits, const int32_t *tar
             bl_row_threads(V / (wide ? BL_WIDE : 1)), loss, rows, target, V, scale);
 }
 
-enum { SQUARE_THREADS = 256, MAX_SQUARE_BLOCKS = 1024, NUMBERS_A_BLOCK = 8192, TILE = 1024 };
-
-/* Thread i adds x[i], x[i + threads], ... in double; the blocks' sums go to partial[]. */
-__global__ void square_blocks(double *partial, const float *x, int64_t n) {
-  double sum = 0.0;
-  const int64_t step = (int64_t)gridDim.x * blockDim.x;
-  for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) sum += (double)x[i] * (double)x[i];
-  sum = bl_block_sum(sum);
-  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-}
-
-__global__ void add_partials(double *total, const double *partial, int32_t n) {
-  double sum = 0.0;
-  for (int32_t i = (int32_t)threadIdx.x; i < n; i += (int32_t)blockDim.x) sum += partial[i];
-  sum = bl_block_sum(sum);
-  if (threadIdx.x == 0) *total = sum;
-}
-
-/* The number of blocks, and so the order, depends on n alone. A few numbers need one launch only. */
-void sum_sq(bl_stream *s, double *sum, const float *x, int64_t n) {
-  const int64_t wanted = n > 0 ? bl_ceil_div(n, NUMBERS_A_BLOCK) : 1;
-  const int32_t blocks = wanted < MAX_SQUARE_BLOCKS ? (int32_t)wanted : (int32_t)MAX_SQUARE_BLOCKS;
-  if (blocks == 1) {
-    bl_launch(s, "sum_sq", square_blocks, {1, 1}, SQUARE_THREADS, sum, x, n);
-    return;
-  }
-  char *scratch = bl_cuda_scratch(s, "sum_sq", (size_t)blocks * sizeof(double));
-  if (!scratch) return;
-  double *partial = reinterpret_cast<double *>(scratch);
-  bl_launch(s, "sum_sq", square_blocks, {blocks, 1}, SQUARE_THREADS, partial, x, n);
-  bl_launch(s, "sum_sq", add_partials, {1, 1}, SQUARE_THREADS, sum, partial, blocks);
-}
+enum { SUM_THREADS = 256, TILE = 1024 };
 
 /* Strictly ascending: the block fetches, one thread adds. */
 __global__ void sum_in_order(double *sum, const float *x, int64_t n) {
@@ -95,13 +64,12 @@ __global__ void sum_in_order(double *sum, const float *x, int64_t n) {
 }
 
 void sum_f32(bl_stream *s, double *sum, const float *x, int64_t n) {
-  bl_launch(s, "sum_f32", sum_in_order, {1, 1}, SQUARE_THREADS, sum, x, n);
+  bl_launch(s, "sum_f32", sum_in_order, {1, 1}, SUM_THREADS, sum, x, n);
 }
 
 } // namespace
 
 void bl_cuda_loss_ops(bl_ops *ops, bool bf16) {
   ops->cross_entropy = bf16 ? cross_entropy<bl_bf16> : cross_entropy<float>;
-  ops->sum_sq = sum_sq;
   ops->sum_f32 = sum_f32;
 }

@@ -1,53 +1,97 @@
-/* optimizer.cu - the AdamW update. */
-#include "executor/cuda/elementwise.cuh"
+/* optimizer.cu - the AdamW update of many tensors, and their sums of squares. */
+#include "executor/cuda/parts.cuh"
+#include <stdlib.h>
 
 namespace {
 
-/* `weight` is NULL where the master is the weight. */
-template <typename N> struct adamw_update {
-  N *weight;
-  float *master, *m, *v;
-  const float *grad;
+struct factors {
   bl_adamw a;
   float rest1, rest2, over1, over2;
-
-  template <int V> __device__ void at(int64_t i) const {
-    float w[V], first[V], second[V], g[V];
-    bl_load_pack<V>(w, master + i);
-    bl_load_pack<V>(first, m + i);
-    bl_load_pack<V>(second, v + i);
-    bl_load_pack<V>(g, grad + i);
-    for (int k = 0; k < V; k++) {
-      const float scaled = g[k] * a.grad_scale;
-      first[k] = a.beta1 * first[k] + rest1 * scaled;
-      second[k] = a.beta2 * second[k] + rest2 * (scaled * scaled);
-      const float update = first[k] * over1 / (sqrtf(second[k] * over2) + a.eps);
-      w[k] -= a.lr * (update + a.decay * w[k]);
-    }
-    bl_store_pack<V>(master + i, w);
-    bl_store_pack<V>(m + i, first);
-    bl_store_pack<V>(v + i, second);
-    if (weight) bl_store_pack<V>(weight + i, w);
-  }
 };
 
-template <typename N>
-void adamw(bl_stream *s, bl_num *weight, float *master, float *m, float *v, const float *grad, int64_t n,
-           const bl_adamw *hyper) {
-  const bool own = weight != static_cast<void *>(master);
-  const adamw_update<N> f = {own ? static_cast<N *>(weight) : NULL,
-                             master,
-                             m,
-                             v,
-                             grad,
-                             *hyper,
-                             1.0f - hyper->beta1,
-                             1.0f - hyper->beta2,
-                             1.0f / hyper->bias_correction1,
-                             1.0f / hyper->bias_correction2};
-  bl_map(s, "adamw", f, n, bl_all_wide(0, f.weight) && bl_all_wide(0, f.master, f.m, f.v, f.grad));
+template <typename N, int V> __device__ void update(const bl_adamw_part &p, const factors &f, int64_t i) {
+  float w[V], first[V], second[V], g[V];
+  bl_load_pack<V>(w, p.master + i);
+  bl_load_pack<V>(first, p.m + i);
+  bl_load_pack<V>(second, p.v + i);
+  bl_load_pack<V>(g, p.grad + i);
+  for (int k = 0; k < V; k++) {
+    const float scaled = g[k] * f.a.grad_scale;
+    first[k] = f.a.beta1 * first[k] + f.rest1 * scaled;
+    second[k] = f.a.beta2 * second[k] + f.rest2 * (scaled * scaled);
+    const float step = first[k] * f.over1 / (sqrtf(second[k] * f.over2) + f.a.eps);
+    w[k] -= f.a.lr * (step + p.decay * w[k]);
+  }
+  bl_store_pack<V>(p.master + i, w);
+  bl_store_pack<V>(p.m + i, first);
+  bl_store_pack<V>(p.v + i, second);
+  if (p.weight != static_cast<void *>(p.master)) bl_store_pack<V>(static_cast<N *>(p.weight) + i, w);
+}
+
+template <typename N> __device__ bool part_is_wide(const bl_adamw_part &p) {
+  const uintptr_t floats = (uintptr_t)p.master | (uintptr_t)p.m | (uintptr_t)p.v | (uintptr_t)p.grad;
+  return floats % (sizeof(float) * BL_WIDE) == 0 && (uintptr_t)p.weight % (sizeof(N) * BL_WIDE) == 0;
+}
+
+/* Block x is a run. */
+template <typename N> __global__ void update_runs(bl_part_table<bl_adamw_part> table, factors f) {
+  const int64_t run = (int64_t)blockIdx.x;
+  const int32_t number = bl_part_of(table.first, table.n, run);
+  const bl_adamw_part p = table.part[number];
+  const int64_t begin = (run - table.first[number]) * BL_RUN;
+  const int64_t end = p.n - begin < BL_RUN ? p.n : begin + BL_RUN;
+  int64_t i = begin + threadIdx.x * (int64_t)BL_WIDE;
+  if (part_is_wide<N>(p)) {
+    for (; i + BL_WIDE <= end; i += (int64_t)blockDim.x * BL_WIDE) update<N, BL_WIDE>(p, f, i);
+    for (; i < end; i++) update<N, 1>(p, f, i); /* one thread at most has a rest */
+    return;
+  }
+  for (i = begin + threadIdx.x; i < end; i += blockDim.x) update<N, 1>(p, f, i);
+}
+
+template <typename N> void adamw(bl_stream *s, const bl_adamw_part *parts, int32_t n, const bl_adamw *hyper) {
+  bl_part_table<bl_adamw_part> table;
+  if (!bl_upload_parts(s, "adamw", parts, n, &table)) return;
+  const factors f = {*hyper, 1.0f - hyper->beta1, 1.0f - hyper->beta2, 1.0f / hyper->bias_correction1,
+                     1.0f / hyper->bias_correction2};
+  bl_launch(s, "adamw", update_runs<N>, {table.runs, 1}, BL_RUN_THREADS, table, f);
+}
+
+/* Block x is a run: partial[run] = its sum, in double. */
+__global__ void square_runs(double *partial, bl_part_table<bl_square_part> table) {
+  const int64_t run = (int64_t)blockIdx.x;
+  const int32_t number = bl_part_of(table.first, table.n, run);
+  const bl_square_part p = table.part[number];
+  const int64_t begin = (run - table.first[number]) * BL_RUN;
+  const int64_t end = p.n - begin < BL_RUN ? p.n : begin + BL_RUN;
+  double sum = 0.0;
+  for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) sum += (double)p.x[i] * (double)p.x[i];
+  sum = bl_block_sum(sum);
+  if (threadIdx.x == 0) partial[run] = sum;
+}
+
+/* Block x is a part. */
+__global__ void add_runs(const double *partial, bl_part_table<bl_square_part> table) {
+  const int32_t number = (int32_t)blockIdx.x;
+  double sum = 0.0;
+  for (int64_t i = table.first[number] + threadIdx.x; i < table.first[number + 1]; i += blockDim.x) sum += partial[i];
+  sum = bl_block_sum(sum);
+  if (threadIdx.x == 0) *table.part[number].sum = sum;
+}
+
+void sum_sq(bl_stream *s, const bl_square_part *parts, int32_t n) {
+  bl_part_table<bl_square_part> table;
+  if (!bl_upload_parts(s, "sum_sq", parts, n, &table)) return;
+  char *scratch = bl_cuda_scratch(s, "sum_sq", (size_t)table.runs * sizeof(double));
+  if (!scratch) return;
+  double *partial = reinterpret_cast<double *>(scratch);
+  bl_launch(s, "sum_sq", square_runs, {table.runs, 1}, BL_RUN_THREADS, partial, table);
+  bl_launch(s, "sum_sq", add_runs, {n, 1}, BL_RUN_THREADS, partial, table);
 }
 
 } // namespace
 
-void bl_cuda_optimizer_ops(bl_ops *ops, bool bf16) { ops->adamw = bf16 ? adamw<bl_bf16> : adamw<float>; }
+void bl_cuda_optimizer_ops(bl_ops *ops, bool bf16) {
+  ops->adamw = bf16 ? adamw<bl_bf16> : adamw<float>;
+  ops->sum_sq = sum_sq;
+}

@@ -191,14 +191,16 @@ static void update_costs(void) {
   const int64_t n = PARAMETERS;
   float *w = floats(n), *m = floats(n), *v = floats(n), *grad = floats(n);
   double *sum = room(sizeof *sum);
-  const bl_adamw hyper = {1e-4f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0.1f, 0.05f};
+  const bl_adamw hyper = {1e-4f, 0.9f, 0.95f, 1e-8f, 1.0f, 0.1f, 0.05f};
+  const bl_square_part squares = {sum, grad, n};
+  const bl_adamw_part part = {w, w, m, v, grad, n, 0.1f};
   double median, best;
   for (int64_t i = 0; i < n; i++) v[i] += 0.5f;
   TIME(median, best, be->zero(s, grad, sizeof(float) * (size_t)n));
   (void)best;
   cost("zero gradients", 1, median);
-  COST(1, "sum_sq", sum_sq, sum, grad, n);
-  COST(1, "adamw", adamw, w, w, m, v, grad, n, &hyper);
+  COST(1, "sum_sq", sum_sq, &squares, 1);
+  COST(1, "adamw", adamw, &part, 1, &hyper);
 }
 
 int main(void) {

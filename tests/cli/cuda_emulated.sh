@@ -125,6 +125,23 @@ tail -1 "$TMPDIR/four.cuda" >"$TMPDIR/last"
 check "both moved, and device times are in the log" has "$TMPDIR/last" \
   'p["moved_bytes"] > 0 < p["fill_bytes"] and all(p["phases"][k] > 0 for k in ("copy_fill", "move_home", "expert_fwd"))'
 
+# A step that has been made before asks for no memory, and the host waits for counts, for the norm and at the end alone.
+counted() { # STEPS OPTION...
+  local steps=$1
+  shift
+  BL_SHIM_COUNTS=$TMPDIR/counts.$steps "$TMPDIR/train" --model "$TMPDIR/model.json" --data "$TMPDIR/text" --steps "$steps" \
+    --schedule-steps 6 --batch 4 --ranks 2 --backend cuda "$@" >"$TMPDIR/train.log" 2>&1 || { tail -20 "$TMPDIR/train.log"; return 1; }
+}
+grown() { # EXPRESSION over a and b, what runs of 3 and of 6 steps asked for
+  /usr/bin/python3 -c 'import json, sys; a, b = (json.load(open(f)) for f in sys.argv[2:]); print(a, b); sys.exit(not eval(sys.argv[1]))' \
+    "$1" "$TMPDIR/counts.3" "$TMPDIR/counts.6"
+}
+check "runs of 3 and of 6 steps are counted" eval 'counted 3 --gate uniform && counted 6 --gate uniform'
+check "no memory is asked for in later steps" grown 'a["mallocs"] == b["mallocs"]'
+# two MoE layers, the norm, and the ends of two streams
+check "nobody waits for more than counts, norm and end" grown 'b["syncs"] - a["syncs"] == 3 * 2 * (2 + 1 + 2)'
+check "at most 200 launches a rank and step" grown '(b["launches"] - a["launches"]) / 3 / 2 <= 200'
+
 # A profile: every kind of work, timed by events.
 profile() { # OUTPUT OPTION...
   local output=$1

@@ -251,15 +251,32 @@ static void test_cross_entropy(void) {
   }
 }
 
+/* Tensors of all lengths in one call, some of several runs, some empty; each sum as if it were alone. */
 static void test_sum_sq(void) {
-  for (int i = 0; i < SHAPES(lengths) + 1; i++) {
-    const int64_t n = i < SHAPES(lengths) ? lengths[i].n : 20000, shift = i < SHAPES(lengths) ? lengths[i].shift : 1;
-    CASE("sum_sq n %lld", (long long)n);
-    buffer x = random_at(F32, n, 1, shift), sum = poison(F64, 1);
-    BOTH(sum_sq, D(sum), D(x), n);
-    agree_within("sum", &sum, 1e-12);
-    DROP(&x, &sum);
+  enum { MOST = 16 };
+  buffer x[MOST], sum[MOST];
+  bl_square_part parts[SIDES][MOST];
+  const int n = SHAPES(lengths) + 2;
+  CASE("sum_sq of %d tensors", n);
+  for (int i = 0; i < n; i++) {
+    const int64_t length = i < n - 2    ? lengths[i].n
+                           : i == n - 2 ? 20000
+                                        : 16384 * 3,
+                  shift = i < n - 2 ? lengths[i].shift : 1;
+    x[i] = random_at(F32, length, 1, shift);
+    sum[i] = poison(F64, 1);
+    for (int side = 0; side < SIDES; side++) parts[side][i] = (bl_square_part){D(sum[i]), D(x[i]), length};
   }
+  BOTH(sum_sq, parts[side], n);
+  for (int i = 0; i < n; i++) agree_within("sum", &sum[i], 1e-12);
+  for (int i = 0; i < n; i++) {
+    double *together = get(&sum[i], CUDA);
+    BOTH(sum_sq, &parts[side][i], 1);
+    double *alone = get(&sum[i], CUDA);
+    CHECK(together[0] == alone[0]);
+    free(together), free(alone);
+  }
+  for (int i = 0; i < n; i++) DROP(&x[i], &sum[i]);
 }
 
 /* One order is given: exactly the same sum. */
@@ -273,24 +290,43 @@ static void test_sum_f32(void) {
   }
 }
 
+/* Tensors of all lengths and alignments in one call, with and without decay. */
 static void test_adamw(void) {
-  for (int i = 0; i < 2 * SHAPES(lengths); i++) {
-    const int64_t n = lengths[i / 2].n, shift = lengths[i / 2].shift;
-    const bool own_weight = i & 1 || sides[CUDA]->num_bytes != sizeof(float);
-    CASE("adamw n %lld shift %lld own weight %d", (long long)n, (long long)shift, own_weight);
-    buffer master = random_of(F32, n, 1), m = random_of(F32, n, 0), v = random_of(F32, n, 0), weight = poison(NUM, n);
-    for (int step = 1; step <= 3; step++) {
-      buffer grad = random_at(F32, n, 2, shift);
-      const bl_adamw a = {
-          1e-2f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
-      BOTH(adamw, own_weight ? D(weight) : D(master), D(master), D(m), D(v), D(grad), n, &a);
-      drop(&grad);
+  enum { MOST = 32 };
+  buffer master[MOST], m[MOST], v[MOST], weight[MOST], grad[MOST];
+  const int n = 2 * (SHAPES(lengths) + 1);
+  CASE("adamw of %d tensors", n);
+  for (int i = 0; i < n; i++) {
+    const bool extra = i / 2 == n / 2 - 1;
+    const int64_t length = extra ? 40001 : lengths[i / 2].n;
+    master[i] = random_of(F32, length, 1), m[i] = random_of(F32, length, 0), v[i] = random_of(F32, length, 0);
+    weight[i] = poison(NUM, length);
+  }
+  for (int step = 1; step <= 3; step++) {
+    bl_adamw_part parts[SIDES][MOST];
+    const bl_adamw a = {
+        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
+    for (int i = 0; i < n; i++) {
+      const bool own_weight = i & 1 || sides[CUDA]->num_bytes != sizeof(float);
+      grad[i] = random_at(F32, master[i].n, 2, i / 2 == n / 2 - 1 ? 0 : lengths[i / 2].shift);
+      for (int side = 0; side < SIDES; side++)
+        parts[side][i] = (bl_adamw_part){own_weight ? D(weight[i]) : D(master[i]),
+                                         D(master[i]),
+                                         D(m[i]),
+                                         D(v[i]),
+                                         D(grad[i]),
+                                         master[i].n,
+                                         i % 3 ? 0.1f : 0.0f};
     }
-    agree_within("master", &master, 1e-5);
-    agree_within("m", &m, 1e-5);
-    agree_within("v", &v, 1e-5);
-    if (own_weight) agree("weight", &weight);
-    DROP(&master, &m, &v, &weight);
+    BOTH(adamw, parts[side], n, &a);
+    for (int i = 0; i < n; i++) drop(&grad[i]);
+  }
+  for (int i = 0; i < n; i++) {
+    agree_within("master", &master[i], 1e-5);
+    agree_within("m", &m[i], 1e-5);
+    agree_within("v", &v[i], 1e-5);
+    if (i & 1 || sides[CUDA]->num_bytes != sizeof(float)) agree("weight", &weight[i]);
+    DROP(&master[i], &m[i], &v[i], &weight[i]);
   }
 }
 

@@ -51,7 +51,8 @@ static void sum_cases(bool squares) {
     up(&sum);
     double want = 0.0;
     for (int64_t k = 0; k < x.n; k++) want += squares ? (double)x.host.f[k] * (double)x.host.f[k] : (double)x.host.f[k];
-    if (squares) CALL(sum_sq, sum.device, x.device, x.n);
+    const bl_square_part there = {sum.device, x.device, x.n};
+    if (squares) CALL(sum_sq, &there, 1);
     if (!squares) CALL(sum_f32, sum.device, x.device, x.n);
     down(&sum);
     const double got = sum.host.d[0];
@@ -59,7 +60,8 @@ static void sum_cases(bool squares) {
     tensor moved = tensor_of(x.n, sizeof(float), sizeof(float));
     memcpy(moved.host.f, x.host.f, x.bytes);
     up(&moved);
-    if (squares) CALL(sum_sq, sum.device, moved.device, x.n);
+    const bl_square_part elsewhere = {sum.device, moved.device, x.n};
+    if (squares) CALL(sum_sq, &elsewhere, 1);
     if (!squares) CALL(sum_f32, sum.device, moved.device, x.n);
     same_bits("sum of the same numbers elsewhere", &sum, &got);
     drop(&x), drop(&sum), drop(&moved);
@@ -71,6 +73,7 @@ static void test_sum_f32(void) { sum_cases(false); }
 
 /* Five updates in double beside five in float. */
 static void adamw_case(int64_t n, bool own_weight) {
+  const float decay = 0.1f;
   tensor master = random_floats(n, 1.0), m = random_floats(n, 0.0), v = random_floats(n, 0.0), weight = poison(n);
   double *w = op_new((size_t)n, sizeof *w), *first = op_new((size_t)n, sizeof *w),
          *second = op_new((size_t)n, sizeof *w);
@@ -78,15 +81,17 @@ static void adamw_case(int64_t n, bool own_weight) {
   for (int step = 1; step <= 5; step++) {
     tensor grad = random_floats(n, 2.0);
     const bl_adamw a = {
-        1e-2f, 0.9f, 0.95f, 1e-8f, 0.1f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
-    CALL(adamw, own_weight ? weight.device : master.device, master.device, m.device, v.device, grad.device, n, &a);
+        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
+    const bl_adamw_part part = {
+        own_weight ? weight.device : master.device, master.device, m.device, v.device, grad.device, n, decay};
+    CALL(adamw, &part, 1, &a);
     for (int64_t i = 0; i < n; i++) {
       const double g = (double)grad.host.f[i] * (double)a.grad_scale;
       first[i] = (double)a.beta1 * first[i] + (1.0 - (double)a.beta1) * g;
       second[i] = (double)a.beta2 * second[i] + (1.0 - (double)a.beta2) * g * g;
       const double update =
           first[i] / (double)a.bias_correction1 / (sqrt(second[i] / (double)a.bias_correction2) + (double)a.eps);
-      w[i] -= (double)a.lr * (update + (double)a.decay * w[i]);
+      w[i] -= (double)a.lr * (update + (double)decay * w[i]);
     }
     drop(&grad);
   }
