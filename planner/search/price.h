@@ -2,9 +2,9 @@
  *
  * Each kind of item (embedding, layers, head) has a price per micro-batch; a device's time is the sum over its items;
  * the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
- * - Products with weights take the longer of their arithmetic, at the rate of the data type, and their weights' bytes,
- * at memory_gbps; backward is twice forward, and gradients are read and written. Arithmetic is done in tiles of
- *   128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
+ * - Products with weights take the longer of their arithmetic, at the rate of the data type, and their weights'
+ *   bytes, at memory_gbps; backward is twice forward, and gradients are read and written. Arithmetic is done in tiles
+ *   of 128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
  * - Attention cores and scans have no weights and run in the type of num_bytes; a core's backward is 2.5 times its
  *   forward, which it repeats (arXiv 2307.08691). What is neither (norms, residuals, rotations, activation functions,
  *   scatter and gather, scores) takes its bytes. Each kind of work takes call_us besides.
@@ -13,18 +13,18 @@
  *   mixer, feed-forward and shared experts, forward and backward, not overlapped.
  * - cp: keys and values travel a ring under the attention core (arXiv 2310.01889); what exceeds it is exposed. A
  *   state-space layer exchanges sequences for heads and back.
- * - ep: dispatch and combine, forward and backward; every choice travels by itself, or under node_dispatch once to each
- *   node that it needs, n (1 - (1 - 1/n)^k) of n nodes for k even choices, at most those that hold group_top_k of the
- *   groups, and once to each rank within it. etp gathers rows. Under overlap, an interleaved pipeline (vp > 1) runs
- * them beside the other direction of another micro-batch, all but those of its warm-up.
+ * - ep: dispatch and combine, forward and backward; every choice travels by itself, or under node_dispatch once to
+ *   each node that it needs, n (1 - (1 - 1/n)^k) of n nodes for k even choices, at most those that hold group_top_k of
+ *   the groups, and once to each rank within it. etp gathers rows. Under overlap, an interleaved pipeline (vp > 1) runs
+ *   them beside the other direction of another micro-batch, all but those of its warm-up.
  * - pp: m W + (sum of devices - W) / vp, where W is the slowest device's micro-batch: for vp = 1 what a flush schedule
  *   takes; for vp > 1 the bubble is the vp-th part (arXiv 2104.04473). Sends are exposed only where vp = 1, else they
- * run under compute.
+ *   run under compute.
  * - Copies are filled once and reduced once a step, each over the slowest link of its group, as the weights and
  *   gradients.
  * - Recomputation repeats forward of what it covers, exchanges included; what is selective costs its memory traffic.
  * - Gradients, in fp32 unless told otherwise, are reduced under the last backward, weights gathered under the first
- * forward, all but those of one layer; under zero 3 both in every micro-batch.
+ *   forward, all but those of one layer; under zero 3 both in every micro-batch.
  *   Where the state has replicas (shard), each layer's gradients are all-reduced between them behind their
  *   reduce-scatter, exposed.
  * - A ring passes all its ranks: one latency for each hop, of the link that it takes.

@@ -76,7 +76,7 @@ def main():
     for row in published.rows():
         arithmetic(row)
     with folder() as tmp:
-        for what in LEAST_GOOD:
+        for what in list(LEAST_GOOD)[:1 if os.environ.get("BL_TEST_QUICK") else None]:
             judge(what, tmp)
     return check.end()
 

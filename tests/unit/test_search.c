@@ -1,36 +1,11 @@
-/* Layout search: memory by hand, stages against all divisions, the pruned search against plain loops over all layouts.
- */
+/* Layout search: stages against all divisions, the pruned search against plain loops over all layouts. */
 #include "planner/search/imbalance.h"
 #include "planner/search/search.h"
 #include "tests/check.h"
+#include "tests/unit/search_model.h"
 #include <float.h>
 #include <math.h>
 #include <unistd.h>
-
-static bl_model model;
-static bl_cluster cluster;
-static double imbalance[64];
-
-/* Six layers, the first two dense; eight experts; sizes small enough that 16 ranks have many layouts. */
-static void make_model(void) {
-  bl_model_default(&model);
-  model.layers = 6;
-  model.moe_first_layer = 2;
-  model.hidden = 1024, model.heads = 16, model.kv_heads = 16, model.head_width = 64;
-  model.ffn_width = 4096, model.expert_width = 2048, model.vocabulary = 32000, model.sequence = 1024;
-  cluster = (bl_cluster){.name = "test",
-                         .nodes = 4,
-                         .ranks_per_node = 4,
-                         .num_bytes = 2,
-                         .tflops = 300,
-                         .memory_bytes = 4e9,
-                         .memory_gbps = 1500,
-                         .efficiency = 0.5,
-                         .call_us = 5,
-                         .intra = {200, 5},
-                         .inter = {20, 12}};
-  for (int i = 0; i < 64; i++) imbalance[i] = 1 + 0.02 * (i - 1) * (i > 1);
-}
 
 static bl_search_options options(int32_t ranks, int32_t batch, double memory_bytes) {
   return (bl_search_options){.model = &model,
@@ -42,101 +17,6 @@ static bl_search_options options(int32_t ranks, int32_t batch, double memory_byt
                              .max_vp = 3,
                              .max_micro_batch = 4,
                              .top = 5};
-}
-
-/* -- memory -------------------------------------------------------------------------------------------------------- */
-
-static void test_memory_by_hand(void) {
-  bl_item_size size[BL_ITEM_COUNT];
-  bl_footprint f;
-  bl_grid g = {.tp = 2,
-               .cp = 1,
-               .dp = 4,
-               .pp = 1,
-               .vp = 1,
-               .etp = 1,
-               .ep = 4,
-               .edp = 2,
-               .micro_batch = 3,
-               .micro_batches = 5,
-               .copy_slots = 1};
-  const double H = 1024, F = 2048, tokens = 3 * 1024;
-  const double expert = 2 * H * F + F + H, attention = 4 * H * H + 4 * H + 2 * H, gate = 2 * H + 8 * H;
-  bl_item_sizes(&model, &g, 2, 1.5, size);
-  CHECK_NEAR(size[BL_ITEM_MOE].dense_parameters, attention / 2 + gate, 1e-6);
-  CHECK_NEAR(size[BL_ITEM_MOE].expert_parameters, 2 * expert, 1e-6);
-  CHECK_NEAR(size[BL_ITEM_MOE].copy_parameters, expert, 1e-6);
-  /* norm1 in and out, q, k, v, the core's output and 16 sums; norm2 in and out, 8 scores, 3 rows of each input, fc1 and
-   * activation. */
-  const double kept = tokens / 2 * (2 * (6 * H) + 4 * 16 + 2 * 2 * H + 4 * 8 + 2 * 3 * (H + 2 * F));
-  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, kept, 1e-3);
-  const int32_t count[BL_ITEM_COUNT] = {0, 0, 3, 0};
-  const double dense = 3 * (attention / 2 + gate), experts = 6 * expert;
-  bl_footprint_of(size, count, &g, 2, 2, &f);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_WEIGHTS], 2 * (dense + experts), 1);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], 4 * (dense + experts), 1);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_MOMENTS], 8 * (dense + experts), 1);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_COPIES], 6 * 3 * expert, 1);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_ACTIVATIONS], 2 * 3 * kept, 1);
-  g.zero = 1;
-  bl_footprint_of(size, count, &g, 2, 2, &f);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], 4 * (dense + experts), 1);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_MASTER], 4 * (dense / 4 + experts / 2), 1);
-  g.zero = 3;
-  bl_footprint_of(size, count, &g, 2, 2, &f);
-  CHECK_NEAR(f.bytes[BL_FOOTPRINT_WEIGHTS], 2 * (dense / 4 + experts / 2), 1);
-  g.recompute = BL_RECOMPUTE_FULL;
-  bl_item_sizes(&model, &g, 2, 1.5, size);
-  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, tokens / 2 * 2 * H, 1e-3);
-}
-
-/* Layers of one block each, with experts on latent vectors: "M" in 4 heads of width 32 with 2 groups of state 16. */
-static void add_state_space(bl_model *m) {
-  memcpy(m->pattern, "ME*-EM", 7);
-  m->state_heads = 4, m->state_head_width = 32, m->state_width = 16, m->state_groups = 2;
-  m->state_convolution = 4, m->state_chunk = 64, m->latent_width = 256;
-}
-
-static void test_blocks_by_hand(void) {
-  bl_item_size size[BL_ITEM_COUNT];
-  bl_model m = model;
-  int32_t count[BL_ITEM_COUNT];
-  const bl_grid g = {
-      .tp = 2, .cp = 1, .dp = 4, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 2, .micro_batch = 1, .micro_batches = 1};
-  add_state_space(&m);
-  bl_items_of_model(&m, count);
-  static const int32_t wanted[BL_ITEM_COUNT] = {1, 0, 0, 1, 2, 1, 1, 2};
-  for (int i = 0; i < BL_ITEM_COUNT; i++) CHECK_INT(count[i], wanted[i]);
-  bl_item_sizes(&m, &g, 2, 1, size);
-  const double H = 1024, inner = 128, both = 2 * 2 * 16, part = 1024 / 2.0;
-  /* in, convolution with bias, decay, step and skip of 4 heads, norm, out; two norms' vectors. */
-  const double mixer = H * (2 * inner + both + 4) + 5 * (inner + both) + 3 * 4 + inner + inner * H + 2 * H;
-  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].dense_parameters, mixer / 2, 1e-6);
-  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].kept_bytes, part * 2 * (2 * H + 2 * inner + both + 4 + 2 * inner), 1e-6);
-  CHECK_NEAR(size[BL_ITEM_STATE_SPACE].expert_parameters, 0, 0);
-  /* The gate with its norm and both latent projections; two homes that read and write 256 numbers, with biases. */
-  CHECK_NEAR(size[BL_ITEM_EXPERTS].dense_parameters, 2 * H + 8 * H + 2 * 256 * H, 1e-6);
-  CHECK_NEAR(size[BL_ITEM_EXPERTS].expert_parameters, 2 * (2 * 256 * 2048 + 2048 + 256), 1e-6);
-  const double rows = 2 * (256 + 2 * 2048.0);
-  CHECK_NEAR(size[BL_ITEM_EXPERTS].kept_bytes, part * (2 * 2 * H + 4 * 8 + 2 * 2 * 256 + 2 * rows), 1e-6);
-  const double both_kinds = size[BL_ITEM_ATTENTION].kept_bytes + size[BL_ITEM_EXPERTS].kept_bytes;
-  CHECK_NEAR(size[BL_ITEM_MOE].kept_bytes, both_kinds, 1e-6);
-}
-
-static void test_in_flight(void) {
-  bl_grid g = {.pp = 4, .vp = 1, .micro_batches = 8};
-  for (int32_t d = 0; d < 4; d++) CHECK_NEAR(bl_grid_in_flight(&g, d), 4 - d, 0);
-  g.micro_batches = 2;
-  CHECK_NEAR(bl_grid_in_flight(&g, 0), 2, 0);
-  g = (bl_grid){.pp = 4, .vp = 2, .micro_batches = 8};
-  CHECK_NEAR(bl_grid_in_flight(&g, 0), 11 / 2.0, 0); /* 2 x 3 + 4 + 1 stages */
-  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0);
-  g.overlap = true;
-  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0); /* without expert parallelism nothing is exchanged */
-  g.ep = 8;
-  CHECK_NEAR(bl_grid_in_flight(&g, 3), 6 / 2.0, 0);
-  g.recompute = BL_RECOMPUTE_FFN;
-  CHECK_NEAR(bl_grid_in_flight(&g, 3), 5 / 2.0, 0);
 }
 
 /* -- stages -------------------------------------------------------------------------------------------------------- */
@@ -427,19 +307,6 @@ static void test_gradient_bytes(void) {
   CHECK_NEAR(two.dense_gather_us, four.dense_gather_us, 0);
 }
 
-/* A narrower type keeps narrower inputs of its products; what the core and activations read stays as wide. */
-static void test_input_bytes(void) {
-  bl_item_size wide[BL_ITEM_COUNT], narrow[BL_ITEM_COUNT];
-  bl_grid g = {.tp = 1, .cp = 1, .dp = 4, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 1, .micro_batch = 1};
-  bl_item_sizes(&model, &g, 2, 1, wide);
-  g.input_bytes = 1;
-  bl_item_sizes(&model, &g, 2, 1, narrow);
-  /* Of 1024 tokens: norm1's output becomes narrow, the core's output is kept once more; norm2's output, and of two
-   * choices a row each and the activation's 2048 numbers. */
-  CHECK_NEAR(wide[BL_ITEM_MOE].kept_bytes - narrow[BL_ITEM_MOE].kept_bytes,
-             1024.0 * (1024 - 1024 + 1024 + 2 * (1024 + 2048)), 1e-3);
-}
-
 /* One block a layer, on a machine where bytes cost nothing, then on one where only bytes do. */
 static void test_prices_by_hand(void) {
   bl_model m = model;
@@ -545,9 +412,6 @@ static void test_imbalance_of_trace(void) {
 
 int main(void) {
   make_model();
-  RUN(test_memory_by_hand);
-  RUN(test_blocks_by_hand);
-  RUN(test_in_flight);
   RUN(test_stages);
   RUN(test_against_brute_force);
   RUN(test_too_little_memory);
@@ -559,7 +423,6 @@ int main(void) {
   RUN(test_spread);
   RUN(test_shard);
   RUN(test_gradient_bytes);
-  RUN(test_input_bytes);
   RUN(test_layout_of_entry);
   RUN(test_imbalance_of_trace);
   TEST_MAIN_END;
