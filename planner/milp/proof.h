@@ -14,6 +14,7 @@ typedef struct bl_proof {
   const bl_prove_problem *given;
   bl_fewest problem; /* the same with loads and speeds scaled */
   double *load, *speed;
+  int64_t memory_bytes; /* for a solver */
   bl_prove_result *result;
   bl_mip_result mip;
   bool has_mip;   /* the solver has sent its result */

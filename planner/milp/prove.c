@@ -174,7 +174,7 @@ static bl_status ask_solver(bl_proof *p, int64_t start_us, bl_child_body *body) 
     explain(p, "the bounds took all of the time, none was left for the solver");
     return BL_OK;
   }
-  const int64_t memory = p->given->memory_bytes > 0 ? p->given->memory_bytes : DEFAULT_MEMORY_BYTES;
+  const int64_t memory = p->memory_bytes;
   bl_mip_task task = {.problem = &p->problem,
                       .bound = result->bound,
                       .start = result->copies >= 0 ? &result->hosts : NULL,
@@ -232,6 +232,7 @@ bl_status bl_prove_with(const bl_prove_problem *problem, bl_child_body *body, bl
   result->proof = "none";
   BL_TRY(check(problem));
   bl_proof p = {.given = problem, .result = result};
+  p.memory_bytes = problem->memory_bytes > 0 ? problem->memory_bytes : DEFAULT_MEMORY_BYTES;
   bl_status status = BL_OK;
   BL_TRY_GOTO(status, scale(&p), done);
   BL_TRY_GOTO(status, bl_proof_search(&p), done);

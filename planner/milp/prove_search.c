@@ -1,8 +1,10 @@
 #include "base/memory.h"
 #include "planner/milp/copy_search.h"
 #include "planner/milp/expert_groups.h"
+#include "planner/milp/group_search.h"
 #include "planner/milp/host_search.h"
 #include "planner/milp/proof.h"
+#include "planner/milp/rank_columns.h"
 #include "planner/milp/rank_groups.h"
 #include "planner/place/homes.h"
 #include <math.h>
@@ -17,7 +19,7 @@ typedef struct effort {
 
 static const effort SHORT = {.work = 1e7, .thoroughness = 40};
 static const effort LONG_FOR_A_SECOND = {.work = 4e7, .thoroughness = 400};
-static const double LONG_SECONDS = 5;
+static const double LONG_SECONDS = 5, COLUMNS_SECONDS_SHARE = 0.5;
 
 bool bl_proof_met(const bl_prove_result *result) { return result->price <= result->bound + BL_PRICE_ROUNDING; }
 
@@ -113,6 +115,21 @@ static bl_status search_copies(bl_proof *p, const bl_fewest *problem, int32_t bo
   return status;
 }
 
+/* More ranks than the table of groups holds: columns raise the bound, and the groups they choose are searched. */
+static bl_status by_columns(bl_proof *p, int32_t *bound, int32_t *group) {
+  const int32_t before = *bound;
+  bl_hosts hosts = {.experts = 0};
+  bool chosen, found, accepted;
+  BL_TRY(
+      bl_rank_columns(&p->problem, COLUMNS_SECONDS_SHARE * p->given->seconds, p->memory_bytes, bound, &chosen, group));
+  if (*bound > before) p->result->proof = "columns-of-ranks";
+  if (!chosen) return BL_OK;
+  bl_status status = bl_group_search(&p->problem, group, 20000, &hosts, &found);
+  if (status == BL_OK && found) status = bl_proof_offer(p, &hosts, &accepted);
+  bl_hosts_free(&hosts);
+  return status;
+}
+
 static bl_status with_given_homes(bl_proof *p) {
   bl_prove_result *result = p->result;
   bool infeasible;
@@ -120,8 +137,9 @@ static bl_status with_given_homes(bl_proof *p) {
   result->proof = "groups-of-ranks";
   BL_TRY(bl_new(&group, (size_t)p->problem.ranks, sizeof *group, "groups of ranks"));
   bl_status status = bl_rank_groups_solve(&p->problem, &bound, &infeasible, group);
-  result->bound = bound;
   if (status == BL_OK && infeasible) result->status = BL_PROVE_INFEASIBLE;
+  if (status == BL_OK && !infeasible && p->problem.ranks > BL_RANK_GROUPS_MAX) status = by_columns(p, &bound, group);
+  result->bound = bound;
   if (status == BL_OK && !infeasible) status = offer_incumbent(p);
   if (status == BL_OK && !infeasible) status = search_copies(p, &p->problem, bound, group, SHORT);
   if (status == BL_OK && !infeasible && !bl_proof_met(result))

@@ -4,12 +4,6 @@
 
 enum { NO_WAY = 255 };
 
-typedef struct rank_facts {
-  double excess;   /* load of its homes above the limit; negative: what it can take */
-  int32_t leaving; /* copies that must leave it */
-  int32_t free;    /* copies that it can hold */
-} rank_facts;
-
 /* The least number of experts of rank r whose loads sum to its excess. */
 static int32_t copies_leaving(const bl_fewest *problem, int32_t r, double excess, bool *taken) {
   int32_t n = 0;
@@ -26,11 +20,18 @@ static int32_t copies_leaving(const bl_fewest *problem, int32_t r, double excess
   return n;
 }
 
-static bl_status gather(const bl_fewest *problem, rank_facts *facts) {
+bl_status bl_rank_facts_gather(const bl_fewest *problem, bl_rank_facts **out) {
   bool *taken;
-  BL_TRY(bl_new(&taken, (size_t)problem->experts, sizeof *taken, "ranks"));
+  bl_rank_facts *facts;
+  BL_TRY(bl_new(out, (size_t)problem->ranks, sizeof **out, "ranks"));
+  facts = *out;
+  const bl_status status = bl_new(&taken, (size_t)problem->experts, sizeof *taken, "ranks");
+  if (status != BL_OK) {
+    free(*out);
+    return status;
+  }
   for (int32_t r = 0; r < problem->ranks; ++r) {
-    facts[r] = (rank_facts){.excess = -bl_fewest_cap(problem, r), .free = problem->slots[r]};
+    facts[r] = (bl_rank_facts){.excess = -bl_fewest_cap(problem, r), .free = problem->slots[r]};
     for (int32_t e = 0; e < problem->experts; ++e) {
       if (problem->home[e] != r) continue;
       facts[r].excess += problem->load[e];
@@ -83,14 +84,14 @@ static void cheapest(table *t, uint32_t set) {
   t->group[set] = (uint16_t)taken;
 }
 
-static void fill_table(table *t, const rank_facts *facts, int32_t ranks) {
+static void fill_table(table *t, const bl_rank_facts *facts, int32_t ranks) {
   int32_t n = 0;
   for (int32_t above = 1; above >= 0; --above)
     for (int32_t r = 0; r < ranks; ++r)
       if ((facts[r].excess > 0) == above) t->order[n++] = r;
   for (uint32_t set = 1; set < 1u << ranks; ++set) {
     const uint32_t rest = set & (set - 1);
-    const rank_facts *lowest = &facts[t->order[__builtin_ctz(set)]];
+    const bl_rank_facts *lowest = &facts[t->order[__builtin_ctz(set)]];
     t->excess[set] = t->excess[rest] + lowest->excess;
     t->leaving[set] = add_up_to_limit(t->leaving[rest], lowest->leaving);
     t->free[set] = add_up_to_limit(t->free[rest], lowest->free);
@@ -99,7 +100,7 @@ static void fill_table(table *t, const rank_facts *facts, int32_t ranks) {
   }
 }
 
-static bl_status by_partition(const rank_facts *facts, int32_t ranks, int32_t *bound, bool *infeasible,
+static bl_status by_partition(const bl_rank_facts *facts, int32_t ranks, int32_t *bound, bool *infeasible,
                               int32_t *group) {
   const size_t sets = (size_t)1 << ranks;
   table t = {.excess = NULL};
@@ -133,7 +134,7 @@ static int ascending(const void *a, const void *b) {
 }
 
 /* Copies that must leave, and the fewest ranks below the limit that can take the whole excess. */
-static bl_status by_counting(const rank_facts *facts, int32_t ranks, int32_t *bound, bool *infeasible) {
+static bl_status by_counting(const bl_rank_facts *facts, int32_t ranks, int32_t *bound, bool *infeasible) {
   double *takes, excess = 0;
   int32_t n = 0, leaving = 0, receiving = 0;
   BL_TRY(bl_new(&takes, (size_t)ranks, sizeof *takes, "ranks"));
@@ -153,13 +154,12 @@ static bl_status by_counting(const rank_facts *facts, int32_t ranks, int32_t *bo
 }
 
 bl_status bl_rank_groups_solve(const bl_fewest *problem, int32_t *bound, bool *infeasible, int32_t *group) {
-  rank_facts *facts;
-  BL_TRY(bl_new(&facts, (size_t)problem->ranks, sizeof *facts, "ranks"));
+  bl_rank_facts *facts;
   memset(group, 0, (size_t)problem->ranks * sizeof *group);
-  bl_status status = gather(problem, facts);
-  if (status == BL_OK)
-    status = problem->ranks <= BL_RANK_GROUPS_MAX ? by_partition(facts, problem->ranks, bound, infeasible, group)
-                                                  : by_counting(facts, problem->ranks, bound, infeasible);
+  BL_TRY(bl_rank_facts_gather(problem, &facts));
+  const bl_status status = problem->ranks <= BL_RANK_GROUPS_MAX
+                               ? by_partition(facts, problem->ranks, bound, infeasible, group)
+                               : by_counting(facts, problem->ranks, bound, infeasible);
   free(facts);
   return status;
 }

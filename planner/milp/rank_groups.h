@@ -10,6 +10,15 @@
 
 #include "planner/milp/fewest.h"
 
+typedef struct bl_rank_facts {
+  double excess;   /* load of its homes above the limit; negative: what it can take */
+  int32_t leaving; /* copies that must leave it */
+  int32_t free;    /* copies that it can hold */
+} bl_rank_facts;
+
+/*! bl_rank_facts_gather() : *out[ranks] for problem->home; the caller frees it. */
+bl_status bl_rank_facts_gather(const bl_fewest *problem, bl_rank_facts **out);
+
 /* Above this number of ranks a weaker bound is used: the copies leaving, and the ranks needed to take the excess. */
 enum { BL_RANK_GROUPS_MAX = 16 };
 
