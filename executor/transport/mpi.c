@@ -5,7 +5,8 @@
  * rank aborted, that it waits as well, that it is at its end. Processes on the same machine are watched besides (pidfd).
  *
  * MPI counts with an int, so a long message goes in parts. The tag says how many parts are still to come, so a receiver
- * that expects another size finds out whatever the two sizes are. */
+ * that expects another size finds out whatever the two sizes are. It receives only what is there and has that size: Open
+ * MPI 4.1 has been seen to write behind the buffer where a message is longer. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -44,15 +45,17 @@ static struct {
   char reason[TEXT_MAX]; /* "rank N: " and why */
   char inbox[TEXT_MAX];  /* of the control message that comes next */
   MPI_Request listening;
+  bool *blocked;   /* [size]: an earlier message of this peer is still to come */
   double *waiting; /* [size]: how far into this rank's own wait the other said last that it waits; -1: it did not */
   end_note *ended; /* [size]: exit_code -1 where not */
 } world;
 
 /* One message or part of one. */
 typedef struct part {
+  void *data;
   int32_t peer;
   int tag, bytes;
-  bool is_send, done;
+  bool is_send, begun, done; /* begun: has a request */
 } part;
 
 typedef struct mpi_comm {
@@ -208,51 +211,62 @@ static bl_status post(mpi_comm *c, void *data, int64_t bytes, int32_t peer, bool
   for (; to_come >= 0; to_come--, bytes -= PART_BYTES, at += PART_BYTES) {
     BL_TRY(make_room(c));
     const int n = (int)(bytes < PART_BYTES ? bytes : PART_BYTES), tag = (int)to_come;
-    MPI_Request *request = &c->requests[c->n];
-    BL_TRY(check("MPI", is_send ? MPI_Isend(at, n, MPI_BYTE, peer, tag, world.data, request)
-                                : MPI_Irecv(at, n, MPI_BYTE, peer, MPI_ANY_TAG, world.data, request)));
-    c->parts[c->n++] = (part){.peer = peer, .tag = tag, .bytes = n, .is_send = is_send};
+    c->requests[c->n] = MPI_REQUEST_NULL;
+    if (is_send) BL_TRY(check("MPI_Isend", MPI_Isend(at, n, MPI_BYTE, peer, tag, world.data, &c->requests[c->n])));
+    c->parts[c->n++] =
+        (part){.data = at, .peer = peer, .tag = tag, .bytes = n, .is_send = is_send, .begun = is_send};
   }
   return BL_OK;
 }
 
-/* A message that came must be the one that was expected. */
-static void check_part(mpi_comm *c, const part *p, const MPI_Status *about, int code) {
-  char reason[REASON_MAX];
-  int bytes = 0, class = MPI_SUCCESS;
-  if (code == MPI_ERR_IN_STATUS) MPI_Error_class(about->MPI_ERROR, &class);
-  if (class != MPI_SUCCESS && class != MPI_ERR_TRUNCATE) {
-    check(p->is_send ? "sending" : "receiving", about->MPI_ERROR);
-    abort_for(c->base.rank, bl_error_text());
-    return;
-  }
-  if (p->is_send) return;
-  MPI_Get_count(about, MPI_BYTE, &bytes);
-  if (class == MPI_SUCCESS && bytes == p->bytes && about->MPI_TAG == p->tag) return;
-  if (class == MPI_ERR_TRUNCATE)
-    snprintf(reason, sizeof reason, "sent more than the %d bytes that rank %d expected", p->bytes, c->base.rank);
-  else
+static void abort_for_mpi(const mpi_comm *c, const char *what, int code) {
+  check(what, code);
+  abort_for(c->base.rank, bl_error_text());
+}
+
+/* Begins to receive a part if it is there, and is the one that is expected.  @return : whether it was there. */
+static bool begin_receive(mpi_comm *c, part *p, MPI_Request *request) {
+  int there = 0, bytes = 0;
+  MPI_Message message;
+  MPI_Status about;
+  int code = MPI_Improbe(p->peer, MPI_ANY_TAG, world.data, &there, &message, &about);
+  if (code == MPI_SUCCESS && !there) return false;
+  if (code == MPI_SUCCESS) MPI_Get_count(&about, MPI_BYTE, &bytes);
+  if (code == MPI_SUCCESS && (bytes != p->bytes || about.MPI_TAG != p->tag)) {
+    char reason[REASON_MAX];
     snprintf(reason, sizeof reason, "sent %lld bytes where rank %d expected %lld",
-             (long long)about->MPI_TAG * PART_BYTES + bytes, c->base.rank, (long long)p->tag * PART_BYTES + p->bytes);
-  abort_for(p->peer, reason);
+             (long long)(about.MPI_TAG * PART_BYTES + bytes), c->base.rank, (long long)(p->tag * PART_BYTES + p->bytes));
+    abort_for(p->peer, reason);
+    return true;
+  }
+  if (code == MPI_SUCCESS) code = MPI_Imrecv(p->data, p->bytes, MPI_BYTE, &message, request);
+  if (code != MPI_SUCCESS) abort_for_mpi(c, "receiving", code);
+  p->begun = code == MPI_SUCCESS;
+  return true;
+}
+
+/* What has come from each peer, in the order of posting. */
+static void begin_receives(mpi_comm *c) {
+  memset(world.blocked, 0, (size_t)world.here.size * sizeof *world.blocked);
+  for (size_t i = 0; i < c->n && !world.aborted; i++) {
+    part *p = &c->parts[i];
+    if (!p->begun && !world.blocked[p->peer]) world.blocked[p->peer] = !begin_receive(c, p, &c->requests[i]);
+  }
 }
 
 /* Ticks off what is through.  @return : whether everything is. */
 static bool take_finished(mpi_comm *c) {
   int n = 0;
+  begin_receives(c);
   const int code = MPI_Testsome((int)c->n, c->requests, &n, c->finished, c->statuses);
-  if (n == MPI_UNDEFINED) return true;
-  if (code != MPI_SUCCESS && code != MPI_ERR_IN_STATUS) {
-    check("MPI_Testsome", code);
-    abort_for(c->base.rank, bl_error_text());
+  if (code != MPI_SUCCESS) {
+    abort_for_mpi(c, "an exchange", code == MPI_ERR_IN_STATUS && n > 0 ? c->statuses[0].MPI_ERROR : code);
     return false;
   }
-  for (int i = 0; i < n; i++) {
-    part *p = &c->parts[c->finished[i]];
-    p->done = true;
-    check_part(c, p, &c->statuses[i], code);
-  }
-  return false;
+  for (int i = 0; n != MPI_UNDEFINED && i < n; i++) c->parts[c->finished[i]].done = true;
+  for (size_t i = 0; i < c->n; i++)
+    if (!c->parts[i].done) return false;
+  return true;
 }
 
 /* At the deadline: the rank to blame, which is one that is not waiting itself. */
@@ -278,16 +292,15 @@ static void give_up(const mpi_comm *c, double spent_s) {
   abort_in_turn(missing, reason);
 }
 
-/* After an abort no receive may write into memory that its owner will free. */
-static void withdraw_receives(mpi_comm *c) {
-  for (size_t i = 0; i < c->n; i++)
-    if (!c->parts[i].done && !c->parts[i].is_send) MPI_Cancel(&c->requests[i]);
+/* After an abort no receive may write into memory that its owner will free. One that has begun ends, unless its sender
+ * is gone. */
+static void end_receives(mpi_comm *c) {
   const int64_t until = bl_now_us() + 1000000;
   for (bool open = true; open && bl_now_us() < until;) {
     open = false;
     for (size_t i = 0; i < c->n; i++) {
       int there = 1;
-      if (!c->parts[i].done && !c->parts[i].is_send) MPI_Test(&c->requests[i], &there, MPI_STATUS_IGNORE);
+      if (!c->parts[i].is_send) MPI_Test(&c->requests[i], &there, MPI_STATUS_IGNORE);
       open = open || !there;
     }
   }
@@ -307,7 +320,7 @@ static bl_status complete(mpi_comm *c) {
     }
     pass_time(&patience, started_us, &next_look_s);
   }
-  if (world.aborted) withdraw_receives(c);
+  if (world.aborted) end_receives(c);
   c->n = 0;
   return world.aborted ? aborted_status() : BL_OK;
 }
@@ -378,6 +391,7 @@ static bl_status start(double deadline_s, bl_processes *out) {
   BL_TRY(check("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &world.data)));
   BL_TRY(check("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &world.control)));
   BL_TRY(bl_new(&world.watch, (size_t)size, sizeof *world.watch, "processes"));
+  BL_TRY(bl_new(&world.blocked, (size_t)size, sizeof *world.blocked, "processes"));
   BL_TRY(bl_new(&world.waiting, (size_t)size, sizeof *world.waiting, "processes"));
   BL_TRY(bl_new(&world.ended, (size_t)size, sizeof *world.ended, "processes"));
   for (int p = 0; p < size; p++) world.ended[p].exit_code = -1;
