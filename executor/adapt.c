@@ -18,7 +18,7 @@ static const bool moves_checked = false;
 /* hosted[experts][ranks] of a layer as the policy wants it now. */
 static void wanted_hosts(const bl_rank *r, int32_t moe, uint8_t *hosted) {
   const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
-  const int32_t R = r->run->ranks;
+  const int32_t R = r->run->ep;
   memset(hosted, BL_HOSTED_NOT, (size_t)hosts->experts * (size_t)R);
   for (int32_t i = 0; i < hosts->n_copy_slots; i++)
     if (hosts->copy_expert[i] >= 0) hosted[hosts->copy_expert[i] * R + hosts->copy_rank[i]] = BL_HOSTED_COPY;
@@ -43,14 +43,14 @@ void bl_rank_note_hosts(bl_rank *r) {
 }
 
 bl_status bl_do_choose_hosts(bl_rank *r) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks;
+  const int32_t E = r->run->model->experts, R = r->run->ep;
   BL_TRY(bl_policy_begin_step(r->policy, r->step));
   bl_rank_note_hosts(r);
   for (int32_t l = 0; l < r->weights.moe_layers; l++) {
     uint8_t *wanted = r->wanted;
     wanted_hosts(r, l, wanted);
     for (int32_t e = 0; e < E; e++) {
-      const uint8_t held = bl_rank_hosted(r, l, e)[r->rank], want = wanted[e * R + r->rank];
+      const uint8_t held = bl_rank_hosted(r, l, e)[r->place], want = wanted[e * R + r->place];
       if (want != BL_HOSTED_NOT) BL_TRY(bl_weights_hold(&r->weights, l, e, want == BL_HOSTED_HOME));
       if (want == BL_HOSTED_NOT && held == BL_HOSTED_COPY) bl_weights_drop(&r->weights, l, e, false);
     }
@@ -91,10 +91,10 @@ static bl_status hash_state(bl_rank *r, const bl_state *state, uint64_t *hash) {
 
 /* All ranks compare the hashes of the experts that moved; hash[experts] holds this rank's, sent or received. */
 static bl_status compare_moves(bl_rank *r, int32_t moe, const uint8_t *wanted, const uint64_t *hash) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks;
+  const int32_t E = r->run->model->experts, R = r->run->ep;
   uint64_t *all = NULL;
   BL_TRY(bl_new(&all, (size_t)E * (size_t)R, sizeof *all, "check of moved experts"));
-  bl_status status = bl_comm_all_gather_host(r->comm, hash, (int64_t)sizeof *hash * E, all);
+  bl_status status = bl_comm_all_gather_host(r->ep_comm, hash, (int64_t)sizeof *hash * E, all);
   for (int32_t e = 0; e < E && status == BL_OK; e++) {
     const int32_t from = home_of(bl_rank_hosted(r, moe, e), R), to = home_of(wanted + e * R, R);
     if (from != to && all[from * E + e] != all[to * E + e])
@@ -110,33 +110,33 @@ static bl_status transfer_state(bl_rank *r, const bl_state *state, int32_t peer,
   const int64_t n = r->weights.expert_size, bytes = n * (int64_t)sizeof(float);
   void *parts[] = {state->master, state->m, state->v};
   for (int i = 0; i < 3; i++)
-    BL_TRY(sending ? r->comm->ops->send(r->comm, r->s, parts[i], bytes, peer)
-                   : r->comm->ops->recv(r->comm, r->s, parts[i], bytes, peer));
+    BL_TRY(sending ? r->ep_comm->ops->send(r->ep_comm, r->s, parts[i], bytes, peer)
+                   : r->ep_comm->ops->recv(r->ep_comm, r->s, parts[i], bytes, peer));
   return BL_OK;
 }
 
 static bl_status move_layer(bl_rank *r, int32_t moe, const uint8_t *wanted, uint64_t *hash) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks;
-  BL_TRY(r->comm->ops->group_begin(r->comm));
+  const int32_t E = r->run->model->experts, R = r->run->ep;
+  BL_TRY(r->ep_comm->ops->group_begin(r->ep_comm));
   for (int32_t e = 0; e < E; e++) {
     const int32_t from = home_of(bl_rank_hosted(r, moe, e), R), to = home_of(wanted + e * R, R);
     if (from == to) continue;
-    r->result.moved_bytes += 12 * expert_parameters(r);
+    r->result.moved_bytes += 12 * expert_parameters(r) * bl_run_replicas(r->run);
     r->result.layer[moe].moved++;
     const bl_state *state = bl_weights_expert(&r->weights, moe, e);
-    if (r->rank == from && moves_checked) BL_TRY(hash_state(r, state, &hash[e]));
-    if (r->rank == from) BL_TRY(flip_moment(r, state));
-    if (r->rank == from) BL_TRY(transfer_state(r, state, to, true));
-    if (r->rank == to) BL_TRY(transfer_state(r, state, from, false));
+    if (r->place == from && moves_checked) BL_TRY(hash_state(r, state, &hash[e]));
+    if (r->place == from) BL_TRY(flip_moment(r, state));
+    if (r->place == from) BL_TRY(transfer_state(r, state, to, true));
+    if (r->place == to) BL_TRY(transfer_state(r, state, from, false));
   }
-  BL_TRY(r->comm->ops->group_end(r->comm, r->s));
+  BL_TRY(r->ep_comm->ops->group_end(r->ep_comm, r->s));
   if (!r->result.layer[moe].moved) return BL_OK;
   for (int32_t e = 0; e < E; e++) {
     uint8_t *hosted = bl_rank_hosted(r, moe, e);
     const int32_t from = home_of(hosted, R), to = home_of(wanted + e * R, R);
     if (from == to) continue;
     const bl_state *state = bl_weights_expert(&r->weights, moe, e);
-    if (r->rank == to) {
+    if (r->place == to) {
       if (state->master != state->weight)
         r->be->ops.from_f32(r->s, state->weight, state->master, r->weights.expert_size);
       if (moves_checked) BL_TRY(hash_state(r, state, &hash[e]));
@@ -147,7 +147,7 @@ static bl_status move_layer(bl_rank *r, int32_t moe, const uint8_t *wanted, uint
 }
 
 bl_status bl_do_move_home(bl_rank *r, int32_t layer) {
-  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ranks;
+  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ep;
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
   uint64_t *hash = NULL;
@@ -159,7 +159,7 @@ bl_status bl_do_move_home(bl_rank *r, int32_t layer) {
     uint8_t *hosted = bl_rank_hosted(r, moe, e);
     const int32_t from = home_of(hosted, R), to = home_of(wanted + e * R, R);
     if (from == to) continue;
-    if (r->rank == from) bl_weights_drop(&r->weights, moe, e, wanted[e * R + from] == BL_HOSTED_COPY);
+    if (r->place == from) bl_weights_drop(&r->weights, moe, e, wanted[e * R + from] == BL_HOSTED_COPY);
     hosted[from] = BL_HOSTED_NOT;
     hosted[to] = BL_HOSTED_HOME;
   }
@@ -168,43 +168,43 @@ bl_status bl_do_move_home(bl_rank *r, int32_t layer) {
 
 /* Sends the weights of the wanted copies from their homes: all of them, or only those not held yet. */
 static bl_status fill_copies(bl_rank *r, bl_stream *s, int32_t moe, const uint8_t *wanted, bool only_new) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks;
+  const int32_t E = r->run->model->experts, R = r->run->ep;
   const int64_t bytes = r->weights.expert_size * (int64_t)r->be->num_bytes;
-  BL_TRY(r->comm->ops->group_begin(r->comm));
+  BL_TRY(r->ep_comm->ops->group_begin(r->ep_comm));
   for (int32_t e = 0; e < E; e++) {
     const uint8_t *hosted = bl_rank_hosted(r, moe, e), *want = wanted + e * R;
     const int32_t home = home_of(want, R);
     bl_num *weight = bl_weights_expert(&r->weights, moe, e)->weight;
     for (int32_t p = 0; p < R; p++) {
       if (want[p] != BL_HOSTED_COPY || (only_new && hosted[p] == BL_HOSTED_COPY)) continue;
-      r->result.fill_bytes += expert_parameters(r) * (int64_t)r->be->num_bytes;
-      if (r->rank == home) BL_TRY(r->comm->ops->send(r->comm, s, weight, bytes, p));
-      if (r->rank == p) BL_TRY(r->comm->ops->recv(r->comm, s, weight, bytes, home));
+      r->result.fill_bytes += expert_parameters(r) * (int64_t)r->be->num_bytes * bl_run_replicas(r->run);
+      if (r->place == home) BL_TRY(r->ep_comm->ops->send(r->ep_comm, s, weight, bytes, p));
+      if (r->place == p) BL_TRY(r->ep_comm->ops->recv(r->ep_comm, s, weight, bytes, home));
     }
   }
-  return r->comm->ops->group_end(r->comm, s);
+  return r->ep_comm->ops->group_end(r->ep_comm, s);
 }
 
 /* Adds the gradients of copies to their homes, in rank order: of all copies that were used in this step, or only of
  * those that are not wanted any more (wanted not NULL). */
 static bl_status reduce_copies(bl_rank *r, int32_t moe, const uint8_t *wanted) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks;
+  const int32_t E = r->run->model->experts, R = r->run->ep;
   const int64_t n = r->weights.expert_size, bytes = n * (int64_t)sizeof(float);
-  BL_TRY(r->comm->ops->group_begin(r->comm));
+  BL_TRY(r->ep_comm->ops->group_begin(r->ep_comm));
   for (int32_t e = 0; e < E; e++) {
     const uint8_t *hosted = bl_rank_hosted(r, moe, e), *used = bl_rank_used(r, moe, e);
     const int32_t home = home_of(hosted, R);
     for (int32_t p = 0; p < R; p++) {
       if (hosted[p] != BL_HOSTED_COPY || !used[p] || (wanted && wanted[e * R + p] != BL_HOSTED_NOT)) continue;
-      if (r->rank == p)
-        BL_TRY(r->comm->ops->send(r->comm, r->s, bl_weights_expert(&r->weights, moe, e)->grad, bytes, home));
-      if (r->rank != home) continue;
+      if (r->place == p)
+        BL_TRY(r->ep_comm->ops->send(r->ep_comm, r->s, bl_weights_expert(&r->weights, moe, e)->grad, bytes, home));
+      if (r->place != home) continue;
       bl_chunk *incoming = &r->incoming[e * R + p];
       BL_TRY(bl_take_f32(r, n, incoming));
-      BL_TRY(r->comm->ops->recv(r->comm, r->s, incoming->data, bytes, p));
+      BL_TRY(r->ep_comm->ops->recv(r->ep_comm, r->s, incoming->data, bytes, p));
     }
   }
-  BL_TRY(r->comm->ops->group_end(r->comm, r->s));
+  BL_TRY(r->ep_comm->ops->group_end(r->ep_comm, r->s));
   for (int32_t e = 0; e < E; e++)
     for (int32_t p = 0; p < R; p++) {
       bl_chunk *incoming = &r->incoming[e * R + p];
@@ -221,7 +221,7 @@ void bl_rank_await_fills(bl_rank *r, int32_t moe) {
 }
 
 bl_status bl_do_copy_fill(bl_rank *r, int32_t layer) {
-  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ranks;
+  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ep;
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
   BL_TRY(fill_copies(r, r->beside, moe, wanted, false));
@@ -233,7 +233,7 @@ bl_status bl_do_copy_fill(bl_rank *r, int32_t layer) {
 
 bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch) {
   (void)micro_batch;
-  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ranks;
+  const int32_t moe = r->weights.moe_index[layer], E = r->run->model->experts, R = r->run->ep;
   uint8_t *wanted = r->wanted;
   wanted_hosts(r, moe, wanted);
   if (memcmp(bl_rank_hosted(r, moe, 0), wanted, (size_t)E * (size_t)R) == 0) return BL_OK;
@@ -243,11 +243,11 @@ bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch) {
     const uint8_t *hosted = bl_rank_hosted(r, moe, e), *want = wanted + e * R;
     for (int32_t p = 0; p < R; p++)
       if (hosted[p] == BL_HOSTED_COPY && want[p] == BL_HOSTED_NOT) bl_rank_used(r, moe, e)[p] = 0;
-    if (hosted[r->rank] == BL_HOSTED_COPY && want[r->rank] == BL_HOSTED_NOT)
+    if (hosted[r->place] == BL_HOSTED_COPY && want[r->place] == BL_HOSTED_NOT)
       bl_weights_drop(&r->weights, moe, e, false);
   }
   for (int32_t e = 0; e < E; e++) {
-    if (wanted[e * R + r->rank] != BL_HOSTED_COPY || bl_rank_hosted(r, moe, e)[r->rank] == BL_HOSTED_COPY) continue;
+    if (wanted[e * R + r->place] != BL_HOSTED_COPY || bl_rank_hosted(r, moe, e)[r->place] == BL_HOSTED_COPY) continue;
     BL_TRY(bl_weights_hold(&r->weights, moe, e, false));
     r->be->zero(r->s, bl_weights_expert(&r->weights, moe, e)->grad, (size_t)r->weights.expert_size * sizeof(float));
   }

@@ -48,6 +48,9 @@ static bl_status visit_parts(bl_rank *r, const bl_state *state, int64_t offset, 
   return BL_OK;
 }
 
+/* Who saves: the first replica of everything. */
+static bool saves(const bl_rank *r) { return r->rank < r->run->ep; }
+
 /* All tensors whose state is held here: dense ones (`dense`), then experts at home. */
 static bl_status visit_tensors(bl_rank *r, bool dense, tensor_visitor visit, void *context) {
   const bl_weights *w = &r->weights;
@@ -152,6 +155,7 @@ static bl_status write_manifest(const bl_rank *r, const char *dir, bl_json_write
   manifest_int(w, "step", r->step);
   manifest_int(w, "seed", (int64_t)run->seed);
   manifest_int(w, "ranks", run->ranks);
+  manifest_int(w, "ep", run->ep);
   manifest_int(w, "batch", run->batch);
   manifest_int(w, "micro_batches", run->micro_batches);
   manifest_text(w, "policy", run->policy.policy);
@@ -161,7 +165,7 @@ static bl_status write_manifest(const bl_rank *r, const char *dir, bl_json_write
   bl_json_begin_array(w);
   BL_TRY(manifest_file(w, dir, "model.json"));
   BL_TRY(manifest_file(w, dir, "policy.bin"));
-  for (int32_t p = 0; p < run->ranks; p++) {
+  for (int32_t p = 0; p < run->ep; p++) {
     char name[64];
     snprintf(name, sizeof name, "rank-%d.safetensors", p);
     BL_TRY(manifest_file(w, dir, name));
@@ -365,7 +369,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   if (r->rank == 0) {
     remove_folder(fresh);
     memcpy(writing.path, fresh, strlen(fresh) + 1);
-    writing.ranks = r->run->ranks;
+    writing.ranks = r->run->ep;
     status = move_on(IDLE, WRITING) ? bl_folder_create(fresh) : being_discarded();
   }
   status = agree(r, status, "create the checkpoint's folder");
@@ -375,7 +379,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   }
   name_rank_file(name, r->rank);
   status = join(path, fresh, name);
-  if (status == BL_OK) status = save_tensors(r, path);
+  if (status == BL_OK && saves(r)) status = save_tensors(r, path);
   status = agree(r, status, "save its tensors");
   if (r->rank == 0) {
     if (status == BL_OK) status = save_rest(r, fresh);
@@ -391,7 +395,7 @@ bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
 
 typedef struct manifest {
   bl_json_doc *doc;
-  int64_t step, seed, ranks, batch, micro_batches, plan_version;
+  int64_t step, seed, ranks, ep, batch, micro_batches, plan_version;
   const char *policy, *hash;
   bl_json files;
 } manifest;
@@ -404,10 +408,12 @@ static bl_status read_manifest(const char *dir, manifest *m) {
   BL_TRY(join(path, dir, "manifest.json"));
   BL_TRY(bl_json_load(path, &m->doc, &root));
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
-  BL_TRY(bl_json_keys(root, "version step seed ranks batch micro_batches policy plan_version placement_hash files"));
+  BL_TRY(bl_json_keys(root, "version step seed ranks ep batch micro_batches policy plan_version placement_hash files"));
   BL_TRY(bl_json_int(root, "step", 0, INT64_MAX, &m->step));
   BL_TRY(bl_json_int(root, "seed", 0, INT64_MAX, &m->seed));
   BL_TRY(bl_json_int(root, "ranks", 1, MAX_FILES, &m->ranks));
+  m->ep = m->ranks;
+  BL_TRY(bl_json_int_or(root, "ep", 1, MAX_FILES, &m->ep));
   BL_TRY(bl_json_int(root, "batch", 1, INT32_MAX, &m->batch));
   BL_TRY(bl_json_int(root, "micro_batches", 1, INT32_MAX, &m->micro_batches));
   BL_TRY(bl_json_int(root, "plan_version", 0, INT64_MAX, &m->plan_version));
@@ -495,9 +501,9 @@ static bl_status read_tensor(bl_rank *r, const bl_state *state, int64_t offset, 
 }
 
 static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
-  if (m->ranks != r->run->ranks || strcmp(m->policy, r->run->policy.policy) != 0) {
+  if (m->ep != r->run->ep || strcmp(m->policy, r->run->policy.policy) != 0) {
     if (r->rank == 0)
-      bl_log(1, "%s is of %lld ranks under policy %s: the policy starts without memory", dir, (long long)m->ranks,
+      bl_log(1, "%s is of %lld ranks under policy %s: the policy starts without memory", dir, (long long)m->ep,
              m->policy);
     return BL_OK;
   }

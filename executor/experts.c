@@ -21,7 +21,7 @@ static int64_t sent_room(const bl_rank *r, const bl_saved *a) {
  * back. A single rank hands the chunk on. */
 static bl_status exchange(bl_rank *r, bl_saved *a, bool forwards, bl_chunk *from, bl_chunk *to) {
   const bl_route *route = &a->route;
-  if (r->run->ranks == 1) {
+  if (r->run->ep == 1) {
     *to = *from;
     *from = (bl_chunk){0};
     return BL_OK;
@@ -29,13 +29,13 @@ static bl_status exchange(bl_rank *r, bl_saved *a, bool forwards, bl_chunk *from
   const int64_t row_bytes = (int64_t)r->run->model->hidden * (int64_t)r->be->num_bytes;
   const int64_t *out = forwards ? route->send_rows : route->recv_rows;
   const int64_t *in = forwards ? route->recv_rows : route->send_rows;
-  for (int32_t p = 0; p < r->run->ranks; p++) {
+  for (int32_t p = 0; p < r->run->ep; p++) {
     r->send_bytes[p] = out[p] * row_bytes;
     r->recv_bytes[p] = in[p] * row_bytes;
   }
   const int64_t rows = forwards ? received_room(r, a) : sent_room(r, a);
   BL_TRY(bl_pool_take(r->pool, (size_t)rows * (size_t)row_bytes, to));
-  BL_TRY(bl_comm_all_to_all_v(r->comm, r->s, from->data, r->send_bytes, to->data, r->recv_bytes));
+  BL_TRY(bl_comm_all_to_all_v(r->ep_comm, r->s, from->data, r->send_bytes, to->data, r->recv_bytes));
   forget(r, from);
   return BL_OK;
 }

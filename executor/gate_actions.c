@@ -105,10 +105,11 @@ bl_status bl_do_gate_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   return BL_OK;
 }
 
-/* The counts of this rank, of this layer and micro-batch, in the step's record. */
+/* The counts of a rank, of this layer and micro-batch, in the step's record. */
 static uint32_t *recorded_counts(const bl_rank *r, int32_t moe, int32_t rank, int32_t micro_batch) {
   const bl_run *run = r->run;
-  return r->counts + (((int64_t)moe * run->ranks + rank) * run->micro_batches + micro_batch) * run->model->experts;
+  const int64_t source = (int64_t)moe * run->ranks + bl_run_source(run, rank);
+  return r->counts + (source * run->micro_batches + micro_batch) * run->model->experts;
 }
 
 static bl_status check_forced(const bl_rank *r, int32_t layer, const uint32_t *counts) {
@@ -144,16 +145,37 @@ bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) 
   return BL_OK;
 }
 
-bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
-  const bl_run *run = r->run;
-  const int32_t E = run->model->experts, R = run->ranks, moe = r->weights.moe_index[layer];
-  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+/* Loads of all groups together, by expert and by the place that sent them. */
+static void sum_counts(bl_rank *r) {
+  const int32_t E = r->run->model->experts, P = r->run->ep;
   memset(r->expert_load, 0, (size_t)E * sizeof *r->expert_load);
-  for (int32_t p = 0; p < R; p++)
+  memset(r->source_load, 0, (size_t)P * (size_t)E * sizeof *r->source_load);
+  for (int32_t p = 0; p < r->run->ranks; p++)
     for (int32_t e = 0; e < E; e++) {
-      r->source_load[p * E + e] = r->layer_counts[p * E + e];
+      r->source_load[p % P * E + e] += r->layer_counts[p * E + e];
       r->expert_load[e] += r->layer_counts[p * E + e];
     }
+}
+
+/* This group's counts, and the shares by which its own rows go: those of all groups together, or where the policy solves
+ * them afresh, solved for this group. */
+static const uint32_t *counts_of_group(bl_rank *r, const bl_hosts *hosts, const bl_shares **shares) {
+  const int32_t E = r->run->model->experts, P = r->run->ep;
+  const uint32_t *counts = r->layer_counts + (int64_t)(r->rank / P) * P * E;
+  if (!r->group_shares) return counts;
+  memset(r->expert_load, 0, (size_t)E * sizeof *r->expert_load);
+  for (int32_t p = 0; p < P; p++)
+    for (int32_t e = 0; e < E; e++) r->expert_load[e] += counts[p * E + e];
+  bl_shares_solve(r->group_shares, hosts, r->expert_load, NULL);
+  *shares = r->group_shares;
+  return counts;
+}
+
+bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
+  const bl_run *run = r->run;
+  const int32_t E = run->model->experts, P = run->ep, moe = r->weights.moe_index[layer];
+  bl_saved *a = bl_rank_saved(r, layer, micro_batch);
+  sum_counts(r);
   bl_policy_outcome outcome;
   BL_TRY(bl_policy_micro_batch(r->policy, moe, r->expert_load, r->source_load, &outcome));
   const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
@@ -162,15 +184,20 @@ bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
     bl_rank_note_hosts(r);
   }
   bl_route *route = &a->route;
-  BL_TRY(bl_route_build(route, hosts, outcome.shares, r->layer_counts));
-  r->result.layer[moe].imbalance += bl_route_imbalance(route) / run->micro_batches;
+  const bl_shares *shares = outcome.shares;
+  const uint32_t *counts = counts_of_group(r, hosts, &shares);
+  BL_TRY(bl_route_build(route, hosts, shares, counts));
+  if (r->group_tokens)
+    r->group_tokens[moe * run->micro_batches + micro_batch] = route->rank_tokens[r->place];
+  else
+    r->result.layer[moe].imbalance += bl_route_imbalance(route) / run->micro_batches;
   for (int32_t e = 0; e < E; e++)
     for (int32_t i = route->first[e] + 1; i < route->first[e + 1]; i++)
-      for (int32_t p = 0; p < R; p++)
+      for (int32_t p = 0; p < P; p++)
         if (route->quota[(int64_t)p * route->entries + i]) bl_rank_used(r, moe, e)[route->host_rank[i]] = 1;
   const int64_t n = (int64_t)r->tokens * run->top_k;
   BL_TRY(bl_take_i32(r, n, &a->row));
   r->be->ops.route_rows(r->s, a->row.data, choices(a), n, E, route->first,
-                        route->quota + (int64_t)r->rank * route->entries, route->dest_row);
+                        route->quota + (int64_t)r->place * route->entries, route->dest_row);
   return BL_OK;
 }

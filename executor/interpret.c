@@ -65,6 +65,8 @@ static bl_status run_action(bl_rank *r, const bl_action *action) {
     return bl_do_embed_bwd(r, m);
   case BL_ACTION_COPY_REDUCE:
     return bl_do_copy_reduce(r, l);
+  case BL_ACTION_EXPERT_REDUCE:
+    return bl_do_expert_reduce(r, l);
   case BL_ACTION_DENSE_REDUCE:
     return bl_do_dense_reduce(r, l);
   case BL_ACTION_SQUARE_GRADS:

@@ -1,7 +1,8 @@
 /* optimizer.c - the end of a step: dense gradients summed over ranks, gradient norm, clipping, AdamW.
  *
  * The norm adds one partial sum a tensor, in the order embedding and head, then layer by layer the dense tensors and
- * the experts' (expert, tensor): never in rank order, so it does not depend on where experts live. */
+ * the experts' (expert, tensor): never in rank order, so it does not depend on where experts live; an expert that has
+ * replicas counts once, by the first, since all hold the same sum. */
 #include "executor/rank.h"
 #include <math.h>
 #include <string.h>
@@ -13,6 +14,16 @@ double bl_learning_rate(double peak, int64_t step, int64_t warmup, int64_t sched
   if (step >= schedule_steps) return 0.1 * peak;
   const double done = (double)(step - warmup) / (double)(schedule_steps - warmup);
   return peak * (0.1 + 0.45 * (1 + cos(3.14159265358979323846 * done)));
+}
+
+/* Experts ascending, replicas added in their order. */
+bl_status bl_do_expert_reduce(bl_rank *r, int32_t layer) {
+  const bl_weights *w = &r->weights;
+  for (int32_t e = 0; e < w->experts; e++) {
+    const bl_state *state = bl_weights_expert(w, w->moe_index[layer], e);
+    if (state->m) BL_TRY(bl_comm_all_reduce(r->edp_comm, r->s, state->grad, w->expert_size));
+  }
+  return BL_OK;
 }
 
 bl_status bl_do_dense_reduce(bl_rank *r, int32_t layer) {
@@ -58,7 +69,7 @@ static double squared_norm(const bl_rank *r) {
     for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
       const uint8_t *hosted = bl_rank_hosted(r, moe, e);
       int32_t home = 0;
-      while (home < r->run->ranks - 1 && hosted[home] != BL_HOSTED_HOME) home++;
+      while (home < r->run->ep - 1 && hosted[home] != BL_HOSTED_HOME) home++;
       for (int32_t t = 0; t < w->n_expert_tensors; t++) sum += sums_of(r, home)[expert_square(w, moe, e, t)];
     }
   }
@@ -73,6 +84,22 @@ static double sum_over_ranks(const bl_rank *r, int64_t first, int64_t n) {
   return sum;
 }
 
+/* Where several groups share the work, none knows the loads of all ranks until they tell. */
+static bl_status gather_imbalance(bl_rank *r) {
+  const int32_t L = r->weights.moe_layers, M = r->run->micro_batches, R = r->run->ranks, n = L * M;
+  BL_TRY(bl_comm_all_gather_host(r->comm, r->group_tokens, (int64_t)sizeof *r->group_tokens * n, r->all_tokens));
+  for (int32_t i = 0; i < n; i++) {
+    int64_t most = 0, sum = 0;
+    for (int32_t p = 0; p < R; p++) {
+      const int64_t tokens = r->all_tokens[(int64_t)p * n + i];
+      sum += tokens;
+      if (tokens > most) most = tokens;
+    }
+    r->result.layer[i / M].imbalance += (sum ? (double)most * R / (double)sum : 1) / M;
+  }
+  return BL_OK;
+}
+
 bl_status bl_do_grad_norm(bl_rank *r) {
   const bl_run *run = r->run;
   const size_t bytes = (size_t)r->n_sums * sizeof(double), record = bytes + sizeof(double);
@@ -82,6 +109,7 @@ bl_status bl_do_grad_norm(bl_rank *r) {
   BL_TRY(bl_comm_all_gather_host(r->comm, r->squares, (int64_t)record, r->gathered));
   bl_step_result *result = &r->result;
   const int64_t M = run->micro_batches;
+  if (r->group_tokens) BL_TRY(gather_imbalance(r));
   result->grad_norm = sqrt(squared_norm(r));
   result->loss = sum_over_ranks(r, r->n_squares, M) / ((double)run->batch * run->model->sequence);
   result->balance_loss = sum_over_ranks(r, r->n_squares + M, M * r->weights.moe_layers) / (double)run->batch;

@@ -37,12 +37,12 @@ static bl_status bind_weights(bl_rank *r) {
 static bl_status make_host_arrays(bl_rank *r) {
   const bl_run *run = r->run;
   const size_t E = (size_t)run->model->experts, R = (size_t)run->ranks, T = (size_t)r->tokens, K = (size_t)run->top_k,
-               M = (size_t)run->micro_batches, L = (size_t)r->weights.moe_layers;
+               M = (size_t)run->micro_batches, L = (size_t)r->weights.moe_layers, P = (size_t)run->ep;
   const size_t weights = T * (r->forced ? E : K);
   const size_t record = sizeof(uint64_t) + E * sizeof(uint32_t), sums = ((size_t)r->n_sums + 1) * sizeof(double);
-  BL_TRY(bl_new(&r->hosted, L * E * R, 1, "host table"));
-  BL_TRY(bl_new(&r->used, L * E * R, 1, "host table"));
-  BL_TRY(bl_new(&r->wanted, E * R, 1, "host table"));
+  BL_TRY(bl_new(&r->hosted, L * E * P, 1, "host table"));
+  BL_TRY(bl_new(&r->used, L * E * P, 1, "host table"));
+  BL_TRY(bl_new(&r->wanted, E * P, 1, "host table"));
   BL_TRY(bl_new(&r->counts, L * R * M * E, sizeof *r->counts, "counts"));
   BL_TRY(bl_new(&r->gathered, (R + 1) * (record > sums ? record : sums), 1, "exchange records"));
   BL_TRY(bl_new(&r->squares, (size_t)r->n_sums + 1, sizeof *r->squares, "gradient sums"));
@@ -57,11 +57,15 @@ static bl_status make_host_arrays(bl_rank *r) {
   BL_TRY(bl_new(&r->forced_count, E, sizeof *r->forced_count, "counts"));
   BL_TRY(bl_new(&r->layer_counts, R * E, sizeof *r->layer_counts, "counts"));
   BL_TRY(bl_new(&r->expert_load, E, sizeof *r->expert_load, "counts"));
-  BL_TRY(bl_new(&r->source_load, R * E, sizeof *r->source_load, "counts"));
-  BL_TRY(bl_new(&r->send_bytes, R, sizeof *r->send_bytes, "exchange sizes"));
-  BL_TRY(bl_new(&r->recv_bytes, R, sizeof *r->recv_bytes, "exchange sizes"));
+  BL_TRY(bl_new(&r->source_load, P * E, sizeof *r->source_load, "counts"));
+  BL_TRY(bl_new(&r->send_bytes, P, sizeof *r->send_bytes, "exchange sizes"));
+  BL_TRY(bl_new(&r->recv_bytes, P, sizeof *r->recv_bytes, "exchange sizes"));
   BL_TRY(bl_new(&r->group, E, sizeof *r->group, "expert groups"));
-  return bl_new(&r->incoming, R * E, sizeof *r->incoming, "incoming gradients");
+  if (P < R) {
+    BL_TRY(bl_new(&r->group_tokens, L * M, sizeof *r->group_tokens, "counts"));
+    BL_TRY(bl_new(&r->all_tokens, R * L * M, sizeof *r->all_tokens, "counts"));
+  }
+  return bl_new(&r->incoming, P * E, sizeof *r->incoming, "incoming gradients");
 }
 
 static bl_status make_fills(bl_rank *r) {
@@ -84,7 +88,7 @@ static bl_status make_saved(bl_rank *r) {
     BL_TRY(bl_take_i32(r, r->tokens, &r->target_ids[m]));
     for (int32_t l = 0; l < run->model->layers; l++)
       if (r->weights.moe_index[l] >= 0)
-        BL_TRY(bl_route_create(run->ranks, run->model->experts, r->rank, &bl_rank_saved(r, l, m)->route));
+        BL_TRY(bl_route_create(run->ep, run->model->experts, r->place, &bl_rank_saved(r, l, m)->route));
   }
   return BL_OK;
 }
@@ -92,13 +96,36 @@ static bl_status make_saved(bl_rank *r) {
 /* The slots of this rank that its homes leave free. */
 static bl_status reserve_copies(bl_rank *r) {
   int32_t homes = 0;
-  for (int32_t e = 0; e < r->run->model->experts; e++) homes += bl_policy_hosts(r->policy, 0)->home[e] == r->rank;
-  return bl_weights_reserve(&r->weights, r->run->slots[r->rank] - homes);
+  for (int32_t e = 0; e < r->run->model->experts; e++) homes += bl_policy_hosts(r->policy, 0)->home[e] == r->place;
+  return bl_weights_reserve(&r->weights, r->run->slots[r->place] - homes);
+}
+
+/* How many copies the slots of a group have room for. */
+static int32_t slots_beyond_homes(const bl_run *run) {
+  int64_t slots = 0;
+  for (int32_t p = 0; p < run->ep; p++) slots += run->slots[p];
+  return (int32_t)(slots - run->model->experts);
+}
+
+/* Views on the ranks that share experts, and on those with replicas of them (costmodel/group.h). */
+static bl_status split_ranks(bl_rank *r) {
+  const int32_t ep = r->run->ep, replicas = bl_run_replicas(r->run);
+  int32_t *members = NULL;
+  r->ep_comm = r->comm;
+  if (replicas == 1) return BL_OK;
+  BL_TRY(bl_new(&members, (size_t)r->run->ranks, sizeof *members, "groups of ranks"));
+  for (int32_t e = 0; e < ep; e++) members[e] = r->rank / ep * ep + e;
+  bl_status status = bl_comm_split(r->comm, members, ep, &r->ep_comm);
+  for (int32_t x = 0; x < replicas; x++) members[x] = x * ep + r->place;
+  if (status == BL_OK) status = bl_comm_split(r->comm, members, replicas, &r->edp_comm);
+  free(members);
+  return status;
 }
 
 bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, bl_comm *comm, bl_rank *out) {
-  *out = (bl_rank){.run = run, .rank = rank, .be = backend, .comm = comm};
+  *out = (bl_rank){.run = run, .rank = rank, .be = backend, .comm = comm, .place = rank % run->ep};
   bl_rank *r = out;
+  BL_TRY(split_ranks(r));
   r->tokens = run->sequences * run->model->sequence;
   BL_TRY(backend->stream_create(backend, &r->s));
   BL_TRY(backend->stream_create(backend, &r->beside));
@@ -110,10 +137,12 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
   BL_TRY(make_fills(r));
   const bl_policy_shape shape = {.layers = r->weights.moe_layers,
                                  .experts = run->model->experts,
-                                 .ranks = run->ranks,
+                                 .ranks = run->ep,
                                  .slots = run->slots,
                                  .home = run->home};
   BL_TRY(bl_policy_create(&run->policy, &shape, &r->policy));
+  if (bl_run_replicas(run) > 1 && bl_policy_solves_shares(r->policy))
+    BL_TRY(bl_shares_create(run->model->experts, run->ep, slots_beyond_homes(run), &r->group_shares));
   if (bl_gate_is_forced(&run->gate))
     BL_TRY(bl_forced_counts_create(&run->gate, run->model->experts, rank, run->ranks, &r->forced));
   r->n_squares =
@@ -127,13 +156,13 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
 }
 
 bl_status bl_rank_adopt_policy_homes(bl_rank *r) {
-  const int32_t E = r->run->model->experts, R = r->run->ranks, L = r->weights.moe_layers;
+  const int32_t E = r->run->model->experts, R = r->run->ep, L = r->weights.moe_layers;
   memset(r->hosted, BL_HOSTED_NOT, (size_t)L * (size_t)E * (size_t)R);
   for (int32_t l = 0; l < L; l++) {
     const bl_hosts *hosts = bl_policy_hosts(r->policy, l);
     for (int32_t e = 0; e < E; e++) {
       bl_rank_hosted(r, l, e)[hosts->home[e]] = BL_HOSTED_HOME;
-      if (hosts->home[e] == r->rank)
+      if (hosts->home[e] == r->place)
         BL_TRY(bl_weights_hold(&r->weights, l, e, true));
       else
         bl_weights_drop(&r->weights, l, e, false);
@@ -155,7 +184,7 @@ static void free_saved(bl_rank *r, bl_saved *a) {
 
 void bl_rank_free(bl_rank *r) {
   if (!r->run) return;
-  const int32_t M = r->run->micro_batches, R = r->run->ranks, E = r->run->model->experts;
+  const int32_t M = r->run->micro_batches, R = r->run->ep, E = r->run->model->experts;
   for (int32_t i = 0; r->saved && i < M * (r->run->model->layers + 1); i++) free_saved(r, &r->saved[i]);
   for (int32_t m = 0; m < M; m++) {
     if (r->dx) bl_pool_give(r->pool, &r->dx[m]);
@@ -167,7 +196,7 @@ void bl_rank_free(bl_rank *r) {
                   r->hosted,      r->used,         r->wanted,       r->counts,       r->gathered,
                   r->squares,     r->result.layer, r->host_tokens,  r->host_targets, r->host_ids,
                   r->mask_ids,    r->host_weights, r->forced_count, r->layer_counts, r->expert_load,
-                  r->source_load, r->send_bytes,   r->recv_bytes,   r->group,        r->incoming};
+                  r->group_tokens, r->all_tokens, r->source_load, r->send_bytes,   r->recv_bytes,   r->group,        r->incoming};
   for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
   for (int32_t l = 0; r->filled && l < r->weights.moe_layers; l++)
     if (r->filled[l]) r->be->event_destroy(r->filled[l]);
@@ -179,6 +208,9 @@ void bl_rank_free(bl_rank *r) {
   r->be->release(r->be, r->device_sums);
   bl_forced_counts_free(r->forced);
   bl_policy_free(r->policy);
+  bl_shares_free(r->group_shares);
+  if (r->ep_comm != r->comm) bl_comm_free(r->ep_comm);
+  bl_comm_free(r->edp_comm);
   bl_weights_free(&r->weights);
   bl_pool_free(r->pool);
   bl_spans_free(&r->spans);

@@ -29,9 +29,10 @@ typedef struct bl_run {
   const bl_corpus *corpus;
   bl_gate gate;
   bl_policy_options policy;
-  const int32_t *slots; /* [ranks] */
+  const int32_t *slots; /* [ep] */
   const int32_t *home;  /* [MoE layers][experts] to start from, or NULL: contiguous */
-  int32_t ranks;
+  int32_t ranks;         /* over which the batch is spread */
+  int32_t ep;            /* over which the experts are spread; ranks / ep replicas of each expert */
   int32_t micro_batches;
   int32_t batch;     /* sequences of a step in all */
   int32_t top_k;     /* choices a token: the model's, or 1 under the switch gate */
@@ -73,6 +74,10 @@ typedef struct bl_layer_weights {
 /* How ranks see one expert in a layer; the same table on all ranks. */
 enum { BL_HOSTED_NOT, BL_HOSTED_COPY, BL_HOSTED_HOME };
 
+/* Experts, their hosts and the exchange of rows are a matter of one expert-parallel group: ranks x * ep .. (x + 1) * ep,
+ * of which rank x * ep + e is the e-th. Groups hold replicas of the same experts at the same places: hosts are decided
+ * from the counts of all groups together, so they move alike everywhere. */
+
 /* What one MoE layer did in a step. */
 typedef struct bl_layer_result {
   double imbalance; /* of tokens really processed: mean over micro-batches of max/mean */
@@ -99,6 +104,8 @@ typedef struct bl_rank {
   bl_event **filled; /* [MoE layers]: the layer's copies are here, and its homes' weights have been sent */
   bool *filling;     /* [MoE layers]: `s` has not waited for that event yet */
   bl_comm *comm;
+  int32_t place;              /* in the expert-parallel group, 0..ep - 1 */
+  bl_comm *ep_comm, *edp_comm; /* the group; the ranks with replicas of this one's experts. Views where edp > 1, owned */
   bl_policy *policy;
   bl_pool *pool;
   bl_weights weights;
@@ -115,10 +122,10 @@ typedef struct bl_rank {
   const atomic_int *stop_request; /* not 0: finish this step and stop */
   int64_t plan_version;
   uint64_t placement_hash;
-  uint8_t *hosted;   /* [MoE layers][experts][ranks]: BL_HOSTED_* */
+  uint8_t *hosted;   /* [MoE layers][experts][ep]: BL_HOSTED_* */
   uint8_t *used;     /* likewise, not 0: a copy has taken tokens in this step, its gradient counts */
-  uint8_t *wanted;   /* [experts][ranks]: scratch */
-  uint32_t *counts;  /* [MoE layers][ranks][micro_batches][experts]: this step's, as a trace records them */
+  uint8_t *wanted;   /* [experts][ep]: scratch */
+  uint32_t *counts;  /* [MoE layers][sources][micro_batches][experts]: this step's, as a trace records them */
   uint8_t *gathered; /* exchange_counts: all ranks' records; grad_norm: all ranks' partial sums */
   /* Sums of this rank: of squares of each tensor's gradient, dense ones first, then (layer, expert, tensor); behind
    * them losses [micro_batches] and balance losses [MoE layers][micro_batches]. On the host one more: the wish to stop.
@@ -136,11 +143,13 @@ typedef struct bl_rank {
   int32_t *forced_count;               /* [experts] */
   uint32_t *layer_counts;              /* [ranks][experts] */
   double *expert_load;                 /* [experts] */
-  double *source_load;                 /* [ranks][experts] */
-  int64_t *send_bytes, *recv_bytes;    /* [ranks] */
+  double *source_load;                 /* [ep][experts] */
+  bl_shares *group_shares;             /* of this group's own counts; NULL where it is the only group */
+  int64_t *group_tokens, *all_tokens;  /* [MoE layers][micro-batches] of this rank, [ranks] of that; likewise */
+  int64_t *send_bytes, *recv_bytes;    /* [ep] */
   bl_group *group;                     /* [experts] */
   bool moment_flipped;                 /* by the test hook of adapt.c */
-  bl_chunk *incoming;                  /* [ranks * experts]: gradients of copies on their way home */
+  bl_chunk *incoming;                  /* [ep * experts]: gradients of copies on their way home */
 } bl_rank;
 
 /*! bl_rank_create() : a rank with its policy, buffers and contiguous (or given) homes; the weights are undefined until
@@ -159,11 +168,18 @@ bl_status bl_rank_step(bl_rank *r);
 static inline bl_saved *bl_rank_saved(const bl_rank *r, int32_t layer, int32_t micro_batch) {
   return &r->saved[micro_batch * (r->run->model->layers + 1) + layer];
 }
+static inline int32_t bl_run_replicas(const bl_run *run) { return run->ranks / run->ep; }
+
+/* Position of a rank's counts in a trace: the ranks at one place of all groups together, so that a replay for `ep` ranks,
+ * which folds neighbouring sources, gives each place what its ranks have sent. */
+static inline int32_t bl_run_source(const bl_run *run, int32_t rank) {
+  return rank % run->ep * bl_run_replicas(run) + rank / run->ep;
+}
 static inline uint8_t *bl_rank_hosted(const bl_rank *r, int32_t moe, int32_t expert) {
-  return &r->hosted[(moe * r->run->model->experts + expert) * r->run->ranks];
+  return &r->hosted[(moe * r->run->model->experts + expert) * r->run->ep];
 }
 static inline uint8_t *bl_rank_used(const bl_rank *r, int32_t moe, int32_t expert) {
-  return &r->used[(moe * r->run->model->experts + expert) * r->run->ranks];
+  return &r->used[(moe * r->run->model->experts + expert) * r->run->ep];
 }
 
 /*! bl_take_num(), bl_take_f32(), bl_take_i32() : a pool buffer of n numbers of the compute type, floats, ids. */
@@ -219,6 +235,7 @@ bl_status bl_do_late_fill(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_copy_reduce(bl_rank *r, int32_t layer);
 
 /* End of the step (optimizer.c); layer -1 = embedding and head */
+bl_status bl_do_expert_reduce(bl_rank *r, int32_t layer);
 bl_status bl_do_dense_reduce(bl_rank *r, int32_t layer);
 bl_status bl_do_square_grads(bl_rank *r, int32_t layer);
 bl_status bl_do_grad_norm(bl_rank *r);

@@ -142,9 +142,10 @@ static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_h
   bl_json_begin_object(w);
   write_model(w, run->model);
   write_int(w, "ranks", run->ranks);
+  write_int(w, "ep", run->ep);
   bl_json_key(w, "slots");
   bl_json_begin_flat_array(w);
-  for (int32_t p = 0; p < run->ranks; p++) bl_json_write_int(w, run->slots[p]);
+  for (int32_t p = 0; p < run->ep; p++) bl_json_write_int(w, run->slots[p]);
   bl_json_end_array(w);
   write_int(w, "batch", run->batch);
   write_int(w, "micro_batches", run->micro_batches);

@@ -64,7 +64,8 @@ static bl_status describe(const bl_setup *s, const bl_train_options *o, const bl
   BL_TRY(add_file(id, "--model", o->model));
   add(id, "--data", run->corpus->crc);
   BL_TRY(add_file(id, "--plan", o->plan));
-  add_bytes(id, "--slots", run->slots, (size_t)run->ranks * sizeof *run->slots);
+  add_bytes(id, "--slots", run->slots, (size_t)run->ep * sizeof *run->slots);
+  add_number(id, "--ep", run->ep);
   add_number(id, "--batch", run->batch);
   add_number(id, "--micro-batches", run->micro_batches);
   add_number(id, "--seed", (double)run->seed);

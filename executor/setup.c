@@ -73,17 +73,16 @@ static bl_status load_model(const bl_train_options *o, bl_setup *s) {
 }
 
 static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *layout, bl_setup *s) {
-  if (layout->tp != 1 || layout->cp != 1 || layout->pp != 1 || layout->vp != 1 || layout->etp != 1 ||
-      layout->edp != 1 || layout->zero != 0)
+  if (layout->tp != 1 || layout->cp != 1 || layout->pp != 1 || layout->vp != 1 || layout->etp != 1 || layout->zero != 0)
     return bl_fail(BL_ENOTSUP,
-                   "%s: layout: the executor runs dp = ep alone; tp, cp, pp, vp, etp, edp must be 1 and zero 0",
-                   o->plan);
+                   "%s: layout: the executor runs dp = ep x edp alone; tp, cp, pp, vp, etp must be 1 and zero 0", o->plan);
   if (layout->recompute != 0 || layout->pieces != 1)
     return bl_fail(BL_ENOTSUP, "%s: layout: the executor runs recompute \"none\" and pieces 1 alone", o->plan);
   BL_TRY(bl_layout_check(layout, s->model.layers, o->plan));
-  s->run.ranks = layout->ep;
+  s->run.ep = layout->ep;
+  s->run.ranks = layout->dp;
   if (!o->micro_batches_given) s->run.micro_batches = layout->micro_batches;
-  const int64_t batch = (int64_t)layout->micro_batch * s->run.micro_batches * layout->ep;
+  const int64_t batch = (int64_t)layout->micro_batch * s->run.micro_batches * layout->dp;
   if (!o->batch_given && batch > BL_TRAIN_MAX_BATCH)
     return bl_fail(BL_EINPUT, "%s: layout: expected at most %d sequences a step, found %lld", o->plan,
                    BL_TRAIN_MAX_BATCH, (long long)batch);
@@ -98,8 +97,8 @@ static bl_status take_placement(const bl_train_options *o, bl_setup *s) {
   if (p->experts != E || p->layers != moe)
     return bl_fail(BL_EINPUT, "%s: placement: expected %d layers of %d experts as in model %s, found %d of %d", o->plan,
                    moe, E, s->model.name, p->layers, p->experts);
-  if (p->ranks != s->run.ranks)
-    return bl_fail(BL_EINPUT, "%s: placement: expected %d ranks, found %d", o->plan, s->run.ranks, p->ranks);
+  if (p->ranks != s->run.ep)
+    return bl_fail(BL_EINPUT, "%s: placement: expected %d ranks, found %d", o->plan, s->run.ep, p->ranks);
   BL_TRY(bl_new(&s->home, (size_t)moe * (size_t)E, sizeof *s->home, "homes"));
   for (int32_t l = 0; l < moe; l++)
     if (p->layer[l].layer != l)
@@ -123,22 +122,30 @@ static bl_status load_plan(const bl_train_options *o, int32_t processes, bl_setu
   s->run.ranks = processes > 0 && !o->ranks_given ? processes : (int32_t)o->ranks;
   if (o->plan) {
     BL_TRY(bl_plan_load(o->plan, &s->plan));
-    if (s->plan.has_placement) s->run.ranks = s->plan.placement.ranks;
+    if (s->plan.has_placement) s->run.ep = s->plan.placement.ranks;
+    if (s->plan.has_placement && o->ep == 0) s->run.ranks = s->run.ep; /* replicas are asked for by name */
     if (s->plan.has_layout) BL_TRY(check_plan_layout(o, &s->plan.layout, s));
     if (!s->plan.has_placement && !s->plan.has_layout)
       return bl_fail(BL_EINPUT, "%s: expected a layout or a placement, found neither", o->plan);
     if (o->ranks_given && o->ranks != s->run.ranks)
       return bl_fail(BL_EUSAGE, "--ranks %lld: the plan %s is for %d ranks", (long long)o->ranks, o->plan,
                      s->run.ranks);
+    if (o->ep > 0 && o->ep != s->run.ep)
+      return bl_fail(BL_EUSAGE, "--ep %lld: the plan %s spreads experts over %d ranks", (long long)o->ep, o->plan,
+                     s->run.ep);
   }
   BL_TRY(expect_ranks(o, processes, s->run.ranks));
   if (s->run.ranks > BL_TRAIN_MAX_RANKS)
     return bl_fail(BL_EINPUT, "%s: expected at most %d ranks, found %d", o->plan, BL_TRAIN_MAX_RANKS, s->run.ranks);
-  if (s->run.ranks > s->model.experts)
-    return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", s->model.name, s->model.experts,
+  if (s->run.ep == 0) s->run.ep = o->ep > 0 ? (int32_t)o->ep : s->run.ranks;
+  if (s->run.ranks % s->run.ep)
+    return bl_fail(BL_EUSAGE, "experts on %d of %d ranks: expected a divisor, so that each has as many replicas", s->run.ep,
                    s->run.ranks);
-  BL_TRY(bl_new(&s->slots, (size_t)s->run.ranks, sizeof *s->slots, "slots"));
-  BL_TRY(bl_parse_slots(o->slots, s->model.experts, s->run.ranks, s->slots));
+  if (s->run.ep > s->model.experts)
+    return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", s->model.name, s->model.experts,
+                   s->run.ep);
+  BL_TRY(bl_new(&s->slots, (size_t)s->run.ep, sizeof *s->slots, "slots"));
+  BL_TRY(bl_parse_slots(o->slots, s->model.experts, s->run.ep, s->slots));
   s->run.slots = s->slots;
   return s->plan.has_placement ? take_placement(o, s) : BL_OK;
 }
@@ -170,7 +177,7 @@ static bl_status build_program(bl_setup *s) {
   const bl_run *run = &s->run;
   const bl_policy_shape shape = {.layers = bl_model_moe_layers(&s->model),
                                  .experts = s->model.experts,
-                                 .ranks = run->ranks,
+                                 .ranks = run->ep,
                                  .slots = run->slots,
                                  .home = run->home};
   bl_policy *policy;
@@ -181,6 +188,8 @@ static bl_status build_program(bl_setup *s) {
   bl_policy_free(policy);
   if (!copies) tell_unused_copies(s);
   BL_TRY(bl_layout_default(&s->layout, run->ranks, s->model.layers, run->sequences, run->micro_batches));
+  s->layout.ep = run->ep;
+  s->layout.edp = bl_run_replicas(run);
   return bl_step_build(&s->model, &s->layout, &options, 0, &s->program);
 }
 

@@ -131,6 +131,10 @@ bool bl_policy_uses_copies(const bl_policy *p) {
   return p->max_copies > 0 && p->config.kind != BL_POLICY_STATIC && p->config.kind != BL_POLICY_SMARTMOE;
 }
 
+bool bl_policy_solves_shares(const bl_policy *p) {
+  return !p->config.stale && p->config.kind != BL_POLICY_EPLB && p->config.kind != BL_POLICY_FASTERMOE;
+}
+
 void bl_policy_dump_to(bl_policy *p, FILE *stream) { p->dump = stream; }
 
 void bl_policy_time_decisions(bl_policy *p) { p->timed = true; }
@@ -204,9 +208,9 @@ bl_status bl_policy_micro_batch(bl_policy *p, int32_t l, const double *counts, c
   bl_policy_layer *layer = &p->layer[l];
   if (!p->in_step) return bl_fail(BL_EUSAGE, "a micro-batch outside of a step");
   if (p->config.kind == BL_POLICY_FASTERMOE) set_shadow_fractions(p, layer, counts, source_counts);
-  const bool apply = p->config.stale || p->config.kind == BL_POLICY_EPLB || p->config.kind == BL_POLICY_FASTERMOE;
-  double imbalance = apply ? bl_shares_apply(p->shares, &layer->hosts, counts, layer->fraction, p->speed)
-                           : bl_shares_solve(p->shares, &layer->hosts, counts, p->speed);
+  double imbalance = bl_policy_solves_shares(p)
+                         ? bl_shares_solve(p->shares, &layer->hosts, counts, p->speed)
+                         : bl_shares_apply(p->shares, &layer->hosts, counts, layer->fraction, p->speed);
   if (imbalance > layer->worst) layer->worst = imbalance;
   out->late = false;
   if (p->config.late_repair > 0 && imbalance > p->config.late_repair) {

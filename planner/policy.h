@@ -59,6 +59,10 @@ void bl_policy_free(bl_policy *policy);
 bool bl_policy_moves_homes(const bl_policy *policy);
 bool bl_policy_uses_copies(const bl_policy *policy);
 
+/*! bl_policy_solves_shares() : whether every micro-batch's shares are solved for its own counts; else they follow a rule
+ *  or are those of the last decision. */
+bool bl_policy_solves_shares(const bl_policy *policy);
+
 /*! bl_policy_dump_to() : from now on end_step writes one JSON line a layer (DESIGN section 8) to `stream` (borrowed).
  */
 void bl_policy_dump_to(bl_policy *policy, FILE *stream);

@@ -91,6 +91,22 @@ static void test_policies(void) {
   check_same("ballast", 1.01, "cost", 2);
 }
 
+/* Two groups of two ranks with replicas of each other's experts. */
+static void test_replicas(void) {
+  static const char *const policies[] = {"smartmoe:2", "ballast", "fastermoe"};
+  for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
+    bl_train_options o = options_for(4, policies[i]);
+    o.ep = 2;
+    if (i == 1) o.policy.late_repair = 1.01; /* ballast *
+    o.checkpoint = in_folder("checkpoint");
+    CHECK_OK(bl_launch(&o));
+    o.resume = o.checkpoint;
+    o.steps = 12;
+    o.ep = 4;
+    CHECK_OK(bl_launch(&o));
+  }
+}
+
 static void test_gates(void) {
   static const char *const gates[] = {"naive", "gshard", "switch", "uniform"};
   for (size_t i = 0; i < sizeof gates / sizeof *gates; i++) {
@@ -139,6 +155,7 @@ int main(void) {
   CHECK_OK(bl_folder_create(folder));
   CHECK(write_inputs());
   RUN(test_policies);
+  RUN(test_replicas);
   RUN(test_gates);
   RUN(test_failures);
   remove_all();
