@@ -97,7 +97,7 @@ static void test_replicas(void) {
   for (size_t i = 0; i < sizeof policies / sizeof *policies; i++) {
     bl_train_options o = options_for(4, policies[i]);
     o.ep = 2;
-    if (i == 1) o.policy.late_repair = 1.01; /* ballast *
+    if (i == 1) o.policy.late_repair = 1.01; /* an option of ballast alone */
     o.checkpoint = in_folder("checkpoint");
     CHECK_OK(bl_launch(&o));
     o.resume = o.checkpoint;
