@@ -157,10 +157,28 @@ static bl_status grow_table(bl_step *step) {
   return BL_OK;
 }
 
+/* Rows that experts work on in pieces; what they are cut from and put together in is whole. */
+static bool has_pieces(bl_buffer_kind kind) {
+  switch (kind) {
+  case BL_BUFFER_RECEIVED:
+  case BL_BUFFER_ROWS:
+  case BL_BUFFER_ROWS_PARTIAL:
+  case BL_BUFFER_EXPERT_SAVED:
+  case BL_BUFFER_EXPERT_OUT:
+  case BL_BUFFER_DEXPERT_OUT:
+  case BL_BUFFER_DROWS:
+  case BL_BUFFER_DHIDDEN:
+  case BL_BUFFER_DRECEIVED:
+    return true;
+  default:
+    return false;
+  }
+}
+
 /* Adds a use of the buffer, which gets a number where the program has not named it yet. */
 static bl_status use(bl_step *step, bl_buffer_kind kind, int32_t layer, int32_t micro_batch, int32_t piece) {
   const scope by = buffer_scopes[kind];
-  const bl_buffer wanted = {kind, by & LAYER ? layer : -1, by & MICRO ? micro_batch : -1, piece};
+  const bl_buffer wanted = {kind, by & LAYER ? layer : -1, by & MICRO ? micro_batch : -1, has_pieces(kind) ? piece : 0};
   const size_t n = (size_t)step->n_buffers;
   if (2 * (n + 1) > step->table_size) BL_TRY(grow_table(step));
   const size_t slot = slot_of(step, &wanted);

@@ -12,7 +12,7 @@
 
 static struct {
   const char *model, *cluster, *profile, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
-  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard, simulate;
+  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard, simulate, pieces;
   int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
   double imbalance, memory_fraction;
   bool json;
@@ -20,6 +20,7 @@ static struct {
          .max_vp = 12,
          .max_micro_batch = 16,
          .simulate = 200,
+         .pieces = 1,
          .imbalance = 1,
          .memory_fraction = 0.9,
          .dispatch = "nodes",
@@ -107,6 +108,7 @@ static bl_status load_inputs(inputs *in) {
                                     .ep = (int32_t)arg.ep,
                                     .micro_batch = (int32_t)arg.micro_batch},
                           .top = (int32_t)arg.top,
+                          .pieces = (int32_t)arg.pieces,
                           .simulate = (int32_t)arg.simulate};
   in->options.zero_fixed = strcmp(arg.zero, "any") != 0;
   if (in->options.zero_fixed) in->options.fixed.zero = arg.zero[0] - '0';
@@ -271,6 +273,14 @@ bl_command bl_command_search(void) {
        .help = "the best layout as a plan"},
       {.name = "json", .type = BL_OPTION_FLAG, .target = &arg.json, .help = "results as JSON"},
       {.type = BL_OPTION_HEADING, .help = "The space"},
+      {.name = "max-pieces",
+       .type = BL_OPTION_INT,
+       .target = &arg.pieces,
+       .metavar = "N",
+       .help = "most pieces (1, 2, 4, ...) of a MoE layer's rows, whose exchange runs beside others' experts; "
+               "simulated only",
+       .min = 1,
+       .max = 64},
       {.name = "max-vp",
        .type = BL_OPTION_INT,
        .target = &arg.max_vp,

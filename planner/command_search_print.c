@@ -43,7 +43,8 @@ static void write_grid(bl_json_writer *w, const bl_grid *g) {
                {"edp", g->edp},
                {"zero", g->zero},
                {"micro_batch", g->micro_batch},
-               {"micro_batches", g->micro_batches}};
+               {"micro_batches", g->micro_batches},
+               {"pieces", g->pieces > 1 ? g->pieces : 1}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     bl_json_key(w, sizes[i].name);
     bl_json_write_int(w, sizes[i].value);
@@ -134,7 +135,8 @@ void bl_search_print_json(const bl_search_report *report) {
 
 static bl_status print_layouts(const bl_search_result *r) {
   bl_table *table;
-  BL_TRY(bl_table_create("#|tp|cp|dp|pp|vp|etp|ep|edp|zero|sequences|<recompute|step ms|closed form ms|GB", &table));
+  BL_TRY(bl_table_create("#|tp|cp|dp|pp|vp|etp|ep|edp|zero|sequences|<recompute|pieces|step ms|closed form ms|GB",
+                         &table));
   for (int32_t i = 0; i < r->n; i++) {
     const bl_search_entry *e = &r->entry[i];
     const bl_grid *g = &e->grid;
@@ -142,6 +144,7 @@ static bl_status print_layouts(const bl_search_result *r) {
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) bl_table_cell(table, "%d", sizes[k]);
     bl_table_cell(table, "%d x %d", g->micro_batches, g->micro_batch);
     bl_table_cell(table, "%s", bl_recompute_names[g->recompute]);
+    bl_table_cell(table, "%d", g->pieces > 1 ? g->pieces : 1);
     bl_table_cell(table, "%.1f", predicted(e)->step_us * 1e-3);
     bl_table_cell(table, "%.1f", e->price.step_us * 1e-3);
     bl_table_cell(table, "%.1f", e->memory.total * 1e-9);

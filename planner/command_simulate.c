@@ -5,6 +5,7 @@
 #include "base/table.h"
 #include "costmodel/calibrate.h"
 #include "costmodel/cluster.h"
+#include "planner/command_simulate_layout.h"
 #include "planner/commands.h"
 #include "planner/forecast.h"
 #include "planner/policy_options.h"
@@ -323,12 +324,43 @@ static void close_inputs(inputs *in) {
   free(in->slots);
 }
 
+/* A plan whose layout is not plain has a pipeline's programs; *done tells that this was one. */
+static bl_status simulate_layout(bool *done) {
+  inputs in = {0};
+  bl_cluster cluster;
+  *done = false;
+  if (!arg.plan) return BL_OK;
+  BL_TRY(bl_plan_load(arg.plan, &in.plan));
+  bl_status status = BL_OK;
+  if (in.plan.has_layout && !bl_layout_is_plain(&in.plan.layout)) {
+    const char *const paths[] = {arg.plan, arg.cluster, arg.model, arg.trace};
+    const bl_simulate_request request = {&in.model, &in.plan.layout, &cluster, arg.plan,
+                                         arg.trace, arg.perfetto,    arg.json};
+    *done = true;
+    if (!arg.cluster || arg.profile || arg.log || arg.measured)
+      status = bl_fail(BL_EUSAGE,
+                       "%s: its layout goes beyond dp = ep, for which --cluster prices it, without "
+                       "--profile, --log and --measured",
+                       arg.plan);
+    if (status == BL_OK) status = bl_output_check(arg.perfetto, paths, sizeof paths / sizeof *paths);
+    bl_model_default(&in.model);
+    if (status == BL_OK && arg.model) status = bl_model_load(arg.model, &in.model);
+    if (status == BL_OK) status = bl_cluster_load(arg.cluster, &cluster);
+    if (status == BL_OK) status = bl_simulate_layout(&request);
+  }
+  bl_plan_free(&in.plan);
+  return status;
+}
+
 static bl_status run(void *context) {
   inputs in = {0};
   result r = {0};
+  bool done;
   summary s;
   bl_forecast_options options;
   (void)context;
+  BL_TRY(simulate_layout(&done));
+  if (done) return BL_OK;
   bl_status status = open_inputs(&in, &options);
   if (status == BL_OK) status = bl_forecast(&options, note_step, &r);
   if (status == BL_OK && arg.perfetto && !r.drawn)
@@ -428,7 +460,8 @@ bl_command bl_command_simulate(void) {
       .name = "simulate",
       .summary = "predicts step time, exposed communication and memory",
       .description = "Prices the step program of the training run, action by action, for all ranks together, on the "
-                     "routing of a trace and a profile of the machine.",
+                     "routing of a trace and a profile of the machine. A plan of ballast-plan search may have any "
+                     "layout: then one rank stands for all of its pipeline position.",
       .example =
           "ballast-plan simulate --ranks 2 --policy ballast --trace run.blt --profile profile.json --log run.jsonl",
       .options = options,

@@ -20,4 +20,10 @@ bl_status bl_pass_pipeline(bl_step *step, bool beside);
  *  they run under the backward of the layers before it, instead of behind all of them. */
 bl_status bl_pass_reduce_early(bl_step *step);
 
+/*! bl_pass_pieces() : the rows of every MoE layer, forward and backward, in `pieces` parts: all parts are sent first,
+ * then the experts work on one after the other, and each returns while they work on the next; weight gradients come
+ * last, under the last exchange. For programs as built, before other passes; hides something where rows travel on links
+ *  (bl_step_options.rows_beside, or nothing inline).  @return : BL_OK; BL_EMACHINE, `step` is then as it was. */
+bl_status bl_pass_pieces(bl_step *step, int32_t pieces);
+
 #endif

@@ -299,6 +299,7 @@ bl_status bl_search_layout(const bl_search_options *o, const bl_search_entry *e,
   BL_TRY(bl_layout_default(layout, 1, o->model->layers, g->micro_batch, g->micro_batches));
   layout->tp = g->tp, layout->cp = g->cp, layout->dp = g->dp, layout->pp = g->pp, layout->vp = g->vp;
   layout->etp = g->etp, layout->ep = g->ep, layout->edp = g->edp, layout->zero = g->zero;
+  layout->pieces = g->pieces > 1 ? g->pieces : 1;
   layout->recompute = (int32_t)g->recompute, layout->overlap = g->overlap, layout->node_dispatch = g->node_dispatch;
   layout->n_stages = stages;
   int32_t *first;

@@ -22,6 +22,7 @@ typedef struct bl_search_options {
   bl_grid fixed; /* sizes that are 0 are free; micro_batches and copy_slots are not looked at */
   bool zero_fixed, recompute_fixed;
   int32_t top;      /* layouts to keep, 1 .. BL_SEARCH_MAX_TOP */
+  int32_t pieces;   /* most pieces of a MoE layer's rows that simulations try, by doubling; 0: 1 */
   int32_t simulate; /* layouts to simulate at most, beside the kept ones; 0: closed form only */
 } bl_search_options;
 

@@ -29,7 +29,8 @@ static bool same_fold(const bl_grid *a, const bl_grid *b) {
 }
 
 static bool same_layout(const bl_grid *a, const bl_grid *b) {
-  return same_fold(a, b) && a->zero == b->zero && a->recompute == b->recompute;
+  return same_fold(a, b) && a->zero == b->zero && a->recompute == b->recompute &&
+         (a->pieces > 1 ? a->pieces : 1) == (b->pieces > 1 ? b->pieces : 1);
 }
 
 /* Entries are sorted by simulated time; a fold is there once. */
@@ -69,8 +70,10 @@ static bl_status simulate_entries(stage *s) {
 /* As bl_block_bound_any(), from sums that are at hand: what its items take beside rows that links may hide. */
 static double quick_bound(const stage *s, const bl_grid *g, const bl_grid_costs *costs, bool beside) {
   double sum = 0, dearest = 0;
+  const double again = g->recompute == BL_RECOMPUTE_FFN || g->recompute == BL_RECOMPUTE_FULL; /* two of four again */
   for (int k = 0; k < BL_ITEM_COUNT; k++) {
-    const double us = costs->price[k].total - (beside ? costs->price[k].us[BL_PRICE_EXCHANGE] : 0);
+    const double exchange = costs->price[k].us[BL_PRICE_EXCHANGE];
+    const double us = costs->price[k].total - (beside ? exchange * (1 + again / 2) : 0);
     sum += s->count[k] * us;
     if (s->count[k] > 0 && us > dearest) dearest = us;
   }
@@ -78,9 +81,8 @@ static double quick_bound(const stage *s, const bl_grid *g, const bl_grid_costs 
   return g->micro_batches * (mean > dearest ? mean : dearest);
 }
 
-/* Keeps a layout that fits and whose bounds leave hope. */
-static void consider(void *context, const bl_grid *g, const bl_grid_costs *costs) {
-  stage *s = context;
+/* Keeps a layout whose bounds leave hope, and that fits. */
+static void consider_one(stage *s, const bl_grid *g, const bl_grid_costs *costs) {
   const bl_search_options *o = s->o;
   bl_work work;
   bl_block_costs blocks;
@@ -95,6 +97,13 @@ static void consider(void *context, const bl_grid *g, const bl_grid_costs *costs
   s->status = bl_grow(&s->candidate, &s->room, s->n + 1, sizeof *s->candidate, "layouts");
   if (s->status != BL_OK) return;
   s->candidate[s->n++] = (candidate){*g, s->tried->price.step_us, bound};
+}
+
+static void consider(void *context, const bl_grid *grid, const bl_grid_costs *costs) {
+  stage *s = context;
+  bl_grid g = *grid;
+  const int32_t most = g.ep > 1 && s->o->pieces > 1 ? s->o->pieces : 1;
+  for (g.pieces = 1; g.pieces <= most; g.pieces *= 2) consider_one(s, &g, costs);
 }
 
 static int by_price(const void *a, const void *b) {

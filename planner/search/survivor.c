@@ -2,6 +2,7 @@
 #include "planner/search/survivor.h"
 #include "base/memory.h"
 #include "planner/passes/passes.h"
+#include <math.h>
 #include <string.h>
 
 bl_status bl_survivor_build(const bl_search_options *o, const bl_search_entry *e, int32_t micro_batches,
@@ -21,7 +22,8 @@ bl_status bl_survivor_build(const bl_search_options *o, const bl_search_entry *e
   for (; out->built < g->pp; out->built++) {
     bl_step *step = &out->step[out->built];
     BL_TRY_GOTO(status, bl_step_build_unchecked(o->model, &out->layout, &options, out->built, step), failed);
-    status = bl_pass_pipeline(step, beside);
+    status = bl_pass_pieces(step, g->pieces);
+    if (status == BL_OK) status = bl_pass_pipeline(step, beside);
     if (status == BL_OK) status = bl_pass_reduce_early(step);
     if (status != BL_OK) {
       bl_step_free(step);
@@ -158,20 +160,33 @@ static bl_status simulate(const bl_search_options *o, const bl_search_entry *e, 
   return status;
 }
 
+/* The step from three shorter ones, each pp micro-batches longer than the one before; *steady: the last pp took as long
+ * as the pp before. */
+static bl_status extend(const bl_search_options *o, bl_search_entry *e, int32_t longest, bool *steady) {
+  const bl_grid *g = &e->grid;
+  const double rounds = (double)(g->micro_batches - longest) / g->pp;
+  int32_t of = -1;
+  bl_step_price before, first;
+  BL_TRY(simulate(o, e, longest, &of, &e->simulated));
+  BL_TRY(simulate(o, e, longest - g->pp, &of, &before));
+  BL_TRY(simulate(o, e, longest - 2 * g->pp, &of, &first));
+  const double round = e->simulated.step_us - before.step_us;
+  *steady = fabs(round - (before.step_us - first.step_us)) <= 1e-6 * round;
+  for (int k = 0; k < BL_PRICE_COUNT; k++) e->simulated.us[k] += rounds * (e->simulated.us[k] - before.us[k]);
+  e->simulated.step_us += rounds * round;
+  return BL_OK;
+}
+
 bl_status bl_survivor_simulate(const bl_search_options *o, bool exact, bl_search_entry *e) {
   enum { ROUNDS = 5, LEAST = 32 };
   const bl_grid *g = &e->grid;
-  const int32_t rounds_of_least = (LEAST + g->pp - 1) / g->pp;
-  const int32_t most = g->pp * (rounds_of_least > ROUNDS ? rounds_of_least : ROUNDS);
-  int32_t of = -1;
-  bl_step_price less;
-  if (exact || g->micro_batches <= most) return simulate(o, e, g->micro_batches, &of, &e->simulated);
-  /* As many micro-batches beyond whole rounds as the step has. */
-  const int32_t longer = most + g->micro_batches % g->pp, shorter = longer - g->pp;
-  const double rounds = (double)(g->micro_batches - longer) / g->pp;
-  BL_TRY(simulate(o, e, longer, &of, &e->simulated));
-  BL_TRY(simulate(o, e, shorter, &of, &less));
-  for (int k = 0; k < BL_PRICE_COUNT; k++) e->simulated.us[k] += rounds * (e->simulated.us[k] - less.us[k]);
-  e->simulated.step_us += rounds * (e->simulated.step_us - less.step_us);
-  return BL_OK;
+  int32_t rounds = (LEAST + g->pp - 1) / g->pp, of = -1;
+  bool steady = false;
+  if (rounds < ROUNDS) rounds = ROUNDS;
+  for (; !exact && !steady && g->micro_batches > rounds * g->pp; rounds *= 2) {
+    /* As many micro-batches beyond whole rounds as the step has. */
+    const int32_t longest = rounds * g->pp - g->pp + g->micro_batches % g->pp;
+    BL_TRY(extend(o, e, longest, &steady));
+  }
+  return steady ? BL_OK : simulate(o, e, g->micro_batches, &of, &e->simulated);
 }

@@ -22,9 +22,9 @@ bl_status bl_survivor_build(const bl_search_options *options, const bl_search_en
 void bl_survivor_free(bl_survivor *survivor); /* a zeroed one is fine */
 
 /*! bl_survivor_simulate() : fills entry->simulated, whose parts are of the position that computes most: what its
- * compute stream does, and what it stands still for. Steps of more than 5 pp and 32 micro-batches are taken from two
- * shorter ones: once the pipeline is full, every pp micro-batches take as long as the pp before (a max-plus system is
- * periodic after its transient; tests compare with whole steps). `exact`: simulate them whole all the same. */
+ * compute stream does, and what it stands still for. Long steps are
+ *  taken from shorter ones as soon as pp micro-batches more take as long as the pp before: the rest is taken to go on
+ *  like that (tests compare with whole steps). `exact`: simulate it whole all the same. */
 bl_status bl_survivor_simulate(const bl_search_options *options, bool exact, bl_search_entry *entry);
 
 #endif

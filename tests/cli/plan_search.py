@@ -59,6 +59,28 @@ def best_plan(tmp):
     check("sound" in must("ballast-plan", "check", f"{tmp}/plan.json"), "check refuses the plan")
 
 
+def simulated(tmp):
+    """A plan of the search is simulated as it was in the search, whatever its layout; pieces are in the plan."""
+    model, cluster = MODELS / "mixtral-8x7b.json", CLUSTERS / "h100-hgx.json"
+    for more in (["--max-pieces", 4], ["--overlap", "exchange", "--vp", 2], ["--zero", 3, "--recompute", "full"], ["--cp", 2]):
+        must("ballast-plan", "search", "--model", model, "--cluster", cluster, "--ranks", 64, "--batch", 256, *more, "-o",
+             f"{tmp}/s.json")
+        plan = json.load(open(f"{tmp}/s.json", encoding="ascii"))
+        of_plan = ["ballast-plan", "simulate", "--plan", f"{tmp}/s.json", "--model", model, "--cluster", cluster]
+        result = json.loads(must(*of_plan, "--json", "--perfetto", f"{tmp}/t.json"))
+        check.near(result["step_us"], plan["predicted"]["step_us"], 1e-6 * result["step_us"], f"{more}")
+        check.near(sum(result["time_us"].values()), result["step_us"], 1e-6 * result["step_us"], "parts")
+        slices = [e for e in json.load(open(f"{tmp}/t.json", encoding="ascii"))["traceEvents"] if e["ph"] == "X"]
+        check.near(max(e["ts"] + e["dur"] for e in slices), result["step_us"], 1e-6 * result["step_us"], "timeline")
+        check(len({e["pid"] for e in slices}) == plan["layout"]["pp"], "a process for each pipeline position")
+        if "--max-pieces" in more:
+            check(plan["layout"]["pieces"] in (1, 2, 4), f"{plan['layout']}")
+    code, _, err = run(*of_plan[:-3], MODELS / "grok-1.json", *of_plan[-2:])
+    check(code == 1 and "expected 64" in err, f"{code} {err}")
+    code, _, err = run(*of_plan[:4])
+    check(code == 2 and "--cluster" in err, f"{code} {err}")
+
+
 def traced(tmp):
     """Skewed routing costs; a copy slot wins some of it back."""
     must("ballast-trace", "gen", "--layers", 2, "--ranks", 1, "--experts", 8, "--steps", 4, "--zipf", 0.8,
@@ -134,6 +156,7 @@ with folder() as tmp:
     traced(tmp)
     measured(tmp)
     state_space(tmp)
+    simulated(tmp)
 nothing_fits()
 many_ranks()
 sys.exit(check.end())

@@ -40,6 +40,7 @@ static bool build(pipeline *p, const int32_t *sizes, bool inline_exchanges, bool
   for (; p->built < l->pp; p->built++) {
     bl_step *step = &p->step[p->built];
     if (bl_step_build(&p->model, l, &options, p->built, step) != BL_OK) return false;
+    if (bl_pass_pieces(step, beside ? 3 : 1) != BL_OK || bl_step_check(step) != BL_OK) return false;
     if (bl_pass_pipeline(step, beside) != BL_OK || bl_pass_reduce_early(step) != BL_OK) return false;
   }
   return true;
