@@ -1,5 +1,7 @@
 /* The price of a placement by hand, trees of copies, the window rule with targets, memory. */
 #include "base/rng.h"
+#include "planner/place/cost_change.h"
+#include "planner/place/cost_polish.h"
 #include "planner/place/cost_solve.h"
 #include "planner/place/levels.h"
 #include "planner/place/machine.h"
@@ -240,6 +242,103 @@ static void test_window_with_targets(void) {
   CHECK(homes[0] == 1 && homes[1] == 0 && homes[2] == 2);
 }
 
+/* Ranks without a slot beyond their homes get no piece, on one level and on two. */
+static void test_window_without_room(void) {
+  enum { EXPERTS = 16, RANKS = 8 };
+  bl_rng rng;
+  bl_rng_seed(&rng, 21, 1);
+  for (int turn = 0; turn < 40; ++turn) {
+    double load[EXPERTS];
+    int32_t slots[RANKS], homes[RANKS], home[EXPERTS];
+    const int32_t group = 4;
+    bl_copy copies[2 * RANKS];
+    bl_levels *levels;
+    for (int32_t e = 0; e < EXPERTS; ++e) load[e] = bl_det_exp(bl_rng_normal(&rng));
+    int32_t room = 0;
+    for (int32_t r = 0; r < RANKS; ++r) room += slots[r] = 1 + (int32_t)bl_rng_below(&rng, 3);
+    for (int32_t r = 0; room < EXPERTS; r = (r + 1) % RANKS, ++room) ++slots[r];
+    REQUIRE_OK(bl_levels_create(EXPERTS, RANKS, &levels));
+    REQUIRE_OK(bl_levels_homes(EXPERTS, RANKS, slots, NULL, homes));
+    int32_t n = bl_levels_place(levels, load, homes, slots, NULL, NULL, 0, home, copies);
+    worst_level(load, EXPERTS, RANKS, slots, NULL, home, copies, n, NULL); /* checks the slots */
+    n = bl_levels_place(levels, load, homes, slots, NULL, &group, 1, home, copies);
+    worst_level(load, EXPERTS, RANKS, slots, NULL, home, copies, n, NULL);
+    bl_levels_free(levels);
+  }
+}
+
+/* A layer of one level, two ranks, as many slots as experts. */
+static bl_place_problem two_ranks(bl_place_machine *m, bl_place_demand *d, const double *load, int32_t experts,
+                                  int32_t *slots) {
+  *m = (bl_place_machine){.ranks = 2,
+                          .levels = 1,
+                          .level = {{2, 1, 10, 1}},
+                          .token_us = 100,
+                          .fill_bytes = 1e6,
+                          .reduce_bytes = 1e6,
+                          .micro_batches = 10,
+                          .horizon = 1};
+  CHECK_OK(bl_place_demand_create(experts, 2, load, 0, d));
+  slots[0] = slots[1] = experts;
+  return (bl_place_problem){.machine = m, .demand = d, .slots = slots, .homes = BL_PLACE_HOMES_FREE};
+}
+
+/* All tokens at the copy: moved to the middle, share by share. */
+static void test_polish(void) {
+  static const double load[1] = {100};
+  bl_place_machine m;
+  bl_place_demand d;
+  int32_t slots[2], left = 200;
+  const bl_place_problem problem = two_ranks(&m, &d, load, 1, slots);
+  bl_place_judge judge;
+  bl_place_state now, trial;
+  REQUIRE_OK(bl_place_judge_create(&problem, &judge));
+  REQUIRE_OK(bl_place_state_create(&judge, &now));
+  REQUIRE_OK(bl_place_state_create(&judge, &trial));
+  now.copies[now.n++] = (bl_copy){0, 1, 1};
+  bl_place_state_count(&judge, &now);
+  REQUIRE_OK(bl_place_judge_price(&judge, &now));
+  CHECK_NEAR(now.price.us[BL_PLACE_COMPUTE], 100000, 1e-6);
+  REQUIRE_OK(bl_place_polish(&judge, &now, &trial, &left));
+  CHECK_NEAR(now.copies[0].share, 0.5, 0.01);
+  CHECK(left > 0 && now.price.us[BL_PLACE_COMPUTE] < 51000);
+  bl_place_state_free(&now);
+  bl_place_state_free(&trial);
+  bl_place_judge_free(&judge);
+  bl_place_demand_free(&d);
+}
+
+/* Rank 0 feeds two copies: with one home and its copy changed over each rank feeds one. No other change helps. */
+static void test_home_and_copy_change_parts(void) {
+  static const double load[2] = {100, 100};
+  bl_place_machine m;
+  bl_place_demand d;
+  int32_t slots[2], left = 1000;
+  const bl_place_problem problem = two_ranks(&m, &d, load, 2, slots);
+  bl_place_judge judge;
+  bl_place_changes *changes;
+  bl_place_state now, trial;
+  m.token_us = 1e6; /* so that no copy is given up */
+  m.micro_batches = 100;
+  REQUIRE_OK(bl_place_judge_create(&problem, &judge));
+  REQUIRE_OK(bl_place_changes_create(&judge, &changes));
+  REQUIRE_OK(bl_place_state_create(&judge, &now));
+  REQUIRE_OK(bl_place_state_create(&judge, &trial));
+  now.copies[now.n++] = (bl_copy){0, 1, 0.5};
+  now.copies[now.n++] = (bl_copy){1, 1, 0.5};
+  bl_place_state_count(&judge, &now);
+  REQUIRE_OK(bl_place_judge_price(&judge, &now));
+  CHECK_NEAR(now.price.us[BL_PLACE_FILL], 201, 1e-9);
+  REQUIRE_OK(bl_place_changes_search(changes, &now, &trial, &left));
+  CHECK_NEAR(now.price.imbalance, 1, 1e-9);
+  CHECK(now.price.us[BL_PLACE_FILL] < 102 && left > 0);
+  bl_place_changes_free(changes);
+  bl_place_state_free(&now);
+  bl_place_state_free(&trial);
+  bl_place_judge_free(&judge);
+  bl_place_demand_free(&d);
+}
+
 static void test_bad_machines(void) {
   bl_place_cost *cost;
   bl_place_machine m = small_machine();
@@ -282,6 +381,9 @@ int main(void) {
   RUN(test_demand);
   RUN(test_relay);
   RUN(test_window_with_targets);
+  RUN(test_window_without_room);
+  RUN(test_polish);
+  RUN(test_home_and_copy_change_parts);
   RUN(test_bad_machines);
   RUN(test_memory);
   TEST_MAIN_END;
