@@ -152,55 +152,10 @@ static int32_t choose_levels(const bl_place_solver *s, const bl_place_bound *bou
   return n;
 }
 
-/* -- giving up copies ---------------------------------------------------------------------------------------------- */
-
-static int by_tokens(const void *a, const void *b, void *context) {
-  const double *tokens = context;
-  const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
-  if (tokens[x] != tokens[y]) return tokens[x] < tokens[y] ? -1 : 1;
-  return (x > y) - (x < y);
-}
-
-/* `now` without the copies that carry least, as many at a time as pays. */
-static bl_status thin(bl_place_solver *s, int32_t *left) {
-  bl_place_judge *j = &s->judge;
-  int32_t *order = NULL;
-  double *tokens = NULL;
-  BL_TRY(bl_new(&order, (size_t)s->now.n, sizeof *order, "copies"));
-  bl_status status = bl_new(&tokens, (size_t)s->now.n, sizeof *tokens, "copies");
-  for (int32_t drop = s->now.n; status == BL_OK && drop >= 1 && *left > 0;) {
-    const int32_t n = s->now.n;
-    if (drop > n) drop = n;
-    if (n == 0) break;
-    for (int32_t i = 0; i < n; ++i) {
-      order[i] = i;
-      tokens[i] = s->now.copies[i].share * j->problem.demand->load[s->now.copies[i].expert];
-    }
-    qsort_r(order, (size_t)n, sizeof *order, by_tokens, tokens);
-    bl_place_state_assign(j, &s->trial, &s->now);
-    for (int32_t i = 0; i < drop; ++i) s->trial.copies[order[i]].rank = -1;
-    s->trial.n = 0;
-    for (int32_t i = 0; i < n; ++i) {
-      const bl_copy copy = s->trial.copies[i];
-      if (copy.rank >= 0) s->trial.copies[s->trial.n++] = copy;
-    }
-    status = bl_place_judge_solve(j, &s->trial);
-    --*left;
-    if (s->trial.price.total_us < s->now.price.total_us)
-      bl_place_state_assign(j, &s->now, &s->trial);
-    else
-      drop /= 2;
-  }
-  free(order);
-  free(tokens);
-  return status;
-}
-
 /* -- all together -------------------------------------------------------------------------------------------------- */
 
 static bl_status improve_from(bl_place_solver *s, int32_t i, int32_t *left) {
   bl_place_state_assign(&s->judge, &s->now, &s->best[i]);
-  if (s->now.n > 0) BL_TRY(thin(s, left));
   BL_TRY(bl_place_changes_search(s->changes, &s->now, &s->trial, left));
   if (fits(&s->judge, &s->now) && s->now.price.total_us < s->best[i].price.total_us)
     bl_place_state_assign(&s->judge, &s->best[i], &s->now);

@@ -308,30 +308,37 @@ static void test_polish(void) {
   bl_place_demand_free(&d);
 }
 
-/* Rank 0 feeds two copies: with one home and its copy changed over each rank feeds one. No other change helps. */
+/* Rank 0 feeds two copies: with one home and its copy changed over each rank feeds one. No other change helps: all
+ * slots are taken, and both copies are needed. */
 static void test_home_and_copy_change_parts(void) {
-  static const double load[2] = {100, 100};
-  bl_place_machine m;
+  static const double load[2] = {150, 150};
+  static const int32_t slots[3] = {2, 1, 1};
+  const bl_place_machine m = {.ranks = 3,
+                              .levels = 1,
+                              .level = {{3, 1, 10, 1}},
+                              .token_us = 1e6,
+                              .fill_bytes = 1e6,
+                              .micro_batches = 100,
+                              .horizon = 1};
   bl_place_demand d;
-  int32_t slots[2], left = 1000;
-  const bl_place_problem problem = two_ranks(&m, &d, load, 2, slots);
+  REQUIRE_OK(bl_place_demand_create(2, 3, load, 0, &d));
+  const bl_place_problem problem = {.machine = &m, .demand = &d, .slots = slots, .homes = BL_PLACE_HOMES_FREE};
   bl_place_judge judge;
   bl_place_changes *changes;
   bl_place_state now, trial;
-  m.token_us = 1e6; /* so that no copy is given up */
-  m.micro_batches = 100;
+  int32_t left = 1000;
   REQUIRE_OK(bl_place_judge_create(&problem, &judge));
   REQUIRE_OK(bl_place_changes_create(&judge, &changes));
   REQUIRE_OK(bl_place_state_create(&judge, &now));
   REQUIRE_OK(bl_place_state_create(&judge, &trial));
-  now.copies[now.n++] = (bl_copy){0, 1, 0.5};
-  now.copies[now.n++] = (bl_copy){1, 1, 0.5};
+  now.copies[now.n++] = (bl_copy){0, 1, 2.0 / 3};
+  now.copies[now.n++] = (bl_copy){1, 2, 2.0 / 3};
   bl_place_state_count(&judge, &now);
   REQUIRE_OK(bl_place_judge_price(&judge, &now));
   CHECK_NEAR(now.price.us[BL_PLACE_FILL], 201, 1e-9);
   REQUIRE_OK(bl_place_changes_search(changes, &now, &trial, &left));
   CHECK_NEAR(now.price.imbalance, 1, 1e-9);
-  CHECK(now.price.us[BL_PLACE_FILL] < 102 && left > 0);
+  CHECK_NEAR(now.price.us[BL_PLACE_FILL], 101, 1e-9);
   bl_place_changes_free(changes);
   bl_place_state_free(&now);
   bl_place_state_free(&trial);
