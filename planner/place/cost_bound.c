@@ -20,6 +20,10 @@ typedef struct locality {
   int64_t n;
 } locality;
 
+typedef struct level_price {
+  double level, copies_us;
+} level_price;
+
 typedef struct prover {
   const bl_place_problem *p;
   bool fixed;
@@ -33,6 +37,8 @@ typedef struct prover {
   double *home_load;       /* [experts]: loads of each rank's homes, descending */
   int64_t copies_room;     /* slots beyond one an expert; 0 with a single rank */
   ports copy;
+  level_price *levels;
+  size_t n_levels, levels_room;
   locality groups[BL_PLACE_MAX_LEVELS]; /* single ranks, and groups of each level but the last */
 } prover;
 
@@ -103,35 +109,44 @@ static double copies_us(const prover *v, double level) {
   return port_us + v->copy.latency_us;
 }
 
-static void try_level(const prover *v, double level, double lambda, double *best, double *at) {
-  if (!(level >= v->mean)) return;
-  if (v->copies_room == 0 && level < v->alone) return;
-  const double us = v->token_us * level + lambda * copies_us(v, level);
-  if (us < *best) {
-    *best = us;
-    *at = level;
-  }
+/* A load / speed that no rank is to exceed, and the least that copies cost then. */
+static bl_status add_level(prover *v, double level) {
+  if (!(level >= v->mean) || (v->copies_room == 0 && level < v->alone)) return BL_OK;
+  BL_TRY(bl_grow(&v->levels, &v->levels_room, v->n_levels + 1, sizeof *v->levels, "a bound"));
+  v->levels[v->n_levels++] = (level_price){level, copies_us(v, level)};
+  return BL_OK;
 }
 
 /* The price of copies changes only at these levels. */
-static double compute_bound(const prover *v, double lambda, double *at) {
+static bl_status list_levels(prover *v) {
   const bl_place_machine *m = v->p->machine;
-  double best = DBL_MAX;
-  *at = v->mean;
-  if (!(v->mean > 0)) return 0;
-  try_level(v, v->mean, lambda, &best, at);
-  try_level(v, fmax(v->alone, v->mean), lambda, &best, at);
+  BL_TRY(add_level(v, v->mean));
+  BL_TRY(add_level(v, fmax(v->alone, v->mean)));
   for (int32_t e = 0; e < v->p->demand->experts && v->load[e] > v->fastest * v->mean; ++e)
     for (int32_t n = 1; n <= m->ranks && v->load[e] / v->top_speeds[n] > v->mean; ++n)
-      try_level(v, v->load[e] / v->top_speeds[n], lambda, &best, at);
+      BL_TRY(add_level(v, v->load[e] / v->top_speeds[n]));
   for (int32_t r = 0; v->fixed && r < m->ranks; ++r) {
     const double speed = m->speed ? m->speed[r] : 1;
     double left = v->rank_sum[r];
     for (int32_t i = v->home_first[r]; left > v->mean * speed; ++i) {
-      try_level(v, left / speed, lambda, &best, at);
+      BL_TRY(add_level(v, left / speed));
       if (i == v->home_first[r + 1]) break;
       left -= v->home_load[i];
     }
+  }
+  return BL_OK;
+}
+
+/* The least of compute and the part lambda of the copies; at which level. */
+static double compute_bound(const prover *v, double lambda, level_price *at) {
+  double best = DBL_MAX;
+  *at = (level_price){v->mean, 0};
+  if (!(v->mean > 0)) return 0;
+  for (size_t i = 0; i < v->n_levels; ++i) {
+    const double us = v->token_us * v->levels[i].level + lambda * v->levels[i].copies_us;
+    if (!(us < best)) continue;
+    best = us;
+    *at = v->levels[i];
   }
   return best;
 }
@@ -268,13 +283,13 @@ static bl_status prepare(prover *v) {
     BL_TRY(look_at_groups(v, m->level[l - 1].ranks, all_gbps(m, l), &v->groups[l]));
   if (v->fixed) {
     list_homes(v);
-    return BL_OK;
+    return list_levels(v);
   }
   bl_bound homes;
   BL_TRY(bl_bound_homes(d->load, d->experts, m->ranks, most, m->speed, &homes));
   v->alone = homes.imbalance * v->mean;
   v->alone_proof = homes.proof;
-  return BL_OK;
+  return list_levels(v);
 }
 
 static bl_status find(const bl_place_problem *p, bool fixed, bl_place_bound *out) {
@@ -289,17 +304,18 @@ static bl_status find(const bl_place_problem *p, bool fixed, bl_place_bound *out
   if (status == BL_OK) status = prepare(&v);
   *out = (bl_place_bound){.us = -1};
   for (size_t i = 0; i < sizeof parts / sizeof *parts && status == BL_OK; ++i) {
-    double at;
+    level_price at;
     const double compute_us = compute_bound(&v, parts[i], &at), exchange_us = exchange_bound(&v, 1 - parts[i]);
     if (!(compute_us + exchange_us > out->us)) continue;
     out->us = compute_us + exchange_us;
-    out->level = at;
-    const char *why = parts[i] * copies_us(&v, at) > 0 ? "copies-or-compute"
-                      : at > v.mean                    ? v.alone_proof
-                                                       : "mean-load";
+    out->level = at.level;
+    const char *why = parts[i] * at.copies_us > 0 ? "copies-or-compute"
+                      : at.level > v.mean         ? v.alone_proof
+                                                  : "mean-load";
     snprintf(out->proof, sizeof out->proof, "%s%s", why, exchange_us > 0 ? " + locality" : "");
   }
   for (int32_t l = 0; l < BL_PLACE_MAX_LEVELS; ++l) free(v.groups[l].gain);
+  free(v.levels);
   free(v.load);
   free(v.home_first);
   return status;

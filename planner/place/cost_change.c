@@ -144,13 +144,13 @@ static void list_homes(bl_place_changes *c, const bl_place_state *now) {
   if (j->problem.homes == BL_PLACE_HOMES_FIXED) return;
   for (int32_t e = 0; e < j->experts; ++e) {
     const int32_t p = now->home[e];
-    for (int32_t f = 0; f < j->experts; ++f) {
+    if (!c->all && !c->busy[p]) continue;
+    for (int32_t f = c->all ? e + 1 : 0; f < j->experts; ++f) {
       const int32_t q = now->home[f];
-      if (p == q || (c->all ? f < e : !c->busy[p]) || *held(c, e, q) || *held(c, f, p)) continue;
+      if (p == q || *held(c, e, q) || *held(c, f, p)) continue;
       const double shift = (load[e] - load[f]) / c->mean, wanted = (c->load[p] - c->load[q]) / 2;
       list(c, EXCHANGE, e, -1, f, 0.1 - fabs(shift - wanted));
     }
-    if (!c->all && !c->busy[p]) continue;
     for (int32_t r = 0; r < j->ranks; ++r)
       if (now->used[r] < j->problem.slots[r] && !*held(c, e, r))
         list(c, MOVE, e, -1, r, 0.1 - fabs(load[e] / c->mean - (c->load[p] - c->load[r]) / 2));

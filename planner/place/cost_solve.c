@@ -148,7 +148,7 @@ static int32_t choose_levels(const bl_place_solver *s, const bl_place_bound *bou
   const size_t factors = is_large(j) ? sizeof large / sizeof *large : sizeof small / sizeof *small;
   for (size_t i = 0; i < factors; ++i) levels[n++] = sum / speeds * (is_large(j) ? large[i] : small[i]);
   levels[n++] = bound->level;
-  levels[n++] = sum + 1;
+  if (!is_large(j)) levels[n++] = sum + 1;
   return n;
 }
 
@@ -175,11 +175,13 @@ static bl_status kick(bl_place_solver *s, bl_place_state *best, int32_t *left) {
   return BL_OK;
 }
 
-/* Half of the budget for all of the best starts alike, the rest for the one that has come farthest. */
+/* Half of the budget for all of the best starts alike, the rest for the one that has come farthest; where there is
+ * little, all for the first. */
 static bl_status improve(bl_place_solver *s, int32_t budget) {
   int32_t at = 0, spent = 0;
-  for (int32_t i = 0; i < s->n_best; ++i) {
-    const int32_t given = budget / (2 * s->n_best);
+  const int32_t tried = is_large(&s->judge) ? 0 : s->n_best;
+  for (int32_t i = 0; i < tried; ++i) {
+    const int32_t given = budget / (2 * tried);
     int32_t left = given;
     BL_TRY(improve_from(s, i, &left));
     spent += given - left;

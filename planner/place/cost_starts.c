@@ -115,6 +115,12 @@ static int32_t find_taker(bl_place_starts *s, const bl_place_state *state, int32
 
 void bl_place_start_relieve(bl_place_starts *s, double level, bl_place_state *state) {
   const bl_place_judge *j = s->judge;
+  int32_t *first = s->needs, *next = s->new_group; /* homes of each rank */
+  for (int32_t r = 0; r < j->ranks; ++r) first[r] = -1;
+  for (int32_t e = j->experts - 1; e >= 0; --e) {
+    next[e] = first[state->home[e]];
+    first[state->home[e]] = e;
+  }
   memset(s->load, 0, (size_t)j->ranks * sizeof *s->load);
   for (int32_t e = 0; e < j->experts; ++e) {
     s->tokens[e] = j->problem.demand->load[e];
@@ -133,8 +139,8 @@ void bl_place_start_relieve(bl_place_starts *s, double level, bl_place_state *st
       if (s->load[r] / speed_of(s, r) > s->load[hot] / speed_of(s, hot)) hot = r;
     const double surplus = s->load[hot] - level * speed_of(s, hot);
     if (!(surplus > 1e-9 * s->load[hot])) break;
-    for (int32_t e = 0; e < j->experts; ++e)
-      if (state->home[e] == hot && (expert < 0 || s->tokens[e] > s->tokens[expert])) expert = e;
+    for (int32_t e = first[hot]; e >= 0; e = next[e])
+      if (expert < 0 || s->tokens[e] > s->tokens[expert]) expert = e;
     if (expert < 0) break;
     mark_hosts(s, state, expert);
     double amount;
