@@ -1,4 +1,5 @@
 #include "planner/search/stages.h"
+#include "base/memory.h"
 #include <float.h>
 #include <string.h>
 
@@ -68,8 +69,10 @@ bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_
   const int32_t layers = model->layers;
   divider d = {model, grid, costs, num_bytes, grid->pp * grid->vp, memory_bytes, {{0}}};
   double row[2][BL_STAGES_MAX_LAYERS + 1];
-  static _Thread_local int16_t from[BL_STAGES_MAX][BL_STAGES_MAX_LAYERS + 1];
+  int16_t *from; /* [stages][layers + 1]: where the stage that ends there begins */
   if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
+  const size_t width = (size_t)layers + 1;
+  if (bl_new(&from, (size_t)d.stages * width, sizeof *from, "stages") != BL_OK) return false;
   for (int32_t l = 0; l < layers; l++) {
     memcpy(d.before[l + 1], d.before[l], sizeof d.before[l]);
     d.before[l + 1][bl_item_of_layer(model, l)]++;
@@ -77,9 +80,10 @@ bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_
   for (int32_t j = 0; j <= layers; j++) row[0][j] = j ? DBL_MAX : 0;
   for (int32_t s = 0; s < d.stages; s++)
     for (int32_t j = s == d.stages - 1 ? layers : 0; j <= layers; j++)
-      from[s][j] = (int16_t)last_run(&d, s, row[s % 2], j, &row[(s + 1) % 2][j]);
-  if (row[d.stages % 2][layers] >= DBL_MAX) return false;
-  first[d.stages] = layers;
-  for (int32_t s = d.stages - 1; s >= 0; s--) first[s] = from[s][first[s + 1]];
-  return true;
+      from[(size_t)s * width + (size_t)j] = (int16_t)last_run(&d, s, row[s % 2], j, &row[(s + 1) % 2][j]);
+  const bool found = row[d.stages % 2][layers] < DBL_MAX;
+  if (found) first[d.stages] = layers;
+  for (int32_t s = d.stages - 1; found && s >= 0; s--) first[s] = from[(size_t)s * width + (size_t)first[s + 1]];
+  free(from);
+  return found;
 }

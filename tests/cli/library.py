@@ -87,7 +87,7 @@ def check_programs(prefix, work):
             check(done.returncode == 0 and ", 0 failed" in done.stdout and done.stderr == "",
                   f"check.c as {language}: {done.returncode} {done.stdout[-1500:]} {done.stderr[-1500:]}")
     if compile_program("cc", "c", "threads.c", prefix, f"{work}/threads"):
-        done = run(f"{work}/threads", MODEL, CLUSTER)
+        done = run(f"{work}/threads", MODEL, CLUSTER, f"{prefix}/bin/ballast-plan")
         check(done.returncode == 0 and done.stderr == "", f"threads.c: {done.returncode} {done.stdout} {done.stderr[-1500:]}")
 
 
@@ -143,6 +143,8 @@ def check_symbols(prefix):
         if len(part) == 8 and part[3] in ("OBJECT", "NOTYPE", "COMMON") and part[6].isdigit() and int(part[6]) in writable:
             found.append(part[7])
     check(set(found) <= ALLOWED_DATA, f"writable data of the library: {sorted(set(found) - ALLOWED_DATA)}")
+    local = re.search(r"\.tbss +NOBITS +\S+ +\S+ +(\S+)", run("readelf", "-SW", library).stdout)
+    check(local and int(local[1], 16) <= 4096, "memory that every thread of the caller's gets: the sentence and no more")
     archive = run("nm", "--defined-only", "-g", f"{prefix}/lib/libballast.a").stdout
     names = {line.split()[2] for line in archive.splitlines() if len(line.split()) == 3}
     check(names and not [n for n in names if not n.startswith(("bl_", "ballast_"))], "names in libballast.a begin with bl_ or ballast_")

@@ -1,5 +1,5 @@
 /* Threads with a handle each use the library at once, and come to what one alone comes to.
- * Arguments: a model file, a cluster file. */
+ * Arguments: a model file, a cluster file, the path of ballast-plan. */
 #include <ballast.h>
 #include <math.h>
 #include <pthread.h>
@@ -9,7 +9,7 @@
 enum { THREADS = 2, E = 32, P = 8, S = 40, L = 3, STEPS = 25 };
 
 typedef struct work {
-  const char *model, *cluster;
+  const char *model, *cluster, *program;
   double told; /* everything that came out, added up so that any difference shows */
   int failures;
 } work;
@@ -78,6 +78,16 @@ static void search(work *w, ballast *b) {
   ballast_found_free(found);
 }
 
+static void prove(work *w, ballast *b) {
+  const ballast_shape shape = {sizeof shape, 1, E, P, NULL, NULL, NULL};
+  const ballast_prove_options options = {sizeof options, w->program, 1.05, 5, 60, 0};
+  ballast_proof proof;
+  uint32_t counts[E];
+  for (int i = 0; i < E; i++) counts[i] = (uint32_t)(4000 / (i + 1));
+  w->failures += ballast_prove(b, &shape, counts, &options, &proof, NULL) != BALLAST_OK;
+  tell(w, proof.copies + 3 * proof.bound + proof.imbalance);
+}
+
 static void *run(void *argument) {
   work *w = (work *)argument;
   ballast *b = NULL;
@@ -85,13 +95,14 @@ static void *run(void *argument) {
   place(w, b);
   decide(w, b);
   search(w, b);
+  prove(w, b);
   ballast_close(b);
   return NULL;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) return 2;
-  work alone = {argv[1], argv[2], 0, 0}, w[THREADS];
+  if (argc != 4) return 2;
+  work alone = {argv[1], argv[2], argv[3], 0, 0}, w[THREADS];
   pthread_t thread[THREADS];
   for (int i = 0; i < THREADS; i++) w[i] = alone;
   for (int i = 0; i < THREADS; i++)
