@@ -160,6 +160,20 @@ bl_status bl_policy_preview(bl_policy *p, const double *counts, const double *so
   return BL_OK;
 }
 
+/* Copies of `now`, and how many of them `before` did not have. */
+static void count_copies(const bl_hosts *before, const bl_hosts *now, bl_policy_layer_report *report) {
+  for (int32_t s = 0, first = 0; s < now->n_copy_slots; ++s) {
+    const int32_t e = now->copy_expert[s], rank = now->copy_rank[s];
+    if (e < 0) continue;
+    while (first < before->n_copy_slots && before->copy_rank[first] < rank) ++first; /* slots come by ascending rank */
+    bool stays = false;
+    for (int32_t t = first; t < before->n_copy_slots && before->copy_rank[t] == rank; ++t)
+      stays = stays || before->copy_expert[t] == e;
+    ++report->planned;
+    report->changed += !stays;
+  }
+}
+
 bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
   const bool due = p->history.known > 0 && p->config.kind != BL_POLICY_STATIC &&
                    (!p->decided || (uint64_t)iteration - (uint64_t)p->last_decision >= (uint64_t)p->config.every);
@@ -171,13 +185,14 @@ bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
     layer->worst = 1;
     memset(layer->taken, 0, (size_t)p->max_copies * sizeof *layer->taken);
     memset(layer->counts, 0, (size_t)p->experts * sizeof *layer->counts);
+    BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts)); /* the old hosts, to count what changes */
     if (due) {
       const double start = p->timed ? now_us() : 0;
-      BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts)); /* the old homes, to count moves */
       BL_TRY(bl_policy_decide(p, l));
-      for (int32_t e = 0; e < p->experts; ++e) layer->report.moved += layer->hosts.home[e] != layer->planned.home[e];
       if (p->timed) layer->report.decide_us = now_us() - start;
     }
+    for (int32_t e = 0; e < p->experts; ++e) layer->report.moved += layer->hosts.home[e] != layer->planned.home[e];
+    count_copies(&layer->planned, &layer->hosts, &layer->report);
     BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts));
   }
   if (due) {

@@ -101,6 +101,8 @@ typedef struct bl_policy_layer_report {
   double imbalance;    /* mean over the step's micro-batches */
   int32_t copies;      /* copy slots in force at the end of the step */
   int32_t copies_used; /* of these, those that took tokens in the step */
+  int32_t planned;     /* copies that begin_step had in slots: each is filled for the step */
+  int32_t changed;     /* of these, those that were not on their rank in the step before */
   int32_t moved;       /* homes that begin_step changed for this step */
   bool late;
   int32_t late_copies; /* copies filled late */

@@ -2,6 +2,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "planner/regret.h"
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ typedef struct run {
   double *imbalance, *decide_us;
   size_t n_imbalance, n_decide, imbalance_room, decide_room;
   bl_policy *policy;
+  bl_regret *regret; /* NULL: not wanted */
   bl_replay_result *result;
 } run;
 
@@ -48,6 +50,62 @@ static bl_status check_options(const run *r) {
   return BL_OK;
 }
 
+/* home[layers][experts] of the plan to start from. */
+static bl_status start_homes(const run *r, int32_t *home) {
+  const bl_placement *start = r->options->start;
+  const size_t experts = (size_t)r->shape->experts;
+  if (start->ranks != r->options->ranks || start->experts != r->shape->experts)
+    return bl_fail(BL_EINPUT, "%s: places %d experts on %d ranks, expected %d on %d", r->options->start_path,
+                   start->experts, start->ranks, r->shape->experts, r->options->ranks);
+  for (int32_t l = 0; l < r->layers; ++l) {
+    int32_t at = 0;
+    while (at < start->layers && start->layer[at].layer != r->layer_id[l]) ++at;
+    if (at == start->layers)
+      return bl_fail(BL_EINPUT, "%s: expected a placement of layer %d, found none", r->options->start_path,
+                     r->layer_id[l]);
+    memcpy(home + (size_t)l * experts, start->layer[at].home, experts * sizeof *home);
+  }
+  return BL_OK;
+}
+
+static bl_status create_policy(run *r) {
+  const bl_replay_options *o = r->options;
+  int32_t *home = NULL;
+  bl_status status = BL_OK;
+  if (o->start) {
+    BL_TRY(bl_new(&home, (size_t)r->layers * (size_t)r->shape->experts, sizeof *home, "homes to start from"));
+    status = start_homes(r, home);
+  }
+  const bl_policy_shape shape = {.layers = r->layers,
+                                 .experts = r->shape->experts,
+                                 .ranks = o->ranks,
+                                 .slots = o->slots,
+                                 .home = home,
+                                 .layer_id = r->layer_id};
+  if (status == BL_OK) status = bl_policy_create(&o->policy, &shape, &r->policy);
+  free(home);
+  return status;
+}
+
+/* Copies have a price where the policy is to weigh them; without, slots are taken as given. A copy's weights and
+ * gradients are 2 + 4 bytes a parameter and step, a move's state 14 once. */
+static bl_status create_regret(run *r, int64_t steps) {
+  static const double MOVE_IN_COPIES = 14.0 / 6;
+  const bl_replay_options *o = r->options;
+  const bool priced = strcmp(o->policy.homes, "cost") == 0;
+  r->result->copy_price = priced ? o->policy.copy_price : 0;
+  r->result->move_price = MOVE_IN_COPIES * o->policy.copy_price;
+  const bl_regret_options options = {.layers = r->layers,
+                                     .experts = r->shape->experts,
+                                     .ranks = o->ranks,
+                                     .slots = bl_policy_hosts(r->policy, 0)->slots,
+                                     .spread = o->regret,
+                                     .steps = steps,
+                                     .copy_price = r->result->copy_price,
+                                     .move_price = r->result->move_price};
+  return bl_regret_create(&options, &r->regret);
+}
+
 static bl_status open_run(run *r) {
   const bl_replay_options *o = r->options;
   BL_TRY(check_options(r));
@@ -56,9 +114,7 @@ static bl_status open_run(run *r) {
   BL_TRY(bl_new(&r->step, (size_t)bl_trace_step_size(r->shape), sizeof *r->step, "a step of the trace"));
   BL_TRY(bl_new(&r->counts, counts, sizeof *r->counts, "a replay"));
   BL_TRY(bl_new(&r->sources, counts * (size_t)o->ranks, sizeof *r->sources, "a replay"));
-  const bl_policy_shape shape = {
-      .layers = r->layers, .experts = r->shape->experts, .ranks = o->ranks, .slots = o->slots, .layer_id = r->layer_id};
-  BL_TRY(bl_policy_create(&o->policy, &shape, &r->policy));
+  BL_TRY(create_policy(r));
   bl_policy_time_decisions(r->policy);
   return BL_OK;
 }
@@ -71,6 +127,7 @@ static void close_run(run *r) {
   free(r->imbalance);
   free(r->decide_us);
   bl_policy_free(r->policy);
+  bl_regret_free(r->regret);
 }
 
 /* Sums the chosen counts of micro-batches first..last by expert, and by source rank. */
@@ -96,7 +153,7 @@ static void sum_counts(run *r, int32_t first, int32_t last) {
 }
 
 /* All micro-batches of one step, layer by layer. */
-static bl_status play(run *r, int64_t iteration) {
+static bl_status play(run *r, int64_t iteration, bool scored) {
   const bl_replay_options *o = r->options;
   const int64_t experts = r->shape->experts;
   const int32_t first = o->micro_batch >= 0 ? o->micro_batch : 0;
@@ -105,6 +162,8 @@ static bl_status play(run *r, int64_t iteration) {
   sum_counts(r, first, last);
   if (o->policy.lag == 0) BL_TRY(bl_policy_preview(r->policy, r->counts, r->sources));
   BL_TRY(bl_policy_begin_step(r->policy, iteration));
+  for (int32_t l = 0; r->regret && scored && l < r->layers; ++l)
+    BL_TRY(bl_regret_play(r->regret, l, bl_policy_hosts(r->policy, l), r->counts + l * experts));
   for (int32_t m = o->each ? first : last; m <= last; ++m) {
     if (o->each) sum_counts(r, m, m);
     for (int32_t l = 0; l < r->layers; ++l)
@@ -137,6 +196,9 @@ static bl_status score(run *r, int64_t iteration) {
     result->changes += report->moved > 0;
     result->late += report->late;
     result->late_copies += report->late_copies;
+    result->copies_changed += report->changed;
+    result->fills += report->planned;
+    result->late_fills += report->late_copies;
   }
   return BL_OK;
 }
@@ -161,6 +223,7 @@ static void sum_up(run *r) {
   result->mean /= n;
   result->copies /= n;
   result->copies_used /= n;
+  result->copies_changed /= n;
   result->late /= n;
   const double span = (double)result->last - (double)result->first; /* the integers may be too far apart */
   const double iterations = result->steps > 1 ? span * result->steps / (result->steps - 1) : 1;
@@ -173,26 +236,45 @@ static void sum_up(run *r) {
   result->decide_p99_us = quantile(r->decide_us, r->n_decide, 0.99);
 }
 
+/* The scored steps once more, for hindsight. */
+static bl_status look_back(run *r, bl_trace_reader *reader, int32_t first, int32_t end) {
+  const bl_replay_options *o = r->options;
+  for (int32_t i = first; i < end; ++i) {
+    BL_TRY(bl_trace_read(reader, i, r->step));
+    sum_counts(r, o->micro_batch >= 0 ? o->micro_batch : 0,
+               o->micro_batch >= 0 ? o->micro_batch : r->shape->micro_batches - 1);
+    for (int32_t l = 0; l < r->layers; ++l)
+      bl_regret_look_back(r->regret, l, r->counts + (int64_t)l * r->shape->experts);
+  }
+  const bl_regret_result found = bl_regret_sum_up(r->regret);
+  r->result->cost = found.decided;
+  r->result->least_cost = found.best;
+  r->result->candidates = found.candidates;
+  return BL_OK;
+}
+
 static bl_status play_all(run *r, bl_trace_reader *reader, FILE *dump) {
   const int32_t end =
       r->options->last == INT64_MAX ? bl_trace_steps(reader) : bl_trace_find(reader, r->options->last + 1);
-  if (bl_trace_find(reader, r->options->first) >= end)
+  const int32_t first = bl_trace_find(reader, r->options->first);
+  if (first >= end)
     return bl_fail(BL_EINPUT, "%s: no step within --steps, the iterations are %" PRId64 " to %" PRId64,
                    bl_trace_path(reader), bl_trace_iteration(reader, 0),
                    bl_trace_iteration(reader, bl_trace_steps(reader) - 1));
   bl_progress progress;
-  bl_status status = BL_OK;
+  bl_status status = r->options->regret > 0 ? create_regret(r, end - first) : BL_OK;
   bl_progress_start(&progress);
   for (int32_t i = 0; i < end && status == BL_OK; ++i) {
     const int64_t iteration = bl_trace_iteration(reader, i);
     const bool scored = iteration >= r->options->first;
     bl_policy_dump_to(r->policy, scored ? dump : NULL);
     status = bl_trace_read(reader, i, r->step);
-    if (status == BL_OK) status = play(r, iteration);
+    if (status == BL_OK) status = play(r, iteration, scored);
     if (status == BL_OK && scored) status = score(r, iteration);
     bl_progress_update(&progress, "%" PRId32 " of %" PRId32 " steps", i + 1, end);
   }
   bl_progress_end(&progress);
+  if (status == BL_OK && r->regret) status = look_back(r, reader, first, end);
   return status;
 }
 

@@ -2,6 +2,7 @@
 #ifndef BL_PLANNER_REPLAY_H
 #define BL_PLANNER_REPLAY_H
 
+#include "costmodel/plan.h"
 #include "planner/policy.h"
 #include "traces/trace.h"
 
@@ -14,6 +15,9 @@ typedef struct bl_replay_options {
   int32_t n_layers;
   int32_t source_rank, micro_batch; /* only these counts; -1 = all */
   bool each;                        /* micro-batches one by one; false: their sum */
+  const bl_placement *start;        /* homes to start from, those of a plan; NULL: contiguous; borrowed */
+  const char *start_path;           /* of that plan, for messages */
+  int32_t regret;                   /* steps from which hindsight takes candidates (regret.h); 0: no regret */
   const char *dump;                 /* file for one JSON line a (step, layer), or NULL */
 } bl_replay_options;
 
@@ -24,10 +28,15 @@ typedef struct bl_replay_result {
   int64_t worst_iteration;    /* where it was worst */
   int32_t worst_layer;        /* in the trace's numbers */
   double copies, copies_used; /* mean over (step, layer): slots filled; of these, those that took tokens */
+  double copies_changed;      /* mean over (step, layer): copies planned that were not on their rank before */
+  int64_t fills, late_fills;  /* copies filled before their step, and late, in all */
   int64_t moves, changes;     /* homes moved; (step, layer) in which any moved */
   double moves_per_1000;      /* homes moved a layer per 1000 iterations */
   double late, late_copies;   /* share of (step, layer) that late repair changed; copies filled late, each */
   double decide_mean_us, decide_median_us, decide_p99_us; /* of a layer's decision, late repair included */
+  double move_price, copy_price;                          /* of the costs below */
+  double cost, least_cost; /* of a (step, layer) as decided, and of the best decisions in hindsight */
+  double candidates;       /* of hindsight, a layer */
 } bl_replay_result;
 
 /*! bl_replay() : reads `reader` once, one step at a time.

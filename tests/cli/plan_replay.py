@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Replays recomputed by independent code, from the CSV export and the dump alone."""
+import json
 import os
 import random
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from plan_support import rules  # noqa: E402
-from plan_support.tools import DATA, Check, folder, made_up, must, read_csv, replay, write_trace  # noqa: E402
+from plan_support.tools import DATA, Check, folder, made_up, must, read_csv, replay, run, write_trace  # noqa: E402
 
 check = Check()
 
@@ -48,6 +49,71 @@ def recompute(name, result, dump, steps, loads, ranks, slots, fresh=True, every=
     check(optimal, f"{name}: shares are the best there are")
     check(legal, f"{name}: no rank holds an expert twice or more experts than slots")
     return values
+
+
+def check_changes(name, result, dump, start):
+    """Copies filled and changed, homes moved, as the result counts them; the dump is the whole replay's, from `start` homes on."""
+    filled, changed, moved, before = 0, 0, 0, {}
+    for row in dump:
+        home, copies = before.get(row["layer"], (start[row["layer"]], set()))
+        planned = {tuple(c) for c in row["planned"]["copies"]}
+        filled += len(planned)
+        changed += len(planned - copies)
+        moved += sum(a != b for a, b in zip(home, row["planned"]["home"]))
+        before[row["layer"]] = (row["home"], {(e, r) for e, r, _ in triples(row)})
+    check(result["fills"] == filled and result["moves"] == moved, f"{name}: {filled} copies filled, {moved} homes moved")
+    check.near(result["copies_changed"], changed / len(dump), 1e-7, f"{name}: copies changed")
+
+
+def check_cost(name, result, dump, steps, loads, ranks):
+    """What the decisions cost; hindsight with the start among its candidates is never dearer than staying there."""
+    total, before = 0, {}
+    for row in dump:
+        planned = row["planned"]
+        load = loads[steps.index(row["step"]), row["layer"]]
+        total += rules.best_imbalance(planned["home"], [tuple(c) for c in planned["copies"]], load, ranks)
+        total += result["copy_price"] * len(planned["copies"])
+        home = before.get(row["layer"], planned["home"])
+        total += result["move_price"] * sum(a != b for a, b in zip(home, planned["home"]))
+        before[row["layer"]] = planned["home"]
+    check.near(result["cost"], total / len(dump), 1e-6, f"{name}: cost of the decisions")
+    check.near(result["regret"], result["cost"] - result["least_cost"], 1e-7, f"{name}: regret")
+    check(1 <= result["least_cost"] and result["candidates"] >= 1, f"{name}: hindsight {result}")
+
+
+def start_from_plan(tmp):
+    """Replays that start from a plan's homes, good and bad plans; bytes of a model's experts."""
+    counts = made_up(5)
+    path, plan, dump, model = f"{tmp}/s.blt", f"{tmp}/s.json", f"{tmp}/s.jsonl", f"{tmp}/s.model"
+    write_trace(path, counts)
+    steps, loads = [1 + 10 * s for s in range(counts.shape[0])], counts.sum(axis=(1, 3))
+    start = [[(e * 7 + layer) % 4 for e in range(16)] for layer in range(3)]
+    common = ["--trace", path, "--ranks", 4, "--slots", 5]
+
+    def write_plan(layers, ranks=4):
+        with open(plan, "w", encoding="ascii") as file:
+            json.dump({"version": 1, "placement": {"ranks": ranks, "slots": 5 if ranks == 4 else 16, "layers": [
+                {"layer": n, "home": [r % ranks for r in home], "copies": [], "imbalance": 1, "bound": 1}
+                for n, home in layers]}}, file)
+
+    write_plan(enumerate(start))
+    with open(model, "w", encoding="ascii") as file:
+        json.dump({"version": 1, "name": "tiny", "layers": 2, "hidden": 32, "vocabulary": 256, "sequence": 32,
+                   "attention": {"heads": 2, "head_width": 16}, "ffn": {"width": 64},
+                   "moe": {"experts": 16, "width": 48, "top_k": 2}}, file)
+    parameters = 32 * 48 * 2 + 48 + 32
+    for options in (["--policy", "static"], [], ["--late-repair", 1.02], ["--homes", "cost"], ["--policy", "eplb:1"]):
+        result, rows = replay(*common, *options, "--plan", plan, "--model", model, "--regret", 5, dump=dump)
+        check([r["planned"]["home"] for r in rows[:3]] == start, f"start {options}: homes of the plan at the first step")
+        check_changes(f"start {options}", result, rows, start)
+        check_cost(f"start {options}", result, rows, steps, loads, 4)
+        check(result["moved_bytes"] == 14 * parameters * result["moves"] and result["fill_bytes"] == 2 * parameters * result["fills"]
+              and result["late_fill_bytes"] == 2 * parameters * result["late_fills"], f"start {options}: bytes")
+    refuse = [(lambda: write_plan(list(enumerate(start))[:2]), "layer 2"), (lambda: write_plan(enumerate(start), 2), "on 2 ranks")]
+    for write, text in refuse:
+        write()
+        code, _, err = run("ballast-plan", "replay", *common, "--plan", plan)
+        check(code == 1 and text in err, f"a plan that does not fit: {code} {err}")
 
 
 def check_smartmoe(name, dump, steps, loads, ranks, every, numpy_ties):
@@ -91,6 +157,8 @@ def made_up_traces(tmp):
                         ["--policy", "ballast", "--lag", 3], ["--policy", "ballast", "--homes", "free", "--lag", 0]):
             result, rows = replay(*common, *options, dump=dump)
             recompute(f"{experts}/{ranks} {options}", result, rows, steps, loads, ranks, slots)
+            if len(set(slots)) == 1:
+                check_changes(f"{experts}/{ranks} {options}", result, rows, [rules.contiguous(experts, ranks)] * 3)
         result, rows = replay(*common, "--policy", "ballast", "--shares", "stale", dump=dump)
         recompute("stale", result, rows, steps, loads, ranks, slots, fresh=False)
         result, rows = replay(*common, "--policy", "eplb:1", "--lag", 0, dump=dump)
@@ -202,6 +270,7 @@ def public_trace(tmp):
 
 with folder() as scratch:
     made_up_traces(scratch)
+    start_from_plan(scratch)
     micro_batches(scratch)
     causality(scratch)
     public_trace(scratch)
