@@ -500,23 +500,29 @@ static bl_status read_tensor(bl_rank *r, const bl_state *state, int64_t offset, 
   return r->be->stream_sync(r->s);
 }
 
+static bl_status take_policy(bl_rank *r, const char *path, const void *bytes, uint64_t size) {
+  char text[256];
+  const bl_status status = bl_policy_load(r->policy, bytes, size);
+  if (status == BL_OK) return BL_OK;
+  snprintf(text, sizeof text, "%s", bl_error_text());
+  return bl_fail(status, "%s: %s", path, text);
+}
+
+/* What a policy remembers is of use to the same policy alone: the same options, slots and ranks. */
 static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
-  if (m->ep != r->run->ep || strcmp(m->policy, r->run->policy.policy) != 0) {
-    if (r->rank == 0)
-      bl_log(1, "%s is of %lld ranks under policy %s: the policy starts without memory", dir, (long long)m->ep,
-             m->policy);
-    return BL_OK;
-  }
   char path[PATH_MAX], *bytes = NULL;
   uint64_t size = 0;
   BL_TRY(join(path, dir, "policy.bin"));
   BL_TRY(bl_file_read(path, (uint64_t)1 << 34, &bytes, &size));
-  const bl_status status = bl_policy_load(r->policy, bytes, size);
+  const bool alike = bl_policy_saved_alike(r->policy, bytes, size);
+  const bl_status status = alike ? take_policy(r, path, bytes, size) : BL_OK;
   free(bytes);
-  if (status != BL_OK) {
-    char text[256];
-    snprintf(text, sizeof text, "%s", bl_error_text());
-    return bl_fail(status, "%s: %s", path, text);
+  BL_TRY(status);
+  if (!alike) {
+    if (r->rank == 0)
+      bl_log(1, "%s is of %lld ranks under policy %s, or other slots or options of it: the policy starts without memory",
+             dir, (long long)m->ep, m->policy);
+    return BL_OK;
   }
   r->plan_version = m->plan_version;
   r->placement_hash = strtoull(m->hash, NULL, 16);

@@ -114,6 +114,10 @@ const bl_policy_layer_report *bl_policy_report(const bl_policy *policy, int32_t 
 /*! bl_policy_save(), bl_policy_load() : the whole state (history, hosts, counters) as bytes for a checkpoint: a resumed
  *  run decides as the uninterrupted one. save allocates; the caller frees. load checks shape and options. */
 bl_status bl_policy_save(const bl_policy *policy, void **bytes, uint64_t *size);
+
+/*! bl_policy_saved_alike() : whether saved bytes are of a policy with this one's options and shape, so that load takes
+ *  them; false also for bytes that are no saved state at all. */
+bool bl_policy_saved_alike(const bl_policy *policy, const void *bytes, uint64_t size);
 bl_status bl_policy_load(bl_policy *policy, const void *bytes, uint64_t size);
 
 #endif

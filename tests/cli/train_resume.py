@@ -73,6 +73,19 @@ def other_ranks(tmp, base):
         check(len(rest) == 6 and relative(rest, whole[6:]) < 1e-4, f"resumed on {ranks} ranks: {rest} against {whole[6:]}")
 
 
+def other_options(tmp, base):
+    """Other slots or another lag: the weights go on, the policy begins anew and says so."""
+    policy = ["--ranks", 4, "--policy", "ballast"]
+    whole = train(f"{tmp}/options", *base, "--steps", 12, *policy)
+    train(f"{tmp}/options", *base, "--steps", 6, "--schedule-steps", 12, "--warmup", 1, *policy, "--checkpoint", f"{tmp}/options.ck")
+    for changed in (["--slots", 4], ["--lag", 3], ["--late-repair", 1.02]):
+        code, _, err = run("ballast-train", *base, "--steps", 12, "--warmup", 1, *policy, *changed, "--resume", f"{tmp}/options.ck",
+                           "--log", f"{tmp}/changed")
+        check(code == 0 and "starts without memory" in err and err.count("\n") == 1, f"resumed with {changed}: exit {code}, {err}")
+        check(relative(losses(f"{tmp}/changed"), whole[6:]) < 1e-5, f"resumed with {changed}: {losses(f'{tmp}/changed')} against {whole[6:]}")
+        os.remove(f"{tmp}/changed")
+
+
 def interrupted(tmp, base, number):
     ck, log = f"{tmp}/int", f"{tmp}/int.log"
     shutil.rmtree(ck, ignore_errors=True)
@@ -187,6 +200,7 @@ with folder() as tmp:
     for policy in (["static"], ["smartmoe:3"], ["eplb:2"], ["ballast", "--late-repair", 1.02], ["ballast", "--homes", "free"]):
         resumed_like_whole(tmp, base, policy)
     other_ranks(tmp, base)
+    other_options(tmp, base)
     settings_of_the_checkpoint(tmp, base)
     for number in (signal.SIGINT, signal.SIGTERM):
         interrupted(tmp, base, number)
