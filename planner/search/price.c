@@ -31,8 +31,11 @@ static double exposed(double us, double hidden_under, double layers) {
 
 /* Reduction of gradients and gathering of weights, beyond what computing hides. */
 static double reduce_us(const bl_cluster *cluster, const bl_grid *g, const bl_grid_costs *c, const int32_t *count) {
-  const double layers = count[BL_ITEM_DENSE] + count[BL_ITEM_MOE], work = bl_device_us(c, count);
-  double reduce = 0, gather = 0, copies = 0, replicas = layers * c->replica_layer_us;
+  const double work = bl_device_us(c, count);
+  double reduce = 0, gather = 0, copies = 0, layers = 0;
+  for (int k = 0; k < BL_ITEM_COUNT; k++)
+    if (bl_item_kind((bl_item)k) != BL_LAYER_COUNT) layers += count[k];
+  double replicas = layers * c->replica_layer_us;
   for (int k = 0; k < BL_ITEM_COUNT; k++) {
     const bl_item_size *s = &c->size[k];
     reduce += count[k] * (s->dense_parameters * c->dense_reduce_us + s->expert_parameters * c->expert_reduce_us);

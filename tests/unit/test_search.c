@@ -355,6 +355,13 @@ static void test_reduction_by_hand(void) {
   const double us = 2 * 4 * 4 * costs.size[BL_ITEM_DENSE].dense_parameters * 15 / 16 * 1e-6;
   REQUIRE(us < bl_device_us(&costs, count) * 2 / 3);
   CHECK_NEAR(price.us[BL_PRICE_REDUCE], us / 4 + us * 24 / 132, 1e-6 * us);
+  /* The same layers as blocks: eight, of which one is left over. */
+  bl_model m = model;
+  const int32_t blocks[BL_ITEM_COUNT] = {[BL_ITEM_ATTENTION] = 4, [BL_ITEM_FFN] = 4};
+  add_state_space(&m);
+  bl_grid_cost(&m, &fast, &g, 1, &costs);
+  bl_price_step(&fast, &g, &costs, blocks, &price);
+  CHECK_NEAR(price.us[BL_PRICE_REDUCE], us / 8 + us * 24 / 132, 1e-6 * us);
 }
 
 /* The slowest of many devices: with a spread of 2 %, compute takes 1 + 0.02 x the largest of so many normal deviates.
