@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Published layouts against ballast-plan search: the arithmetic of every row, and where its layout stands among the
 predicted ones, with what its release's stack can do and with the search's defaults.
-time limit: 600 s"""
+time limit: 900 s"""
 import json
 import os
 import sys
@@ -11,7 +11,7 @@ from plan_support import published  # noqa: E402
 from plan_support.tools import Check, folder, run  # noqa: E402
 
 check = Check()
-LEAST_GOOD = {"what the stack of its release runs": 0.9, "the search's defaults": 0.87}
+LEAST_GOOD = {"what the stack of its release runs": 0.9, "the search's defaults": 0.89}
 
 
 def arithmetic(row):
