@@ -71,13 +71,16 @@ static bl_status read_device(bl_json object, bl_cluster *c) {
 static bl_status read_cluster(bl_json root, bl_cluster *c) {
   int64_t value;
   bl_json part;
-  BL_TRY(bl_json_keys(root, "version name nodes ranks_per_node device links"));
+  BL_TRY(bl_json_keys(root, "version name nodes ranks_per_node ranks_per_card device links"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &value));
   BL_TRY(read_text(root, "name", c->name, sizeof c->name));
   BL_TRY(bl_json_int(root, "nodes", 1, 1 << 20, &value));
   c->nodes = (int32_t)value;
   BL_TRY(bl_json_int(root, "ranks_per_node", 1, 1024, &value));
   c->ranks_per_node = (int32_t)value;
+  value = 1;
+  BL_TRY(bl_json_int_or(root, "ranks_per_card", 1, c->ranks_per_node, &value));
+  c->ranks_per_card = (int32_t)value;
   BL_TRY(bl_json_object(root, "device", &part));
   BL_TRY(read_device(part, c));
   BL_TRY(bl_json_object(root, "links", &part));
@@ -192,6 +195,7 @@ bl_status bl_cluster_save(const char *path, const bl_cluster *c) {
   text(&w, "name", c->name);
   number(&w, "nodes", c->nodes);
   number(&w, "ranks_per_node", c->ranks_per_node);
+  if (c->ranks_per_card > 1) number(&w, "ranks_per_card", c->ranks_per_card);
   bl_json_key(&w, "device");
   write_device(&w, c);
   bl_json_key(&w, "links");

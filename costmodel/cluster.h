@@ -8,11 +8,13 @@
  *     "links": { "intra": { "gbps": 450, "efficiency": 0.8, "latency_us": 6, "source": "..." },
  *                "inter": { "gbps": 50, "efficiency": 0.9, "latency_us": 15, "source": "..." } } }
  *
- * Strict JSON. gbps are gigabytes a second of one rank and direction, of which messages reach the part `efficiency`
- * (default 1). tflops is the dense peak in the compute type of num_bytes; efficiency is what of it large matrix
- * products reach (the one number to fit on measurements), efficiency_source where it comes from (default "assumed").
- * `types` are narrower types that products with weights may use, each with its own peak and efficiency; what is kept
- * and sent stays num_bytes wide. spread: standard deviation of the devices' speeds over their mean (default 0). */
+ * Strict JSON. "ranks_per_card" (default 1) consecutive ranks share a network card, which has as many times the gbps of
+ * `inter`: only prices of placements weigh that. gbps are gigabytes a second of one rank and direction, of which
+ * messages reach the part `efficiency` (default 1). tflops is the dense peak in the compute type of num_bytes;
+ * efficiency is what of it large matrix products reach (the one number to fit on measurements), efficiency_source where
+ * it comes from (default "assumed"). `types` are narrower types that products with weights may use, each with its own
+ * peak and efficiency; what is kept and sent stays num_bytes wide. spread: standard deviation of the devices' speeds
+ * over their mean (default 0). */
 #ifndef BL_COSTMODEL_CLUSTER_H
 #define BL_COSTMODEL_CLUSTER_H
 
@@ -38,7 +40,7 @@ enum { BL_CLUSTER_MAX_TYPES = 4 };
 
 typedef struct bl_cluster {
   char name[64], device[64];
-  int32_t nodes, ranks_per_node, num_bytes, n_types;
+  int32_t nodes, ranks_per_node, ranks_per_card, num_bytes, n_types;
   double tflops, memory_bytes, memory_gbps, efficiency, call_us, spread;
   char efficiency_source[256], source[512];
   bl_compute_type types[BL_CLUSTER_MAX_TYPES];
@@ -52,7 +54,8 @@ bl_status bl_cluster_load(const char *path, bl_cluster *out);
 /*! bl_cluster_save() : writes a cluster that was loaded, with what has changed since. */
 bl_status bl_cluster_save(const char *path, const bl_cluster *cluster);
 
-/*! bl_cluster_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages. */
+/*! bl_cluster_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages.
+ */
 bl_status bl_cluster_parse(const char *name, const char *text, uint64_t size, bl_cluster *out);
 
 /*! bl_cluster_use_type() : products with weights from now on in `name` of the file's types, or in that of num_bytes

@@ -15,7 +15,7 @@ static void set_levels(const bl_cluster *cluster, const bl_place_rack *rack, int
     return;
   }
   out->levels = 2;
-  out->level[1] = (bl_place_level){0, 1, cluster->inter.gbps, cluster->inter.latency_us};
+  out->level[1] = (bl_place_level){0, cluster->ranks_per_card, cluster->inter.gbps, cluster->inter.latency_us};
   if (in_rack > 0 && in_rack < ranks) {
     out->levels = 3;
     out->level[1].ranks = (int32_t)in_rack;

@@ -13,13 +13,13 @@ from plan_support.tools import Check, folder, made_up, must, run, write_trace  #
 check = Check()
 
 
-def cluster_file(path, nodes, per_node, intra, inter, memory=80e9):
+def cluster_file(path, nodes, per_node, intra, inter, memory=80e9, per_card=1):
     link = {"gbps": intra[0], "latency_us": intra[1], "source": "made up"}
     far = {"gbps": inter[0], "latency_us": inter[1], "source": "made up"}
     device = {"name": "made up", "tflops": 100, "num_bytes": 2, "memory_bytes": memory, "memory_gbps": 1000,
               "efficiency": 0.5, "call_us": 5, "source": "made up"}
     path.write_text(json.dumps({"version": 1, "name": "made up", "nodes": nodes, "ranks_per_node": per_node,
-                                "device": device, "links": {"intra": link, "inter": far}}))
+                                "ranks_per_card": per_card, "device": device, "links": {"intra": link, "inter": far}}))
     return path
 
 
@@ -46,7 +46,23 @@ def machine(cluster, model, rows, rack=None):
         levels[1] = (rack[0] * c["ranks_per_node"], *levels[1][1:])
         levels.append((1 << 30, rack[1], rack[2]))
     return {"token_us": token, "row": hidden * 2, "fill": parameters * 2, "reduce": parameters * 4,
-            "state": parameters * 14, "levels": levels}
+            "state": parameters * 14, "levels": levels, "cards": [1, c["ranks_per_card"], 1]}
+
+
+def profile_file(path, model, transfer=(3.0, 2e-4)):
+    """A measured profile with the curves that a placement's price needs; microseconds of expert rows by their number."""
+    m = json.loads(model.read_text())
+    shape = {"hidden": m["hidden"], "vocabulary": m["vocabulary"], "sequence": m["sequence"],
+             "heads": m["attention"]["heads"], "experts": m["moe"]["experts"], "top_k": m["moe"]["top_k"],
+             "expert_width": m["moe"]["width"], "ffn_width": m.get("ffn", {}).get("width", 4 * m["hidden"])}
+    curves = {name: {"per": "rows", "amounts": [1, 1001], "times_us": [a, a + 1000 * b]}
+              for name, a, b in (("expert_fwd", 20, 0.5), ("expert_dx", 10, 0.6), ("expert_dw", 30, 0.7))}
+    curves["transfer"] = {"per": "bytes", "amounts": [1, 1000001], "times_us": [transfer[0] + transfer[1],
+                                                                                transfer[0] + 1000001 * transfer[1]]}
+    path.write_text(json.dumps({"version": 1, "backend": "cpu", "transport": "threads", "device": "made up", "ranks": 2,
+                                "overlap": False, "num_bytes": 4, "sgemm_gflops": 100, "triad_gbps": 10, "model": shape,
+                                "curves": curves}))
+    return path
 
 
 def level_between(levels, a, b):
@@ -55,8 +71,9 @@ def level_between(levels, a, b):
     return next(i + 1 for i, (size, _, _) in enumerate(levels) if a // size == b // size)
 
 
-def busiest(levels, traffic, ranks):
+def busiest(m, traffic, ranks):
     """traffic {(from, to): amount}: the largest over ports and directions of amount / bytes a microsecond."""
+    levels = m["levels"]
     out = np.zeros((len(levels) + 1, ranks))
     into = np.zeros((len(levels) + 1, ranks))
     for (a, b), amount in traffic.items():
@@ -64,7 +81,12 @@ def busiest(levels, traffic, ranks):
         for level in ([] if top == 0 else [1] if top == 1 else range(2, top + 1)):
             out[level, a] += amount
             into[level, b] += amount
-    return max(max(out[i + 1].max(), into[i + 1].max()) / (gbps * 1e3) for i, (_, gbps, _) in enumerate(levels))
+
+    def ports(amounts, sharing):
+        return max(amounts[r:r + sharing].sum() / sharing for r in range(0, ranks, sharing))
+
+    return max(max(ports(out[i + 1], m["cards"][i]), ports(into[i + 1], m["cards"][i])) / (gbps * 1e3)
+               for i, (_, gbps, _) in enumerate(levels))
 
 
 def exchange(levels, source, hosts, ranks):
@@ -111,7 +133,7 @@ def price(layer, counts, m, ranks, micro_batches, horizon, speeds, old_home):
             sent[edge] = sent.get(edge, 0) + amount
     out = {"compute_us": micro_batches * m["token_us"] * max(load / speeds)}
     far = max([level_between(levels, a, b) for (a, b), amount in sent.items() if amount > 1e-9] or [0])
-    out["exchange_us"] = micro_batches * 4 * (m["row"] * busiest(levels, sent, ranks) + (levels[far - 1][2] if far else 0))
+    out["exchange_us"] = micro_batches * 4 * (m["row"] * busiest(m, sent, ranks) + (levels[far - 1][2] if far else 0))
     edges, way = {}, {}
     feeder = {(c["expert"], c["rank"]): c.get("from", home[c["expert"]]) for c in layer["copies"]}
     for expert, rank in feeder:
@@ -122,18 +144,19 @@ def price(layer, counts, m, ranks, micro_batches, horizon, speeds, old_home):
             at = feeder[expert, at]
         way[expert, rank] = us
     for term in ("fill", "reduce"):
-        out[term + "_us"] = m[term] * busiest(levels, edges, ranks) + max(way.values()) if edges else 0
+        out[term + "_us"] = m[term] * busiest(m, edges, ranks) + max(way.values()) if edges else 0
     moves = {}
     for e in range(experts):
         if home[e] != old_home[e]:
             moves[old_home[e], home[e]] = moves.get((old_home[e], home[e]), 0) + 1
     latency = max([levels[level_between(levels, a, b) - 1][2] for a, b in moves] or [0])
-    out["move_us"] = (m["state"] * busiest(levels, moves, ranks) + latency) / horizon if moves else 0
+    out["move_us"] = (m["state"] * busiest(m, moves, ranks) + latency) / horizon if moves else 0
     return out
 
 
 def test_recomputed():
-    cases = [  # experts, ranks, sources, nodes x ranks, rack, speeds, slots, homes, relay, micro-batches, horizon
+    cases = [  # experts, ranks, sources, nodes x ranks, rack, speeds, slots, homes, relay, micro-batches, horizon; the
+        # last case has a network card for two ranks
         (16, 8, 8, 2, 4, None, None, None, "cost", "direct", 3, 50),
         (16, 8, 4, 4, 2, (2, 2, 30), None, 4, "cost", "best", 1, 1000),
         (24, 12, 12, 3, 4, None, [1, 0.5, 2], "3,3,4,3,3,4,3,3,4,3,3,4", "free", "direct", 2, 10),
@@ -145,7 +168,8 @@ def test_recomputed():
             work = Path(text)
             counts = made_up(i, steps=2, ranks=sources, layers=2, micro_batches=2, experts=experts, skew=0.4 + 0.5 * i)
             write_trace(work / "t.blt", counts)
-            cluster = cluster_file(work / "c.json", nodes, per_node, (100, 3), (10, 9))
+            per_card = 2 if i == len(cases) - 1 else 1
+            cluster = cluster_file(work / "c.json", nodes, per_node, (100, 3), (10, 9), per_card=per_card)
             model = model_file(work / "m.json", experts)
             more = ["--rack", "{}:{}:{}".format(*rack)] if rack else []
             more += ["--speeds", ",".join(str(speeds[r % len(speeds)]) for r in range(ranks))] if speeds else []
@@ -170,6 +194,37 @@ def test_recomputed():
             first = (work / "p.json").read_bytes()
             must("ballast-plan", "place", *args)
             check(first == (work / "p.json").read_bytes(), f"case {i}: the same arguments give the same plan")
+
+
+def test_profile():
+    """Measured times in place of a data sheet: with a cluster's links, and alone."""
+    with folder() as text:
+        work = Path(text)
+        counts = made_up(3, steps=1, ranks=4, layers=1, micro_batches=1, experts=8)
+        write_trace(work / "t.blt", counts)
+        model = model_file(work / "m.json", 8)
+        cluster = cluster_file(work / "c.json", 2, 2, (100, 3), (10, 9))
+        profile = profile_file(work / "r.json", model)
+        mean = counts[0, :, 0, 0]
+        rows = mean.sum() / 8
+        token = (60 + 1.8 * (rows - 1)) / rows
+        parameters = 3 * 512 * 256
+        measured = {"token_us": token, "row": 512 * 4, "fill": parameters * 4, "reduce": parameters * 4,
+                    "state": parameters * 12, "cards": [1, 1, 1]}
+        links = machine(cluster, model, rows)["levels"]
+        for more, levels in ((["--cluster", cluster], links), ([], [(1 << 30, 1e-3 / 2e-4, 3.0)])):
+            must("ballast-plan", "place", "--trace", work / "t.blt", "--ranks", 4, "--model", model, "--profile", profile,
+                 "--homes", "free", "-o", work / "p.json", *more)
+            layer = json.loads((work / "p.json").read_text())["placement"]["layers"][0]
+            again = price(layer, mean, dict(measured, levels=levels), 4, 1, 1000, np.ones(4), layer["home"])
+            for key, value in again.items():
+                check.near(layer["price"][key], value, 1e-6 * max(value, 1e-3), f"profile, {len(levels)} levels, {key}")
+        text = json.loads(profile.read_text())
+        del text["curves"]["expert_dw"]
+        profile.write_text(json.dumps(text))
+        got, _, err = run("ballast-plan", "place", "--trace", work / "t.blt", "--ranks", 4, "--model", model, "--profile",
+                          profile)
+        check(got == 1 and "no curve expert_dw" in err, f"a profile without a curve: exit {got}: {err}")
 
 
 def test_choices():
@@ -263,6 +318,7 @@ def test_bad_input():
 
 
 test_recomputed()
+test_profile()
 test_choices()
 test_bad_input()
 sys.exit(check.end())
