@@ -156,7 +156,7 @@ def price(layer, counts, m, ranks, micro_batches, horizon, speeds, old_home):
 
 def test_recomputed():
     cases = [  # experts, ranks, sources, nodes x ranks, rack, speeds, slots, homes, relay, micro-batches, horizon; the
-        # last case has a network card for two ranks
+        # first and the last case have a network card for two ranks
         (16, 8, 8, 2, 4, None, None, None, "cost", "direct", 3, 50),
         (16, 8, 4, 4, 2, (2, 2, 30), None, 4, "cost", "best", 1, 1000),
         (24, 12, 12, 3, 4, None, [1, 0.5, 2], "3,3,4,3,3,4,3,3,4,3,3,4", "free", "direct", 2, 10),
@@ -168,7 +168,7 @@ def test_recomputed():
             work = Path(text)
             counts = made_up(i, steps=2, ranks=sources, layers=2, micro_batches=2, experts=experts, skew=0.4 + 0.5 * i)
             write_trace(work / "t.blt", counts)
-            per_card = 2 if i == len(cases) - 1 else 1
+            per_card = 2 if i in (0, 4) else 1
             cluster = cluster_file(work / "c.json", nodes, per_node, (100, 3), (10, 9), per_card=per_card)
             model = model_file(work / "m.json", experts)
             more = ["--rack", "{}:{}:{}".format(*rack)] if rack else []
