@@ -235,18 +235,23 @@ bl_status bl_search_print(const bl_search_report *report) {
 
 /* -- nothing found ------------------------------------------------------------------------------------------------- */
 
-/* The least multiple of the ranks, by doubling, on which something fits; 0 within the cluster. */
-static bl_status more_ranks(const bl_search_report *report, int32_t *ranks) {
+/* The least multiple of the ranks, by doubling, on which something fits, `held` bytes being what the leanest layout
+ * holds now; 0: none within the cluster. What a rank holds shrinks at most in proportion to their number. */
+static bl_status more_ranks(const bl_search_report *report, double held, int32_t *ranks) {
   bl_search_options o = *report->options;
-  bl_search_entry *least;
+  bl_search_result r;
+  const double wanted = o.ranks * held / o.memory_bytes;
   const int64_t most = (int64_t)o.cluster->nodes * o.cluster->ranks_per_node;
-  BL_TRY(bl_new(&least, 1, sizeof *least, "layouts"));
+  o.top = 1;
+  o.simulate = 0;
   *ranks = 0;
   while (*ranks == 0 && 2 * (int64_t)o.ranks <= most) {
     o.ranks *= 2;
-    if (bl_search_least_memory(&o, least) == BL_OK && least->memory.total <= o.memory_bytes) *ranks = o.ranks;
+    if (o.ranks < wanted) continue;
+    BL_TRY(bl_search(&o, &r));
+    if (r.n > 0) *ranks = o.ranks;
+    bl_search_free(&r);
   }
-  free(least);
   return BL_OK;
 }
 
@@ -257,7 +262,7 @@ bl_status bl_search_explain_nothing(const bl_search_report *report) {
   int32_t ranks, worst = 0;
   BL_TRY(bl_new(&least, 1, sizeof *least, "layouts"));
   bl_status status = bl_search_least_memory(o, least);
-  if (status == BL_OK) status = more_ranks(report, &ranks);
+  if (status == BL_OK) status = more_ranks(report, least->memory.total, &ranks);
   if (status == BL_OK) {
     const bl_footprint *f = &least->memory;
     for (int k = 1; k < BL_FOOTPRINT_COUNT; k++)

@@ -1,6 +1,7 @@
 #include "planner/search/search.h"
 #include "base/memory.h"
 #include <float.h>
+#include <stdio.h>
 #include <string.h>
 
 const char *const bl_search_reasons[BL_SEARCH_REASON_COUNT] = {
@@ -278,6 +279,31 @@ void bl_search_free(bl_search_result *result) {
   memset(result, 0, sizeof *result);
 }
 
+/* Why no layout folds: what stopped those that came furthest, and for a batch the nearest one that would do. */
+static bl_status nothing_folds(const bl_search_options *o, const bl_search_result *r) {
+  int last = -1;
+  char change[64] = "";
+  for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)
+    if (r->rejected[i] > 0) last = i;
+  if (last < 0)
+    return bl_fail(BL_EINPUT,
+                   "model %s: no layout folds %d ranks with a batch of %d: the sizes asked for do not divide %d",
+                   o->model->name, o->ranks, o->batch, o->ranks);
+  const bl_grid *g = &r->example[last];
+  if (last == BL_SEARCH_BATCH)
+    snprintf(change, sizeof change, "; nearest change: a batch of %d", (o->batch + g->dp - 1) / g->dp * g->dp);
+  const int32_t sizes[] = {g->tp, g->cp, g->dp, g->pp, g->ep};
+  static const char *const names[] = {"tp", "cp", "dp", "pp", "ep"};
+  char text[96] = "";
+  for (size_t i = 0, n = 0; i < sizeof sizes / sizeof *sizes; i++)
+    if (sizes[i] > 0) n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %d", n ? ", " : "", names[i], sizes[i]);
+  return bl_fail(BL_EINPUT,
+                 "model %s: no layout folds %d ranks with a batch of %d: %s (%d heads, %d layers, %d experts), as with "
+                 "%s%s",
+                 o->model->name, o->ranks, o->batch, bl_search_reasons[last], o->model->heads, o->model->layers,
+                 o->model->experts, text, change);
+}
+
 bl_status bl_search_least_memory(const bl_search_options *o, bl_search_entry *entry) {
   searcher s;
   bl_search_result result;
@@ -287,10 +313,9 @@ bl_status bl_search_least_memory(const bl_search_options *o, bl_search_entry *en
   enumerate(&s);
   *entry = *s.variant;
   free(s.variant);
+  const bl_status status = entry->memory.total < DBL_MAX ? BL_OK : nothing_folds(o, &result);
   bl_search_free(&result);
-  if (entry->memory.total < DBL_MAX) return BL_OK;
-  return bl_fail(BL_EINPUT, "model %s: no layout folds %d ranks with a batch of %d", o->model->name, o->ranks,
-                 o->batch);
+  return status;
 }
 
 bl_status bl_search_layout(const bl_search_options *o, const bl_search_entry *e, bl_layout *layout) {

@@ -102,8 +102,12 @@ def nothing_fits():
             "deepseek-v3", "h100-hgx", "--ranks", 64, "--batch", 512)
     code, _, err = search("deepseek-v3", "h100-hgx", "--ranks", 256, "--batch", 2048)
     check(code == 0, f"256 ranks, as advised: {err}")
-    refused(1, ["no layout folds 7 ranks with a batch of 3"], "mixtral-8x7b", "h100-hgx", "--ranks", 7, "--batch", 3,
-            "--pp", 1)
+    refused(1, ["no layout folds 7 ranks with a batch of 3", "dp does not divide the batch", "a batch of 7"],
+            "mixtral-8x7b", "h100-hgx", "--ranks", 7, "--batch", 3, "--pp", 1, "--tp", 1)
+    refused(1, ["no layout folds 64 ranks", "do not divide 64"], "mixtral-8x7b", "h100-hgx", "--ranks", 64, "--batch", 64,
+            "--tp", 3)
+    refused(1, ["ep does not divide the experts", "8 experts", "ep 16"], "mixtral-8x7b", "h100-hgx", "--ranks", 64,
+            "--batch", 64, "--ep", 16)
     refused(1, ["fewer than 99999"], "mixtral-8x7b", "h100-hgx", "--ranks", 99999, "--batch", 3)
     refused(2, ["batch"], "mixtral-8x7b", "h100-hgx", "--ranks", 8)
     refused(1, ["a node of"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--ranks-per-node", 9)
