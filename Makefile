@@ -204,6 +204,13 @@ bench: programs $(BENCHES)
 C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_trace_cmd) $(SRC_costmodel) $(SRC_planner) $(SRC_library) $(SRC_plan_cmd) $(SRC_milp) $(SRC_executor) \
              $(wildcard traces/main.c planner/main.c executor/*_main.c)
 
+## device: build/device/folder, which runs on a machine with a device and no libraries (tests/device/run.sh says how)
+.PHONY: device
+device:
+	$(MAKE) --no-print-directory BUILD=build/device GLPK=0 OPENBLAS=0 MPI=0 MARCH=x86-64-v3 'LDFLAGS=-Wl,-rpath,\$$$$ORIGIN/../lib' \
+	  programs build/device/tests/exec/test_cuda_ops
+	tests/device/pack.sh build/device build/device/folder
+
 ## lint: cppcheck and clang-tidy over all C sources, where installed
 lint:
 	@if command -v cppcheck >/dev/null; then \

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# tests/device/run.sh refuses with one sentence where there are no programs or no device; tried out with the CPU backend in
+# the device's place, every row of its table has a value.   time limit: 300 s
+set -u
+passed=0 failed=0
+check() { # WORDS COMMAND...
+  local words=$1
+  shift
+  if "$@"; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+    echo "failed: $words"
+  fi
+}
+folder=$TMPDIR/folder programs=$(realpath "$BL_BUILD")
+mkdir -p "$folder/bin"
+tests/device/run.sh "$folder" "$TMPDIR/none" >"$TMPDIR/out" 2>&1
+check "a folder without programs is refused" test $? = 3 -a "$(wc -l <"$TMPDIR/out")" = 1
+gzip -c README.md >"$folder/text.gz"
+ln -s "$programs"/ballast-{plan,trace} "$folder/bin/"
+printf '#!/bin/sh\necho "ballast-train: no device"\nexit 3\n' >"$folder/bin/ballast-train"
+printf '#!/bin/sh\necho "9 passed, 0 failed, 0 skipped"\n' >"$folder/bin/test_cuda_ops"
+cp "$folder/bin/ballast-train" "$folder/bin/ballast-profile"
+chmod +x "$folder"/bin/*
+tests/device/run.sh "$folder" "$TMPDIR/none" >"$TMPDIR/out" 2>&1
+check "a machine without a device is refused" test $? = 3 -a "$(grep -c "no training step on a device" "$TMPDIR/out")" = 1
+
+for program in train profile; do # the CPU in the device's place
+  cat >"$folder/bin/ballast-$program" <<SH
+#!/usr/bin/env bash
+options=()
+while [ \$# -gt 0 ]; do
+  case \$1 in
+  --backend | --precision) shift 2 ;;
+  *) options+=("\$1") && shift ;;
+  esac
+done
+exec "$programs/ballast-$program" "\${options[@]}"
+SH
+done
+BL_DEVICE_DRY=1 BL_DEVICE_LIMIT=200 PATH=/usr/bin:/bin tests/device/run.sh "$folder" "$TMPDIR/dry" >"$TMPDIR/out" 2>&1
+check "the table comes last, and says how many rows failed" grep -q 'rows failed$' <(tail -1 "$TMPDIR/out")
+for row in "every operation" "small model, fp32" "GPT-MoE, 64 experts: tokens" "MFU (mcore)" "hottest 36 %" "decisions as replay" \
+  "adaptation" "peak memory" "profile"; do
+  check "a row of $row" grep -qF "$row" "$TMPDIR/out"
+done
+check "a replay has the run's decisions" grep -q "decisions as replay.* ok" "$TMPDIR/out"
+[ $failed = 0 ] || cat "$TMPDIR/out"
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed = 0 ]
