@@ -1,5 +1,7 @@
 #include "planner/milp/expert_groups.h"
 #include "base/memory.h"
+#include "base/rng.h"
+#include "planner/milp/groups_realise.h"
 #include <math.h>
 #include <string.h>
 
@@ -25,6 +27,8 @@ typedef struct packing {
   int64_t limit;       /* of visited, for this split of the ranks */
   int64_t last;        /* of visited, for this number of copies */
   int64_t split_nodes; /* for one split of the ranks and one order of bins */
+  bool quick;          /* exchanges and kicks alone */
+  bl_rng rng;          /* of kicks */
 } packing;
 
 static int descending(const void *a, const void *b, void *load) {
@@ -186,7 +190,25 @@ static void best_exchange(const packing *p, int32_t full, int32_t *position, int
   }
 }
 
-/* A spread repaired by exchanges: decides nothing, but finds most packings of many even experts. */
+/* Two random experts change bins, one of them of the fullest: out of a place where no exchange helps. */
+static void kick(packing *p, int32_t full) {
+  int32_t position = -1;
+  const int32_t n = p->problem->experts;
+  for (int32_t tries = 0; tries < 4 * n && position < 0; ++tries) {
+    const int32_t i = (int32_t)bl_rng_below(&p->rng, (uint64_t)n);
+    if (p->in_bin[i] == full) position = i;
+  }
+  const int32_t other = (int32_t)bl_rng_below(&p->rng, (uint64_t)n);
+  if (position < 0 || p->in_bin[other] == full) return;
+  const int32_t bin = p->in_bin[other];
+  take(p, position);
+  take(p, other);
+  put(p, position, bin);
+  put(p, other, full);
+}
+
+/* A spread repaired by exchanges (and kicks, where nothing else is tried): decides nothing, but finds most packings of
+ * many even experts. */
 static bool pack_by_exchange(packing *p) {
   if (!spread(p)) return false;
   for (;;) {
@@ -196,7 +218,11 @@ static bool pack_by_exchange(packing *p) {
     if (p->bins[full].room >= 0) return true;
     best_exchange(p, full, &position, &other, &bin);
     p->visited += p->problem->experts / p->n_bins + 1;
-    if (position < 0 || p->visited >= p->last) return false;
+    if (p->visited >= p->last || (position < 0 && !p->quick)) return false;
+    if (position < 0) {
+      kick(p, full);
+      continue;
+    }
     take(p, position);
     if (other >= 0) {
       take(p, other);
@@ -211,6 +237,7 @@ static bool pack_by_exchange(packing *p) {
 static answer pack_split(packing *p) {
   if (p->visited >= p->last) return OUT_OF_BUDGET;
   if (pack_by_exchange(p)) return FITS;
+  if (p->quick) return OUT_OF_BUDGET;
   answer verdict = OUT_OF_BUDGET;
   for (int32_t way = 0; way < 2 && verdict == OUT_OF_BUDGET && p->visited < p->last; ++way) {
     open_bins(p);
@@ -269,6 +296,7 @@ static bl_status packing_create(const bl_fewest *problem, packing *p) {
   const size_t experts = (size_t)problem->experts;
   memset(p, 0, sizeof *p);
   p->problem = problem;
+  bl_rng_seed(&p->rng, 1, 3);
   BL_TRY(bl_new(&p->order, experts, sizeof *p->order, "packing"));
   BL_TRY(bl_new(&p->prefix, experts + 1, sizeof *p->prefix, "packing"));
   BL_TRY(bl_new(&p->in_bin, experts, sizeof *p->in_bin, "packing"));
@@ -290,83 +318,14 @@ static void packing_free(packing *p) {
   free(p->places);
 }
 
-/* An item of the window rule: what is left of an expert; -1 pads. */
-typedef struct item {
-  int32_t expert;
-  double tokens;
-} item;
-
-static void insert_ascending(item *items, int32_t n, item added) {
-  int32_t i = n;
-  while (i > 0 && items[i - 1].tokens > added.tokens) {
-    items[i] = items[i - 1];
-    --i;
-  }
-  items[i] = added;
-}
-
-static void add_host(bl_host *host, int32_t *n, item it, int32_t rank, double tokens) {
-  if (it.expert < 0) return;
-  host[(*n)++] = (bl_host){.expert = it.expert, .rank = rank, .tokens = tokens};
-}
-
-/* The window rule for one group: n ranks from `rank` on, items ascending, n k + 1 of them with padding, total n * mean.
- * A rank takes k = slots - 1 consecutive items whose sum is at most the mean while the next window's exceeds it (or the
- * last window), and a piece of the next item (of the one before the last window). One item fewer than k leaves, so
- * (n - 1) k + 1 remain for n - 1 ranks. */
-static void realise(item *items, int32_t n_items, int32_t n, int32_t rank, int32_t k, double mean, bl_host *host,
-                    int32_t *n_hosts) {
-  for (; n > 1; --n, ++rank) {
-    double sum = 0;
-    for (int32_t i = 0; i < k; ++i) sum += items[i].tokens;
-    int32_t at = 0;
-    while (at + k < n_items && sum - items[at].tokens + items[at + k].tokens <= mean) {
-      sum += items[at + k].tokens - items[at].tokens;
-      ++at;
-    }
-    const int32_t split = at + k < n_items ? at + k : at - 1;
-    for (int32_t i = at; i < at + k; ++i) add_host(host, n_hosts, items[i], rank, items[i].tokens);
-    item rest = items[split];
-    const double piece = mean - sum;
-    if (piece > 1e-12) {
-      add_host(host, n_hosts, rest, rank, piece < rest.tokens ? piece : rest.tokens);
-      rest = rest.tokens > piece ? (item){.expert = rest.expert, .tokens = rest.tokens - piece} : (item){.expert = -1};
-    }
-    const int32_t first = split < at ? split : at; /* window and split item are neighbours */
-    memmove(items + first, items + first + k + 1, (size_t)(n_items - first - k - 1) * sizeof *items);
-    n_items -= k + 1;
-    insert_ascending(items, n_items++, rest);
-  }
-  for (int32_t i = 0; i < n_items; ++i) add_host(host, n_hosts, items[i], rank, items[i].tokens);
-}
-
 static bl_status realise_all(const packing *p, int32_t slots, bl_hosts *hosts) {
-  const bl_fewest *problem = p->problem;
-  const int32_t room = problem->experts + problem->ranks * slots + 1;
-  item *items = NULL;
-  bl_host *host = NULL;
-  bl_status status = BL_OK;
-  BL_TRY_GOTO(status, bl_new(&items, (size_t)room, sizeof *items, "window rule"), done);
-  BL_TRY_GOTO(status, bl_new(&host, (size_t)room, sizeof *host, "window rule"), done);
-  int32_t n_hosts = 0, rank = 0;
-  for (int32_t b = 0; b < p->n_bins; ++b) {
-    const int32_t n = p->bins[b].ranks, size = n * (slots - 1) + 1;
-    int32_t n_items = 0;
-    double sum = 0;
-    for (int32_t i = 0; i < problem->experts; ++i) {
-      if (p->in_bin[i] != b) continue;
-      const item added = {.expert = p->order[i], .tokens = problem->load[p->order[i]]};
-      sum += added.tokens;
-      insert_ascending(items, n_items++, added);
-    }
-    while (n_items < size) insert_ascending(items, n_items++, (item){.expert = -1});
-    realise(items, n_items, n, rank, slots - 1, sum / n, host, &n_hosts);
-    rank += n;
-  }
-  BL_TRY_GOTO(status, bl_fewest_hosts(problem, host, n_hosts, hosts), done);
-done:
-  free(items);
-  free(host);
+  const int32_t experts = p->problem->experts;
+  int32_t *group;
+  BL_TRY(bl_new(&group, (size_t)(experts + p->n_bins), sizeof *group, "groups"));
+  for (int32_t i = 0; i < experts; ++i) group[p->order[i]] = p->in_bin[i];
+  for (int32_t b = 0; b < p->n_bins; ++b) group[experts + b] = p->bins[b].ranks;
+  const bl_status status = bl_groups_realise(p->problem, group, group + experts, p->n_bins, slots, hosts);
+  free(group);
   return status;
 }
 
@@ -398,6 +357,20 @@ static int64_t next_share(const packing *p, int64_t budget) {
   return left / 2 > once_through ? left / 2 : once_through;
 }
 
+/* The first number of copies from `copies` on for which exchanges pack the most natural split, `end` if there is none;
+ * each number gets as much of `budget`, which the search that follows does not miss. */
+static int32_t first_natural(packing *p, int32_t copies, int32_t end, int64_t budget) {
+  const int64_t each = budget / (end - copies + 1);
+  p->quick = true;
+  for (; copies < end; ++copies) {
+    p->last = p->visited + each + 8 * (int64_t)p->problem->experts;
+    if (fits(p, copies, false) == FITS) break;
+  }
+  p->quick = false;
+  p->visited = 0;
+  return copies;
+}
+
 bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_groups_options *options,
                                  bl_expert_groups *out, bl_hosts *hosts) {
   memset(out, 0, sizeof *out);
@@ -411,9 +384,18 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_group
   packing p;
   bl_status status = packing_create(problem, &p);
   p.split_nodes = 2 * (int64_t)problem->experts + options->budget / 16;
-  const int32_t needed = hosts_needed(problem), end = options->below < problem->ranks ? options->below : problem->ranks;
+  const int32_t needed = hosts_needed(problem);
+  int32_t end = options->below < problem->ranks ? options->below : problem->ranks;
   bool proved = true; /* so far every smaller number of copies was refuted */
   out->bound = needed > options->bound ? needed : options->bound;
+  bool found_first = false;
+  if (status == BL_OK && alike) {
+    size_bins_by_best(&p);
+    const int32_t first = first_natural(&p, out->bound, end, options->budget / 4);
+    found_first = first < end;
+    if (found_first) status = realise_all(&p, least, hosts);
+    end = first;
+  }
   for (int32_t copies = out->bound; status == BL_OK && copies < end && !out->found; ++copies) {
     const int64_t share = next_share(&p, options->budget);
     p.last = p.visited + (share ? share : 8 * (int64_t)problem->experts);
@@ -429,6 +411,7 @@ bl_status bl_expert_groups_solve(const bl_fewest *problem, const bl_expert_group
     if (proved) out->bound = copies + 1;
     if (out->found) status = realise_all(&p, least, hosts);
   }
+  out->found = out->found || found_first;
   out->infeasible = proved && !out->found; /* a search that broke off has not proved it */
   out->visited = p.visited;
   packing_free(&p);

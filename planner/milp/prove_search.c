@@ -150,12 +150,17 @@ static bl_status with_given_homes(bl_proof *p) {
 
 /* -- homes that are free ------------------------------------------------------------------------------------------- */
 
+/* Nodes of a packing are much cheaper than placements scored. */
+static int64_t packing_nodes(const bl_proof *p, double seconds) {
+  static const double A_SECOND = 4e5;
+  return 100 * p->problem.experts + tries(p, SHORT) + (int64_t)(A_SECOND * seconds);
+}
+
 /* A packing for free homes, with fewer copies than known so far. *bound is raised. */
-static bl_status pack(bl_proof *p, effort how, int32_t *bound) {
+static bl_status pack(bl_proof *p, int64_t nodes, int32_t *bound) {
   bl_prove_result *known = p->result;
-  const bl_expert_groups_options options = {.bound = *bound,
-                                            .below = known->price < INT32_MAX ? (int32_t)known->price : INT32_MAX,
-                                            .budget = 100 * p->problem.experts + tries(p, how)};
+  const bl_expert_groups_options options = {
+      .bound = *bound, .below = known->price < INT32_MAX ? (int32_t)known->price : INT32_MAX, .budget = nodes};
   bl_expert_groups groups;
   bl_hosts hosts = {.experts = 0};
   bool accepted;
@@ -201,10 +206,10 @@ static bl_status with_free_homes(bl_proof *p) {
   int32_t bound = 0;
   result->proof = "groups-of-experts";
   BL_TRY(offer_incumbent(p));
-  BL_TRY(pack(p, SHORT, &bound));
+  BL_TRY(pack(p, packing_nodes(p, 0), &bound));
   result->bound = bound;
   if (result->status == BL_PROVE_INFEASIBLE || bl_proof_met(result)) return BL_OK;
-  BL_TRY(pack(p, long_effort(p), &bound));
+  BL_TRY(pack(p, packing_nodes(p, fmin(p->given->seconds, LONG_SECONDS)), &bound));
   result->bound = bound;
   if (alike || result->status == BL_PROVE_INFEASIBLE || bl_proof_met(result)) return BL_OK;
   return longest_first(p, bound, SHORT);
@@ -270,7 +275,7 @@ static bl_status with_current_homes(bl_proof *p) {
   staying.current = NULL;
   result->proof = "groups";
   BL_TRY(offer_incumbent(p));
-  BL_TRY(pack(p, SHORT, &with_free));
+  BL_TRY(pack(p, packing_nodes(p, 0), &with_free));
   if (result->status == BL_PROVE_INFEASIBLE) return BL_OK;
   BL_TRY(bound_of_moves(p, with_free, &result->bound));
   BL_TRY(bl_new(&group, (size_t)p->problem.ranks, sizeof *group, "groups of ranks"));
