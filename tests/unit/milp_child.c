@@ -253,6 +253,21 @@ static void test_solver_proves(void) {
   bl_prove_result_free(&result);
 }
 
+/* Proves only what it is helped to: with the search's placement to start from and the bound that is known. */
+static void proves_if_helped(bl_child_pipe *pipe, void *context) {
+  const bl_mip_task *task = context;
+  const bl_mip_result result = {.verdict = BL_MIP_OPTIMAL, .price = TRUTH};
+  if (!task->start || bl_fewest_copies_of(task->start) != TRUTH || task->bound != BOUND) return;
+  bl_child_send(pipe, BL_MIP_RESULT, &result, sizeof result);
+}
+
+static void test_solver_gets_start_and_bound(void) {
+  bl_prove_result result;
+  ask(proves_if_helped, 5, &result);
+  CHECK_INT(result.status, BL_PROVE_OPTIMAL);
+  bl_prove_result_free(&result);
+}
+
 static bool take_result(void *context, uint32_t kind, const void *payload, uint32_t bytes) {
   if (kind == BL_MIP_RESULT && bytes == sizeof(bl_mip_result)) memcpy(context, payload, bytes);
   return true;
@@ -331,6 +346,7 @@ int main(void) {
   RUN(test_glpk_memory_limit);
   RUN(test_nothing_stays);
   RUN(test_solver_proves);
+  RUN(test_solver_gets_start_and_bound);
   RUN(test_warm_start);
   RUN(test_solver_is_silent);
   TEST_MAIN_END;
