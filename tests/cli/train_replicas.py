@@ -49,6 +49,9 @@ def agreement(tmp, base):
     copies = train(f"{tmp}/copies", *base, "--steps", 20, *TWO_BY_TWO, "--policy", "ballast", "--late-repair", 1.02)
     check(relative(copies, static) < 1e-6, f"copies of replicas: losses differ by {relative(copies, static)}")
     check(total(f"{tmp}/copies", "copies") > 0, "ballast used no copies")
+    train(f"{tmp}/filled", *base, "--steps", 20, "--ranks", 2, "--policy", "ballast", "--late-repair", 1.02)
+    filled, single = (sum(column(f"{tmp}/{name}", "fill_bytes")) for name in ("copies", "filled"))
+    check(filled == 2 * single > 0, f"two replicas of what is filled: {filled} bytes, one: {single}")
     gshard = [train(f"{tmp}/gshard{r}", *base, "--steps", 10, "--gate", "gshard", *r) for r in ([], TWO_BY_TWO)]
     check(relative(*gshard) < 1e-4, f"gshard: losses differ by {relative(*gshard)}")
 
