@@ -136,9 +136,9 @@ bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) 
   BL_TRY(bl_comm_all_gather_host(r->comm, outgoing, (int64_t)record, r->gathered));
   for (int32_t p = 0; p < run->ranks; p++) {
     const uint8_t *theirs = r->gathered + (size_t)p * record;
-    if (memcmp(theirs, &r->placement_hash, sizeof r->placement_hash) != 0)
-      return bl_fail(BL_ECOMM, "step %lld, layer %d: rank %d has other expert hosts in force than rank %d",
-                     (long long)r->step, layer, p, r->rank);
+    if (memcmp(theirs, r->gathered, sizeof r->placement_hash) != 0) /* the same words on all ranks */
+      return bl_fail(BL_ECOMM, "step %lld, layer %d: rank %d has other expert hosts in force than rank 0",
+                     (long long)r->step, layer, p);
     memcpy(r->layer_counts + (size_t)p * (size_t)run->model->experts, theirs + sizeof r->placement_hash, bytes);
     memcpy(recorded_counts(r, moe, p, micro_batch), theirs + sizeof r->placement_hash, bytes);
   }
@@ -157,8 +157,8 @@ static void sum_counts(bl_rank *r) {
     }
 }
 
-/* This group's counts, and the shares by which its own rows go: those of all groups together, or where the policy solves
- * them afresh, solved for this group. */
+/* This group's counts, and the shares by which its own rows go: those of all groups together, or where the policy
+ * solves them afresh, solved for this group. */
 static const uint32_t *counts_of_group(bl_rank *r, const bl_hosts *hosts, const bl_shares **shares) {
   const int32_t E = r->run->model->experts, P = r->run->ep;
   const uint32_t *counts = r->layer_counts + (int64_t)(r->rank / P) * P * E;

@@ -2,11 +2,12 @@
  *
  * MPI itself has no deadline and knows nothing of ranks that are lost, so no call here blocks: messages are posted and
  * asked after in turns, and in every turn this rank also looks whether it was told something (`control`): that another
- * rank aborted, that it waits as well, that it is at its end. Processes on the same machine are watched besides (pidfd).
+ * rank aborted, that it waits as well, that it is at its end. Processes on the same machine are watched besides
+ * (pidfd).
  *
  * MPI counts with an int, so a long message goes in parts. The tag says how many parts are still to come, so a receiver
- * that expects another size finds out whatever the two sizes are. It receives only what is there and has that size: Open
- * MPI 4.1 has been seen to write behind the buffer where a message is longer. */
+ * that expects another size finds out whatever the two sizes are. It receives only what is there and has that size:
+ * Open MPI 4.1 has been seen to write behind the buffer where a message is longer. */
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/rng.h"
@@ -30,6 +31,7 @@ enum { TAG_ABORT, TAG_WAITING, TAG_END, CONTROL_TAGS };
 static const int64_t PART_BYTES = (int64_t)64 << 20;
 static const int64_t SPIN_US = 5000, NAP_US = 100; /* a wait first gives way to other processes, then sleeps in turns */
 static const int64_t TURN_US = 10000;              /* of the lower ranks, to say first what all see */
+static const int64_t SAID_US = 1000000;            /* for a lower rank to fail alike */
 static const double END_S = 2;                     /* how long an end after a failure may take */
 
 typedef struct end_note {
@@ -42,6 +44,7 @@ static struct {
   double deadline_s;
   struct pollfd *watch; /* [size]: the processes of this machine; fd -1 for others */
   bool aborted, heard;
+  bool said;             /* what this rank fails with, another one says already */
   char reason[TEXT_MAX]; /* "rank N: " and why */
   char inbox[TEXT_MAX];  /* of the control message that comes next */
   MPI_Request listening;
@@ -87,6 +90,12 @@ static void listen_again(void) {
     world.listening = MPI_REQUEST_NULL;
 }
 
+/* Whether two reasons are the same but for the rank. */
+static bool same_words(const char *a, const char *b) {
+  const char *mine = strchr(a, ':'), *theirs = strchr(b, ':');
+  return mine && theirs && strcmp(mine, theirs) == 0;
+}
+
 /* Takes in what has come. `spent_s` is how long this rank has been waiting. */
 static void hear(double spent_s) {
   int there = 1;
@@ -100,6 +109,10 @@ static void hear(double spent_s) {
       memcpy(world.reason, world.inbox, sizeof world.reason);
       world.reason[sizeof world.reason - 1] = 0;
       world.aborted = world.heard = true;
+    }
+    if (about.MPI_TAG == TAG_ABORT && !world.heard && from < world.here.rank) {
+      world.inbox[TEXT_MAX - 1] = 0;
+      world.said = world.said || same_words(world.reason, world.inbox);
     }
     listen_again();
   }
@@ -115,18 +128,27 @@ static void tell_all(int tag, const void *data, int bytes) {
 }
 
 static void abort_for(int32_t rank, const char *reason) {
+  char text[TEXT_MAX];
   hear(0);
+  snprintf(text, sizeof text, "rank %d: %.*s", rank, REASON_MAX - 1, reason);
+  world.said = world.said || (world.heard && same_words(world.reason, text));
   if (world.aborted) return;
-  snprintf(world.reason, sizeof world.reason, "rank %d: %.*s", rank, REASON_MAX - 1, reason);
+  memcpy(world.reason, text, sizeof text);
   world.aborted = true;
   tell_all(TAG_ABORT, world.reason, TEXT_MAX);
 }
 
+/* Lets lower ranks speak first, until `told`. */
+static void wait_for_turn(const bool *told, int64_t longest_us) {
+  const int64_t until = bl_now_us() + (world.here.rank > 0 ? longest_us : 0);
+  do hear(0);
+  while (!*told && bl_now_us() < until && usleep(500) == 0);
+}
+
 /* What several ranks are about to notice is said by the lowest that does. */
 static void abort_in_turn(int32_t rank, const char *reason) {
-  const int64_t turn = world.here.rank < 100 ? world.here.rank : 100, until = bl_now_us() + turn * TURN_US;
-  do hear(0);
-  while (!world.aborted && bl_now_us() < until && usleep(500) == 0);
+  const int64_t turn = world.here.rank < 100 ? world.here.rank : 100;
+  wait_for_turn(&world.aborted, turn * TURN_US);
   abort_for(rank, reason);
 }
 
@@ -152,8 +174,8 @@ static bl_status find_neighbours(void) {
   } mine = {name_of_machine(), getpid()}, *all = NULL;
   const size_t size = (size_t)world.here.size;
   BL_TRY(bl_new(&all, size, sizeof *all, "processes"));
-  bl_status status = check("MPI_Allgather", MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE,
-                                                          world.control));
+  bl_status status =
+      check("MPI_Allgather", MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all, sizeof mine, MPI_BYTE, world.control));
   for (int32_t p = 0; p < world.here.size && status == BL_OK; p++) {
     const bool neighbour = p != world.here.rank && all[p].machine == mine.machine;
     world.watch[p] = (struct pollfd){.fd = -1, .events = POLLIN};
@@ -213,8 +235,7 @@ static bl_status post(mpi_comm *c, void *data, int64_t bytes, int32_t peer, bool
     const int n = (int)(bytes < PART_BYTES ? bytes : PART_BYTES), tag = (int)to_come;
     c->requests[c->n] = MPI_REQUEST_NULL;
     if (is_send) BL_TRY(check("MPI_Isend", MPI_Isend(at, n, MPI_BYTE, peer, tag, world.data, &c->requests[c->n])));
-    c->parts[c->n++] =
-        (part){.data = at, .peer = peer, .tag = tag, .bytes = n, .is_send = is_send, .begun = is_send};
+    c->parts[c->n++] = (part){.data = at, .peer = peer, .tag = tag, .bytes = n, .is_send = is_send, .begun = is_send};
   }
   return BL_OK;
 }
@@ -235,7 +256,8 @@ static bool begin_receive(mpi_comm *c, part *p, MPI_Request *request) {
   if (code == MPI_SUCCESS && (bytes != p->bytes || about.MPI_TAG != p->tag)) {
     char reason[REASON_MAX];
     snprintf(reason, sizeof reason, "sent %lld bytes where rank %d expected %lld",
-             (long long)(about.MPI_TAG * PART_BYTES + bytes), c->base.rank, (long long)(p->tag * PART_BYTES + p->bytes));
+             (long long)(about.MPI_TAG * PART_BYTES + bytes), c->base.rank,
+             (long long)(p->tag * PART_BYTES + p->bytes));
     abort_for(p->peer, reason);
     return true;
   }
@@ -424,14 +446,20 @@ static bl_status look(double spent_s) {
 
 static bool heard(void) { return world.heard; }
 
+static bool said(void) {
+  if (world.aborted && !world.heard) wait_for_turn(&world.said, SAID_US);
+  return world.said;
+}
+
 static bool all_ended(void) {
   for (int32_t p = 0; p < world.here.size; p++)
     if (world.ended[p].exit_code < 0) return false;
   return true;
 }
 
-/* Without a failure the wait for the others has the deadline of any other. Who failed waits only a little, for the others
- * to be told and to have said what they have to say: the launcher ends everybody as soon as one process has failed. */
+/* Without a failure the wait for the others has the deadline of any other. Who failed waits only a little, for the
+ * others to be told and to have said what they have to say: the launcher ends everybody as soon as one process has
+ * failed. */
 static void wait_for_ends(int exit_code) {
   bl_patience patience = bl_patience_of(exit_code == 0 ? world.deadline_s : END_S);
   while (!all_ended() && lost_rank() < 0 && bl_patience_spend(&patience)) {
@@ -461,5 +489,11 @@ static int end(int exit_code, bool quiet) {
   return code;
 }
 
-const bl_mpi_table bl_mpi_functions = {
-    .version = BL_VERSION, .comm_bytes = sizeof(bl_comm), .start = start, .join = join, .look = look, .heard = heard, .end = end};
+const bl_mpi_table bl_mpi_functions = {.version = BL_VERSION,
+                                       .comm_bytes = sizeof(bl_comm),
+                                       .start = start,
+                                       .join = join,
+                                       .look = look,
+                                       .heard = heard,
+                                       .said = said,
+                                       .end = end};

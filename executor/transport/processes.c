@@ -67,7 +67,7 @@ bl_status bl_processes_agree(bl_comm *comm, bl_status status) {
 
 void bl_processes_failed(bl_status status) {
   if (!mpi) return;
-  if (status == BL_EINTERRUPTED ? self.rank != 0 : status == BL_ECOMM && mpi->heard()) be_quiet();
+  if (status == BL_EINTERRUPTED ? self.rank != 0 : (status == BL_ECOMM && mpi->heard()) || mpi->said()) be_quiet();
 }
 
 int bl_processes_end(int exit_code) {

@@ -1,7 +1,7 @@
 /* processes.h - ranks that are processes of their own, which mpirun or srun has started.
  *
- * MPI is not linked: ballast-mpi.so, built where mpicc is found, holds the only code that calls it (transport/mpi.c) and
- * is loaded by bl_processes_start(). So programs start, and train with threads, where there is no MPI.
+ * MPI is not linked: ballast-mpi.so, built where mpicc is found, holds the only code that calls it (transport/mpi.c)
+ * and is loaded by bl_processes_start(). So programs start, and train with threads, where there is no MPI.
  *
  * How a failure ends a run of processes: the rank that fails tells all others why (bl_comm_abort()), says it on stderr
  * and ends; the others end too, quietly, so that one sentence stands there and not one a rank. A rank whose process is
@@ -27,8 +27,8 @@ bl_status bl_processes_join(bl_backend *backend, bl_comm **out);
  *  @return : BL_OK, this rank's own failure, or BL_ECOMM that names the rank that failed. */
 bl_status bl_processes_agree(bl_comm *comm, bl_status status);
 
-/*! bl_processes_look() : a turn of a wait that is not for a message of the mpi transport: has another rank failed, or has
- *  a process ended? `spent_s`: how long the wait has lasted.  @return : BL_OK, or BL_ECOMM that names the rank. */
+/*! bl_processes_look() : a turn of a wait that is not for a message of the mpi transport: has another rank failed, or
+ * has a process ended? `spent_s`: how long the wait has lasted.  @return : BL_OK, or BL_ECOMM that names the rank. */
 bl_status bl_processes_look(double spent_s);
 
 /*! bl_processes_failed() : before the failure of this rank is printed: nothing more appears on stderr where another
@@ -47,6 +47,7 @@ typedef struct bl_mpi_table {
   bl_status (*join)(bl_backend *backend, bl_comm **out);
   bl_status (*look)(double spent_s);
   bool (*heard)(void); /* another rank has aborted, before this one did */
+  bool (*said)(void);  /* another rank has failed with the same words and says so; waits its turn for that */
   int (*end)(int exit_code, bool quiet);
 } bl_mpi_table;
 

@@ -142,6 +142,8 @@ def different(tmp, base):
 
 def failing(tmp, base):
     log = f"{tmp}/failing.log"
+    must("ballast-trace", "gen", "--experts", 16, "--ranks", 2, "--layers", 2, "--steps", 5, "--seed", 1, "-o", f"{tmp}/t16.blt")
+    refused("experts", 1, (4, [*base, "--steps", 3, "--gate", f"trace:{tmp}/t16.blt"]))  # all fail alike: one says so
     refused("/dev/full", 3, (4, [*base, "--steps", 3, "--log", "/dev/full"]))
     os.mkdir(f"{tmp}/occupied")
     open(f"{tmp}/occupied/file", "w", encoding="ascii").close()
