@@ -119,6 +119,26 @@ static void test_one_forward_one_backward(void) {
   done(&p);
 }
 
+/* Forwards that an interleaved position issues before its first backward (arXiv 2104.04473, figure 4). */
+static void test_interleaved_warm_up(void) {
+  static const int32_t sizes[11] = {1, 1, 1, 4, 2, 1, 1, 0, 0, 8, 0};
+  pipeline p;
+  REQUIRE(build(&p, sizes, false, false));
+  for (int32_t s = 0; s < 4; s++) {
+    bool seen[2][8] = {{false}};
+    int32_t n = 0;
+    for (int32_t i = 0; i < p.step[s].n_actions; i++) {
+      const bl_action *a = &p.step[s].actions[p.step[s].order[i]];
+      if (a->part == BL_STEP_BACKWARD) break;
+      if (a->part != BL_STEP_FORWARD || a->micro_batch < 0 || seen[a->chunk][a->micro_batch]) continue;
+      seen[a->chunk][a->micro_batch] = true;
+      n++;
+    }
+    CHECK_INT(n, 2 * (3 - s) + 4 + 1);
+  }
+  done(&p);
+}
+
 /* With one chunk's blocks in another order than the neighbours', alone each position is sound, together they hang. */
 static void test_transfers_out_of_order(void) {
   static const int32_t sizes[11] = {1, 1, 1, 2, 1, 1, 1, 0, 0, 2, 0};
@@ -157,6 +177,7 @@ int main(void) {
   RUN(test_each_size);
   RUN(test_random_layouts);
   RUN(test_one_forward_one_backward);
+  RUN(test_interleaved_warm_up);
   RUN(test_transfers_out_of_order);
   RUN(test_cycle_through_the_pipeline);
   TEST_MAIN_END;

@@ -152,7 +152,8 @@ typedef struct oracle {
   int32_t count[BL_ITEM_COUNT];
   bl_search_entry *e;
   double best_us;
-  int64_t n;
+  int64_t n, hopeful; /* layouts; those whose bound is below found_us */
+  double found_us;
   bool bounds_hold, fine;
 } oracle;
 
@@ -167,6 +168,7 @@ static void simulate_one(oracle *w, const bl_grid *g) {
   const double bound = bl_block_bound(w->o.model, g, &blocks, w->e->first, bl_grid_overlaps(g));
   if (!(bl_block_bound_any(g, &blocks, w->count) <= bound * slack && bound <= us * slack)) w->bounds_hold = false;
   w->n++;
+  w->hopeful += bound < w->found_us;
   if (us < w->best_us) w->best_us = us;
 }
 
@@ -194,6 +196,7 @@ static void test_against_all(void) {
     w.o.top = 3;
     bl_items_of_model(&model, w.count);
     REQUIRE_OK(bl_search(&w.o, &r));
+    w.found_us = r.n > 0 ? r.entry[0].simulated.step_us : 0;
     w.e = calloc(1, sizeof *w.e);
     REQUIRE(w.e != NULL);
     REQUIRE_OK(bl_search_visit(&w.o, simulate_it, &w));
@@ -203,9 +206,10 @@ static void test_against_all(void) {
     CHECK_NEAR(r.entry[0].simulated.step_us, w.best_us, 1e-9 * w.best_us);
     CHECK_INT(r.open, 0);
     CHECK_NEAR(r.proved_us, r.entry[0].simulated.step_us, 0);
-    CHECK(r.simulated < w.n || w.n < 40); /* the bounds spare most */
+    CHECK(r.simulated <= w.hopeful + w.o.top); /* the bounds spare the others */
     for (int32_t k = 1; k < r.n; k++) CHECK(r.entry[k - 1].simulated.step_us <= r.entry[k].simulated.step_us);
-    printf("%d ranks: %lld layouts fit, %d simulated\n", cases[i].ranks, (long long)w.n, r.simulated);
+    printf("%d ranks: %lld layouts fit, %d simulated, %lld below the best by their bounds\n", cases[i].ranks,
+           (long long)w.n, r.simulated, (long long)w.hopeful);
     /* With few simulations what was proved may fall short, but never lies. */
     bl_search_free(&r);
     w.o.simulate = 1;
