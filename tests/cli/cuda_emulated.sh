@@ -2,7 +2,7 @@
 # The CUDA backend's own sources, compiled for the processor with the stand-ins of tests/exec/cuda_shim and the address and
 # undefined-behaviour sanitizers: every operation against the CPU backend, with threads in two orders; then training with
 # them, where losses must be those of the CPU. What only a device can show (cuBLAS itself, streams that overlap, weak
-# memory order) this cannot.   time limit: 900 s
+# memory order) this cannot.   time limit: 1500 s
 set -u
 passed=0 failed=0 skipped=0
 check() { # WORDS COMMAND...
