@@ -514,11 +514,11 @@ static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
   uint64_t size = 0;
   BL_TRY(join(path, dir, "policy.bin"));
   BL_TRY(bl_file_read(path, (uint64_t)1 << 34, &bytes, &size));
-  const bool alike = bl_policy_saved_alike(r->policy, bytes, size);
-  const bl_status status = alike ? take_policy(r, path, bytes, size) : BL_OK;
+  const bool other = bl_policy_saved_by_other(r->policy, bytes, size);
+  const bl_status status = other ? BL_OK : take_policy(r, path, bytes, size);
   free(bytes);
   BL_TRY(status);
-  if (!alike) {
+  if (other) {
     if (r->rank == 0)
       bl_log(1, "%s is of %lld ranks under policy %s, or other slots or options of it: the policy starts without memory",
              dir, (long long)m->ep, m->policy);

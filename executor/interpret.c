@@ -104,7 +104,7 @@ static void clear_result(bl_rank *r) {
 /* What runs beside the step's own stream begins when that stream has come to this place. */
 static bl_status run_and_time(bl_rank *r, int32_t number) {
   const bl_action *action = &r->run->program->actions[number];
-  bl_stream *s = bl_spans_aside(action->kind) ? r->beside : r->s;
+  bl_stream *s = bl_spans_aside(r->be, action->kind) ? r->beside : r->s;
   if (s != r->s) {
     r->be->event_record(r->forked, r->s);
     r->be->event_wait(s, r->forked);

@@ -3,7 +3,9 @@
 #include "base/memory.h"
 #include <stdlib.h>
 
-bool bl_spans_aside(bl_action_kind kind) { return kind == BL_ACTION_COPY_FILL; }
+bool bl_spans_aside(const bl_backend *be, bl_action_kind kind) {
+  return !be->host_memory && kind == BL_ACTION_COPY_FILL;
+}
 
 bl_status bl_spans_create(bl_backend *be, const bl_step *program, bl_spans *out) {
   const int32_t n = program->n_actions;
@@ -13,7 +15,7 @@ bl_status bl_spans_create(bl_backend *be, const bl_step *program, bl_spans *out)
   BL_TRY(bl_new(&out->span, (size_t)n, sizeof *out->span, "measured times"));
   for (int32_t i = 0; i <= n; i++) BL_TRY(be->event_create(be, &out->event[i]));
   for (int32_t i = 0; i < n; i++)
-    if (bl_spans_aside(program->actions[i].kind)) BL_TRY(be->event_create(be, &out->event[n + 1 + i]));
+    if (bl_spans_aside(be, program->actions[i].kind)) BL_TRY(be->event_create(be, &out->event[n + 1 + i]));
   return BL_OK;
 }
 

@@ -21,8 +21,9 @@ typedef struct bl_spans {
   bl_span *span;    /* [n]: microseconds since the step's start, of the step read last */
 } bl_spans;
 
-/*! bl_spans_aside() : whether actions of a kind run on a stream beside the step's own. */
-bool bl_spans_aside(bl_action_kind kind);
+/*! bl_spans_aside() : whether actions of a kind run on a stream beside the step's own. On the CPU nothing does: work is
+ *  done where it is asked for. */
+bool bl_spans_aside(const bl_backend *be, bl_action_kind kind);
 
 /*! bl_spans_create() : for the actions of a program. Free also after a failure. */
 bl_status bl_spans_create(bl_backend *be, const bl_step *program, bl_spans *out);

@@ -115,9 +115,9 @@ const bl_policy_layer_report *bl_policy_report(const bl_policy *policy, int32_t 
  *  run decides as the uninterrupted one. save allocates; the caller frees. load checks shape and options. */
 bl_status bl_policy_save(const bl_policy *policy, void **bytes, uint64_t *size);
 
-/*! bl_policy_saved_alike() : whether saved bytes are of a policy with this one's options and shape, so that load takes
- *  them; false also for bytes that are no saved state at all. */
-bool bl_policy_saved_alike(const bl_policy *policy, const void *bytes, uint64_t size);
+/*! bl_policy_saved_by_other() : whether bytes are what a policy with other options or another shape saved, which load
+ *  refuses; false for bytes that are no saved state at all. */
+bool bl_policy_saved_by_other(const bl_policy *policy, const void *bytes, uint64_t size);
 bl_status bl_policy_load(bl_policy *policy, const void *bytes, uint64_t size);
 
 #endif

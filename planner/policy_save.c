@@ -90,11 +90,11 @@ static bl_status check_hosts(bl_policy *p, bl_hosts *hosts) {
   return BL_OK;
 }
 
-bool bl_policy_saved_alike(const bl_policy *p, const void *bytes, uint64_t size) {
+bool bl_policy_saved_by_other(const bl_policy *p, const void *bytes, uint64_t size) {
   header h;
   if (size < sizeof h) return false;
   memcpy(&h, bytes, sizeof h);
-  return h.magic == MAGIC && h.setting == setting_of(p);
+  return h.magic == MAGIC && h.setting != setting_of(p);
 }
 
 bl_status bl_policy_load(bl_policy *p, const void *bytes, uint64_t size) {
