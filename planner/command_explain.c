@@ -94,7 +94,8 @@ static void explain_port(const bl_layer_price *price, bl_place_term term) {
 /* All layers' terms together. */
 static void explain_price(const bl_placement *p) {
   double us[BL_PLACE_TERM_COUNT] = {0}, total = 0, bound = 0;
-  const bl_layer_placement *widest = NULL;
+  if (p->layers < 1) return;
+  const bl_layer_placement *widest = &p->layer[0];
   double gap = -1;
   for (int32_t l = 0; l < p->layers; ++l) {
     const bl_layer_price *price = p->layer[l].price;

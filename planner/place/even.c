@@ -263,8 +263,8 @@ bl_status bl_even_bound(const double *load, int32_t experts, int32_t ranks, cons
   *out = bl_bound_copies();
   for (int32_t r = 0; r < ranks; ++r) total += slots[r];
   for (int32_t e = 0; e < experts; ++e) sum += load[e];
-  bl_status status = too_few(total, experts);
-  BL_TRY_GOTO(status, status, done);
+  BL_TRY(too_few(total, experts));
+  bl_status status = BL_OK;
   BL_TRY_GOTO(status, bl_new(&heap, (size_t)experts, sizeof *heap, "a bound"), done);
   BL_TRY_GOTO(status, bl_new(&count, (size_t)experts, sizeof *count, "a bound"), done);
   count_replicas(load, experts, (int32_t)total, heap, count);

@@ -40,8 +40,8 @@ static bl_status measure(const sample *s, bl_hosts *hosts, const int32_t *most, 
   const int32_t copy_slots = hosts->n_copy_slots;
   bl_copies *copies = NULL;
   bl_shares *shares = NULL;
-  bl_status status = bl_copies_create(hosts->experts, hosts->ranks, copy_slots, &copies);
-  BL_TRY_GOTO(status, status, done);
+  bl_status status = BL_OK;
+  BL_TRY_GOTO(status, bl_copies_create(hosts->experts, hosts->ranks, copy_slots, &copies), done);
   BL_TRY_GOTO(status, bl_shares_create(hosts->experts, hosts->ranks, copy_slots, &shares), done);
   for (int32_t l = 0; l < s->layers; l++) {
     const double *mean = s->mean + (int64_t)l * s->experts;
