@@ -90,7 +90,7 @@ static bl_status draw(const bl_simulate_request *q, const bl_search_options *o, 
   bl_survivor s;
   bl_pipeline_simulation simulation = {0};
   bl_timeline *timelines = NULL;
-  char(*names)[32] = NULL;
+  char(*names)[40] = NULL;
   BL_TRY(bl_survivor_build(o, e, e->grid.micro_batches, &s));
   bl_status status = bl_simulate_pipeline(s.step, o->model, &s.work, &simulation);
   if (status == BL_OK) status = bl_new(&timelines, (size_t)s.built, sizeof *timelines, "a timeline");
