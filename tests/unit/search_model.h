@@ -32,7 +32,7 @@ static void make_model(void) {
 }
 
 /* Layers of one block each, with experts on latent vectors: "M" in 4 heads of width 32 with 2 groups of state 16. */
-static void add_state_space(bl_model *m) {
+static inline void add_state_space(bl_model *m) {
   memcpy(m->pattern, "ME*-EM", 7);
   m->state_heads = 4, m->state_head_width = 32, m->state_width = 16, m->state_groups = 2;
   m->state_convolution = 4, m->state_chunk = 64, m->latent_width = 256;

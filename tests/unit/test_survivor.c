@@ -4,31 +4,14 @@
 #include "planner/search/block_bound.h"
 #include "planner/search/survivor.h"
 #include "tests/check.h"
+#include "tests/unit/search_model.h"
 #include <math.h>
 
-static bl_model model;
-static bl_cluster cluster;
-static double imbalance[64];
-
-static void make_model(void) {
-  bl_model_default(&model);
-  model.layers = 6;
-  model.moe_first_layer = 2;
-  model.hidden = 1024, model.heads = 16, model.kv_heads = 16, model.head_width = 64;
+/* Eight nodes, and a shared expert beside the others. */
+static void make_large_model(void) {
+  make_model();
   model.shared_experts = 1, model.shared_width = 512;
-  model.ffn_width = 4096, model.expert_width = 2048, model.vocabulary = 32000, model.sequence = 1024;
-  cluster = (bl_cluster){.name = "test",
-                         .nodes = 8,
-                         .ranks_per_node = 4,
-                         .num_bytes = 2,
-                         .tflops = 300,
-                         .memory_bytes = 4e9,
-                         .memory_gbps = 1500,
-                         .efficiency = 0.5,
-                         .call_us = 5,
-                         .intra = {200, 5},
-                         .inter = {20, 12}};
-  for (int i = 0; i < 64; i++) imbalance[i] = 1 + 0.02 * (i - 1) * (i > 1);
+  cluster.nodes = 8;
 }
 
 static bl_search_options options(void) {
@@ -221,7 +204,7 @@ static void test_against_all(void) {
 }
 
 int main(void) {
-  make_model();
+  make_large_model();
   RUN(test_one_position);
   RUN(test_random_layouts);
   RUN(test_against_all);
