@@ -87,6 +87,13 @@ void bl_json_write_number(bl_json_writer *w, double value);
 void bl_json_write_bool(bl_json_writer *w, bool value);
 void bl_json_write_string(bl_json_writer *w, const char *value);
 void bl_json_write_null(bl_json_writer *w);
+
+/* A member of an object: key, then value. */
+void bl_json_put_int(bl_json_writer *w, const char *key, int64_t value);
+void bl_json_put_number(bl_json_writer *w, const char *key, double value);
+void bl_json_put_bool(bl_json_writer *w, const char *key, bool value);
+void bl_json_put_string(bl_json_writer *w, const char *key, const char *value);
+
 void bl_json_newline(bl_json_writer *w); /* ends the document (or the JSONL row) */
 
 #endif

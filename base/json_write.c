@@ -121,6 +121,26 @@ void bl_json_write_null(bl_json_writer *w) {
   fputs("null", w->stream);
 }
 
+void bl_json_put_int(bl_json_writer *w, const char *key, int64_t value) {
+  bl_json_key(w, key);
+  bl_json_write_int(w, value);
+}
+
+void bl_json_put_number(bl_json_writer *w, const char *key, double value) {
+  bl_json_key(w, key);
+  bl_json_write_number(w, value);
+}
+
+void bl_json_put_bool(bl_json_writer *w, const char *key, bool value) {
+  bl_json_key(w, key);
+  bl_json_write_bool(w, value);
+}
+
+void bl_json_put_string(bl_json_writer *w, const char *key, const char *value) {
+  bl_json_key(w, key);
+  bl_json_write_string(w, value);
+}
+
 void bl_json_newline(bl_json_writer *w) {
   fputc('\n', w->stream);
   w->has_items = 0;

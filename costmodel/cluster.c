@@ -138,47 +138,37 @@ double bl_cluster_slowest(const bl_cluster *c, double ranks) {
 
 /* -- writing ------------------------------------------------------------------------------------------------------- */
 
-static void text(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void write_link(bl_json_writer *w, const char *key, const bl_link *link, const bl_link_origin *origin) {
   bl_json_key(w, key);
   bl_json_begin_object(w);
-  number(w, "gbps", link->gbps / origin->efficiency);
-  number(w, "efficiency", origin->efficiency);
-  number(w, "latency_us", link->latency_us);
-  text(w, "source", origin->source);
+  bl_json_put_number(w, "gbps", link->gbps / origin->efficiency);
+  bl_json_put_number(w, "efficiency", origin->efficiency);
+  bl_json_put_number(w, "latency_us", link->latency_us);
+  bl_json_put_string(w, "source", origin->source);
   bl_json_end_object(w);
 }
 
 static void write_device(bl_json_writer *w, const bl_cluster *c) {
   bl_json_begin_object(w);
-  text(w, "name", c->device);
-  number(w, "tflops", c->tflops);
-  number(w, "num_bytes", c->num_bytes);
-  number(w, "memory_bytes", c->memory_bytes);
-  number(w, "memory_gbps", c->memory_gbps);
-  number(w, "efficiency", c->efficiency);
-  text(w, "efficiency_source", c->efficiency_source);
-  number(w, "call_us", c->call_us);
-  number(w, "spread", c->spread);
-  text(w, "source", c->source);
+  bl_json_put_string(w, "name", c->device);
+  bl_json_put_number(w, "tflops", c->tflops);
+  bl_json_put_number(w, "num_bytes", c->num_bytes);
+  bl_json_put_number(w, "memory_bytes", c->memory_bytes);
+  bl_json_put_number(w, "memory_gbps", c->memory_gbps);
+  bl_json_put_number(w, "efficiency", c->efficiency);
+  bl_json_put_string(w, "efficiency_source", c->efficiency_source);
+  bl_json_put_number(w, "call_us", c->call_us);
+  bl_json_put_number(w, "spread", c->spread);
+  bl_json_put_string(w, "source", c->source);
   bl_json_key(w, "types");
   bl_json_begin_array(w);
   for (int32_t i = 0; i < c->n_types; i++) {
     bl_json_begin_object(w);
-    text(w, "name", c->types[i].name);
-    number(w, "tflops", c->types[i].tflops);
-    number(w, "num_bytes", c->types[i].num_bytes);
-    number(w, "efficiency", c->types[i].efficiency);
-    text(w, "source", c->types[i].source);
+    bl_json_put_string(w, "name", c->types[i].name);
+    bl_json_put_number(w, "tflops", c->types[i].tflops);
+    bl_json_put_number(w, "num_bytes", c->types[i].num_bytes);
+    bl_json_put_number(w, "efficiency", c->types[i].efficiency);
+    bl_json_put_string(w, "source", c->types[i].source);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
@@ -191,11 +181,11 @@ bl_status bl_cluster_save(const char *path, const bl_cluster *c) {
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  number(&w, "version", 1);
-  text(&w, "name", c->name);
-  number(&w, "nodes", c->nodes);
-  number(&w, "ranks_per_node", c->ranks_per_node);
-  if (c->ranks_per_card > 1) number(&w, "ranks_per_card", c->ranks_per_card);
+  bl_json_put_number(&w, "version", 1);
+  bl_json_put_string(&w, "name", c->name);
+  bl_json_put_number(&w, "nodes", c->nodes);
+  bl_json_put_number(&w, "ranks_per_node", c->ranks_per_node);
+  if (c->ranks_per_card > 1) bl_json_put_number(&w, "ranks_per_card", c->ranks_per_card);
   bl_json_key(&w, "device");
   write_device(&w, c);
   bl_json_key(&w, "links");

@@ -64,8 +64,7 @@ static void write_numbers(bl_json_writer *w, const char *key, const double *valu
 
 void bl_curve_write(bl_json_writer *w, const char *unit, const bl_curve *curve) {
   bl_json_begin_object(w);
-  bl_json_key(w, "per");
-  bl_json_write_string(w, unit);
+  bl_json_put_string(w, "per", unit);
   write_numbers(w, "amounts", curve->x, curve->n);
   write_numbers(w, "times_us", curve->us, curve->n);
   bl_json_end_object(w);

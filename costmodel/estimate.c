@@ -53,10 +53,8 @@ bl_status bl_layer_table_save(const char *path, const bl_layer_table *table) {
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  bl_json_key(&w, "version");
-  bl_json_write_int(&w, 1);
-  bl_json_key(&w, "constant_us");
-  bl_json_write_number(&w, table->constant_us);
+  bl_json_put_int(&w, "version", 1);
+  bl_json_put_number(&w, "constant_us", table->constant_us);
   bl_json_key(&w, "expert");
   bl_curve_write(&w, "tokens", &table->expert);
   bl_json_end_object(&w);

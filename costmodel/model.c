@@ -232,14 +232,11 @@ bl_status bl_model_save(const char *path, const bl_model *model) {
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  bl_json_key(&w, "version");
-  bl_json_write_int(&w, 1);
-  bl_json_key(&w, "name");
-  bl_json_write_string(&w, model->name);
+  bl_json_put_int(&w, "version", 1);
+  bl_json_put_string(&w, "name", model->name);
   write_section(&w, ROOT, model);
   if (model->pattern[0]) {
-    bl_json_key(&w, "pattern");
-    bl_json_write_string(&w, model->pattern);
+    bl_json_put_string(&w, "pattern", model->pattern);
   }
   bl_json_key(&w, "attention");
   bl_json_begin_object(&w);

@@ -283,39 +283,24 @@ bl_status bl_plan_load(const char *path, bl_plan *out) {
   return status;
 }
 
-static void field(bl_json_writer *w, const char *key, int64_t value) {
-  bl_json_key(w, key);
-  bl_json_write_int(w, value);
-}
-
-static void name(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void write_layout(bl_json_writer *w, const bl_layout *layout) {
   bl_json_key(w, "layout");
   bl_json_begin_object(w);
-  field(w, "tp", layout->tp);
-  field(w, "cp", layout->cp);
-  field(w, "dp", layout->dp);
-  field(w, "pp", layout->pp);
-  field(w, "vp", layout->vp);
-  field(w, "etp", layout->etp);
-  field(w, "ep", layout->ep);
-  field(w, "edp", layout->edp);
-  field(w, "zero", layout->zero);
-  field(w, "micro_batch", layout->micro_batch);
-  field(w, "micro_batches", layout->micro_batches);
-  name(w, "recompute", bl_recompute_names[layout->recompute]);
-  field(w, "pieces", layout->pieces);
-  name(w, "overlap", overlap_names[layout->overlap]);
-  name(w, "dispatch", dispatch_names[layout->node_dispatch]);
+  bl_json_put_int(w, "tp", layout->tp);
+  bl_json_put_int(w, "cp", layout->cp);
+  bl_json_put_int(w, "dp", layout->dp);
+  bl_json_put_int(w, "pp", layout->pp);
+  bl_json_put_int(w, "vp", layout->vp);
+  bl_json_put_int(w, "etp", layout->etp);
+  bl_json_put_int(w, "ep", layout->ep);
+  bl_json_put_int(w, "edp", layout->edp);
+  bl_json_put_int(w, "zero", layout->zero);
+  bl_json_put_int(w, "micro_batch", layout->micro_batch);
+  bl_json_put_int(w, "micro_batches", layout->micro_batches);
+  bl_json_put_string(w, "recompute", bl_recompute_names[layout->recompute]);
+  bl_json_put_int(w, "pieces", layout->pieces);
+  bl_json_put_string(w, "overlap", overlap_names[layout->overlap]);
+  bl_json_put_string(w, "dispatch", dispatch_names[layout->node_dispatch]);
   bl_json_key(w, "stages");
   bl_json_begin_array(w);
   for (int32_t s = 0; s < layout->n_stages; ++s) {
@@ -328,33 +313,28 @@ static void write_layout(bl_json_writer *w, const bl_layout *layout) {
   bl_json_end_object(w);
 }
 
-static void text(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
 static void write_proof(bl_json_writer *w, const bl_plan_proof *proof) {
   bl_json_key(w, "proved");
   bl_json_begin_flat_object(w);
-  number(w, "within", proof->within);
+  bl_json_put_number(w, "within", proof->within);
   if (proof->copies >= 0) {
-    field(w, "copies", proof->copies);
-    field(w, "moves", proof->moves);
-    number(w, "price", proof->price);
+    bl_json_put_int(w, "copies", proof->copies);
+    bl_json_put_int(w, "moves", proof->moves);
+    bl_json_put_number(w, "price", proof->price);
   }
-  number(w, "move_price", proof->move_price);
-  number(w, "bound", proof->bound);
-  if (proof->copies >= 0) number(w, "gap", proof->price - proof->bound);
-  text(w, "proof", proof->proof);
-  text(w, "solver", proof->solver);
-  number(w, "seconds", proof->seconds);
-  if (proof->reason[0]) text(w, "reason", proof->reason);
+  bl_json_put_number(w, "move_price", proof->move_price);
+  bl_json_put_number(w, "bound", proof->bound);
+  if (proof->copies >= 0) bl_json_put_number(w, "gap", proof->price - proof->bound);
+  bl_json_put_string(w, "proof", proof->proof);
+  bl_json_put_string(w, "solver", proof->solver);
+  bl_json_put_number(w, "seconds", proof->seconds);
+  if (proof->reason[0]) bl_json_put_string(w, "reason", proof->reason);
   bl_json_end_object(w);
 }
 
 static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int32_t experts) {
   bl_json_begin_object(w);
-  field(w, "layer", layer->layer);
+  bl_json_put_int(w, "layer", layer->layer);
   bl_json_key(w, "home");
   bl_json_begin_flat_array(w);
   for (int32_t e = 0; e < experts; ++e) bl_json_write_int(w, layer->home[e]);
@@ -363,15 +343,15 @@ static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int3
   bl_json_begin_array(w);
   for (int32_t i = 0; i < layer->n_copies; ++i) {
     bl_json_begin_flat_object(w);
-    field(w, "expert", layer->copies[i].expert);
-    field(w, "rank", layer->copies[i].rank);
-    number(w, "share", layer->copies[i].share);
-    if (layer->feeder) field(w, "from", layer->feeder[i]);
+    bl_json_put_int(w, "expert", layer->copies[i].expert);
+    bl_json_put_int(w, "rank", layer->copies[i].rank);
+    bl_json_put_number(w, "share", layer->copies[i].share);
+    if (layer->feeder) bl_json_put_int(w, "from", layer->feeder[i]);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
-  number(w, "imbalance", layer->imbalance);
-  number(w, "bound", layer->bound);
+  bl_json_put_number(w, "imbalance", layer->imbalance);
+  bl_json_put_number(w, "bound", layer->bound);
   if (layer->proved.given) write_proof(w, &layer->proved);
   if (layer->price) {
     bl_json_key(w, "price");
@@ -383,11 +363,11 @@ static void write_layer(bl_json_writer *w, const bl_layer_placement *layer, int3
 static void write_placement(bl_json_writer *w, const bl_placement *placement) {
   bl_json_key(w, "placement");
   bl_json_begin_object(w);
-  field(w, "ranks", placement->ranks);
+  bl_json_put_int(w, "ranks", placement->ranks);
   bool even = true;
   for (int32_t r = 1; r < placement->ranks; ++r) even = even && placement->slots[r] == placement->slots[0];
   if (even) {
-    field(w, "slots", placement->slots[0]);
+    bl_json_put_int(w, "slots", placement->slots[0]);
   } else {
     bl_json_key(w, "slots");
     bl_json_begin_flat_array(w);
@@ -395,8 +375,7 @@ static void write_placement(bl_json_writer *w, const bl_placement *placement) {
     bl_json_end_array(w);
   }
   if (placement->even_split) {
-    bl_json_key(w, "split");
-    bl_json_write_string(w, "even");
+    bl_json_put_string(w, "split", "even");
   }
   bl_json_key(w, "layers");
   bl_json_begin_array(w);
@@ -409,18 +388,17 @@ static void write_totals(bl_json_writer *w, const bl_plan *plan) {
   if (plan->has_predicted) {
     bl_json_key(w, "predicted");
     bl_json_begin_flat_object(w);
-    number(w, "step_us", plan->predicted_step_us);
-    number(w, "imbalance", plan->predicted_imbalance);
-    number(w, "memory_bytes", plan->predicted_memory_bytes);
+    bl_json_put_number(w, "step_us", plan->predicted_step_us);
+    bl_json_put_number(w, "imbalance", plan->predicted_imbalance);
+    bl_json_put_number(w, "memory_bytes", plan->predicted_memory_bytes);
     bl_json_end_object(w);
   }
   if (plan->has_bound) {
     bl_json_key(w, "bound");
     bl_json_begin_flat_object(w);
-    number(w, "imbalance", plan->bound_imbalance);
-    number(w, "gap", plan->bound_gap);
-    bl_json_key(w, "proof");
-    bl_json_write_string(w, plan->bound_proof);
+    bl_json_put_number(w, "imbalance", plan->bound_imbalance);
+    bl_json_put_number(w, "gap", plan->bound_gap);
+    bl_json_put_string(w, "proof", plan->bound_proof);
     bl_json_end_object(w);
   }
 }
@@ -431,7 +409,7 @@ bl_status bl_plan_save(const char *path, const bl_plan *plan) {
   bl_json_writer w;
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  field(&w, "version", 1);
+  bl_json_put_int(&w, "version", 1);
   if (plan->has_layout) write_layout(&w, &plan->layout);
   if (plan->has_placement) write_placement(&w, &plan->placement);
   write_totals(&w, plan);

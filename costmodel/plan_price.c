@@ -65,15 +65,11 @@ void bl_layer_price_write(bl_json_writer *w, const bl_layer_price *price) {
   bl_json_begin_object(w);
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) {
     snprintf(key, sizeof key, "%s_us", bl_place_term_names[t]);
-    bl_json_key(w, key);
-    bl_json_write_number(w, price->us[t]);
+    bl_json_put_number(w, key, price->us[t]);
   }
-  bl_json_key(w, "bound_us");
-  bl_json_write_number(w, price->bound_us);
-  bl_json_key(w, "proof");
-  bl_json_write_string(w, price->proof);
-  bl_json_key(w, "slowest_rank");
-  bl_json_write_int(w, price->slowest_rank);
+  bl_json_put_number(w, "bound_us", price->bound_us);
+  bl_json_put_string(w, "proof", price->proof);
+  bl_json_put_int(w, "slowest_rank", price->slowest_rank);
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) {
     if (price->port[t].level == 0) continue;
     snprintf(key, sizeof key, "%s_port", bl_place_term_names[t]);

@@ -114,16 +114,6 @@ bl_status bl_profile_load(const char *path, bl_profile *out) {
   return status;
 }
 
-static void write_text(bl_json_writer *w, const char *key, const char *text) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, text);
-}
-
-static void write_number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void write_curves(bl_json_writer *w, const bl_profile *p) {
   bl_json_key(w, "curves");
   bl_json_begin_object(w);
@@ -143,23 +133,21 @@ bl_status bl_profile_save(const char *path, const bl_profile *p) {
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  write_number(&w, "version", 1);
-  write_text(&w, "backend", p->backend);
-  write_text(&w, "transport", p->transport);
-  write_text(&w, "device", p->device);
-  write_number(&w, "ranks", p->ranks);
-  bl_json_key(&w, "overlap");
-  bl_json_write_bool(&w, p->overlap);
+  bl_json_put_number(&w, "version", 1);
+  bl_json_put_string(&w, "backend", p->backend);
+  bl_json_put_string(&w, "transport", p->transport);
+  bl_json_put_string(&w, "device", p->device);
+  bl_json_put_number(&w, "ranks", p->ranks);
+  bl_json_put_bool(&w, "overlap", p->overlap);
   if (p->one_device) {
-    bl_json_key(&w, "one_device");
-    bl_json_write_bool(&w, true);
+    bl_json_put_bool(&w, "one_device", true);
   }
-  write_number(&w, "num_bytes", p->num_bytes);
-  write_number(&w, "sgemm_gflops", p->sgemm_gflops);
-  write_number(&w, "triad_gbps", p->triad_gbps);
+  bl_json_put_number(&w, "num_bytes", p->num_bytes);
+  bl_json_put_number(&w, "sgemm_gflops", p->sgemm_gflops);
+  bl_json_put_number(&w, "triad_gbps", p->triad_gbps);
   bl_json_key(&w, "model");
   bl_json_begin_flat_object(&w);
-  for (int i = 0; i < N_SHAPE; i++) write_number(&w, shape_fields[i].key, *field(&shape, i));
+  for (int i = 0; i < N_SHAPE; i++) bl_json_put_number(&w, shape_fields[i].key, *field(&shape, i));
   bl_json_end_object(&w);
   write_curves(&w, p);
   bl_json_end_object(&w);

@@ -7,26 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void text(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
-static void integer(bl_json_writer *w, const char *key, int64_t value) {
-  bl_json_key(w, key);
-  bl_json_write_int(w, value);
-}
-
 /* Names a process (a rank) or a track (a resource). */
 static void write_name(bl_json_writer *w, const char *what, int32_t pid, int32_t tid, const char *name) {
   bl_json_begin_flat_object(w);
-  text(w, "name", what);
-  text(w, "ph", "M");
-  integer(w, "pid", pid);
-  integer(w, "tid", tid);
+  bl_json_put_string(w, "name", what);
+  bl_json_put_string(w, "ph", "M");
+  bl_json_put_int(w, "pid", pid);
+  bl_json_put_int(w, "tid", tid);
   bl_json_key(w, "args");
   bl_json_begin_flat_object(w);
-  text(w, "name", name);
+  bl_json_put_string(w, "name", name);
   bl_json_end_object(w);
   bl_json_end_object(w);
 }
@@ -34,19 +24,17 @@ static void write_name(bl_json_writer *w, const char *what, int32_t pid, int32_t
 static void write_slice(bl_json_writer *w, const char *name, int32_t pid, const bl_action *action, double from_us,
                         double to_us) {
   bl_json_begin_flat_object(w);
-  text(w, "name", name);
-  text(w, "ph", "X");
-  bl_json_key(w, "ts");
-  bl_json_write_number(w, from_us);
-  bl_json_key(w, "dur");
-  bl_json_write_number(w, to_us - from_us);
-  integer(w, "pid", pid);
-  integer(w, "tid", action->resource);
+  bl_json_put_string(w, "name", name);
+  bl_json_put_string(w, "ph", "X");
+  bl_json_put_number(w, "ts", from_us);
+  bl_json_put_number(w, "dur", to_us - from_us);
+  bl_json_put_int(w, "pid", pid);
+  bl_json_put_int(w, "tid", action->resource);
   bl_json_key(w, "args");
   bl_json_begin_flat_object(w);
-  if (action->layer >= 0) integer(w, "layer", action->layer);
-  if (action->micro_batch >= 0) integer(w, "micro_batch", action->micro_batch);
-  if (action->pieces > 1) integer(w, "piece", action->piece);
+  if (action->layer >= 0) bl_json_put_int(w, "layer", action->layer);
+  if (action->micro_batch >= 0) bl_json_put_int(w, "micro_batch", action->micro_batch);
+  if (action->pieces > 1) bl_json_put_int(w, "piece", action->piece);
   bl_json_end_object(w);
   bl_json_end_object(w);
 }
@@ -75,8 +63,8 @@ bl_status bl_timeline_write(const char *path, int64_t number, const bl_timeline 
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
-  text(&w, "displayTimeUnit", "ms");
-  integer(&w, "step", number);
+  bl_json_put_string(&w, "displayTimeUnit", "ms");
+  bl_json_put_int(&w, "step", number);
   bl_json_key(&w, "traceEvents");
   bl_json_begin_array(&w);
   for (int32_t rank = 0; rank < timelines[0].ranks; rank++)

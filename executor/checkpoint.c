@@ -120,16 +120,6 @@ done:
   return status;
 }
 
-static void manifest_int(bl_json_writer *w, const char *key, int64_t value) {
-  bl_json_key(w, key);
-  bl_json_write_int(w, value);
-}
-
-static void manifest_text(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
 /* One file of the checkpoint, as the manifest lists it. */
 static bl_status manifest_file(bl_json_writer *w, const char *dir, const char *name) {
   char path[PATH_MAX];
@@ -139,9 +129,9 @@ static bl_status manifest_file(bl_json_writer *w, const char *dir, const char *n
   BL_TRY(bl_file_crc32(path, &crc));
   if (stat(path, &info)) return bl_fail_errno(BL_EMACHINE, "cannot read %s", path);
   bl_json_begin_flat_object(w);
-  manifest_text(w, "name", name);
-  manifest_int(w, "bytes", (int64_t)info.st_size);
-  manifest_int(w, "crc32", crc);
+  bl_json_put_string(w, "name", name);
+  bl_json_put_int(w, "bytes", (int64_t)info.st_size);
+  bl_json_put_int(w, "crc32", crc);
   bl_json_end_object(w);
   return BL_OK;
 }
@@ -151,16 +141,16 @@ static bl_status write_manifest(const bl_rank *r, const char *dir, bl_json_write
   char hash[17];
   snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->placement_hash);
   bl_json_begin_object(w);
-  manifest_int(w, "version", 1);
-  manifest_int(w, "step", r->step);
-  manifest_int(w, "seed", (int64_t)run->seed);
-  manifest_int(w, "ranks", run->ranks);
-  manifest_int(w, "ep", run->ep);
-  manifest_int(w, "batch", run->batch);
-  manifest_int(w, "micro_batches", run->micro_batches);
-  manifest_text(w, "policy", run->policy.policy);
-  manifest_int(w, "plan_version", r->plan_version);
-  manifest_text(w, "placement_hash", hash);
+  bl_json_put_int(w, "version", 1);
+  bl_json_put_int(w, "step", r->step);
+  bl_json_put_int(w, "seed", (int64_t)run->seed);
+  bl_json_put_int(w, "ranks", run->ranks);
+  bl_json_put_int(w, "ep", run->ep);
+  bl_json_put_int(w, "batch", run->batch);
+  bl_json_put_int(w, "micro_batches", run->micro_batches);
+  bl_json_put_string(w, "policy", run->policy.policy);
+  bl_json_put_int(w, "plan_version", r->plan_version);
+  bl_json_put_string(w, "placement_hash", hash);
   bl_json_key(w, "files");
   bl_json_begin_array(w);
   BL_TRY(manifest_file(w, dir, "model.json"));
@@ -520,7 +510,8 @@ static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
   BL_TRY(status);
   if (other) {
     if (r->rank == 0)
-      bl_log(1, "%s is of %lld ranks under policy %s, or other slots or options of it: the policy starts without memory",
+      bl_log(1,
+             "%s is of %lld ranks under policy %s, or other slots or options of it: the policy starts without memory",
              dir, (long long)m->ep, m->policy);
     return BL_OK;
   }

@@ -95,18 +95,7 @@ bl_status bl_lines_close(bl_lines *lines) {
 
 static void write_text(bl_json_writer *w, const char *key, const char *value) {
   if (!value) return;
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
-static void write_int(bl_json_writer *w, const char *key, int64_t value) {
-  bl_json_key(w, key);
-  bl_json_write_int(w, value);
-}
-
-static void write_number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
+  bl_json_put_string(w, key, value);
 }
 
 static bl_status write_input(bl_json_writer *w, const char *what, const char *path) {
@@ -116,7 +105,7 @@ static bl_status write_input(bl_json_writer *w, const char *what, const char *pa
   bl_json_begin_object(w);
   write_text(w, "what", what);
   write_text(w, "path", path);
-  write_int(w, "crc32", crc);
+  bl_json_put_int(w, "crc32", crc);
   bl_json_end_object(w);
   return BL_OK;
 }
@@ -125,15 +114,15 @@ static void write_model(bl_json_writer *w, const bl_model *model) {
   bl_json_key(w, "model");
   bl_json_begin_object(w);
   write_text(w, "name", model->name);
-  write_int(w, "layers", model->layers);
-  write_int(w, "moe_layers", bl_model_moe_layers(model));
-  write_int(w, "hidden", model->hidden);
-  write_int(w, "heads", model->heads);
-  write_int(w, "sequence", model->sequence);
-  write_int(w, "vocabulary", model->vocabulary);
-  write_int(w, "experts", model->experts);
-  write_int(w, "expert_width", model->expert_width);
-  write_int(w, "top_k", model->top_k);
+  bl_json_put_int(w, "layers", model->layers);
+  bl_json_put_int(w, "moe_layers", bl_model_moe_layers(model));
+  bl_json_put_int(w, "hidden", model->hidden);
+  bl_json_put_int(w, "heads", model->heads);
+  bl_json_put_int(w, "sequence", model->sequence);
+  bl_json_put_int(w, "vocabulary", model->vocabulary);
+  bl_json_put_int(w, "experts", model->experts);
+  bl_json_put_int(w, "expert_width", model->expert_width);
+  bl_json_put_int(w, "top_k", model->top_k);
   bl_json_end_object(w);
 }
 
@@ -141,32 +130,32 @@ static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_h
   bl_json_key(w, "config");
   bl_json_begin_object(w);
   write_model(w, run->model);
-  write_int(w, "ranks", run->ranks);
-  write_int(w, "ep", run->ep);
+  bl_json_put_int(w, "ranks", run->ranks);
+  bl_json_put_int(w, "ep", run->ep);
   bl_json_key(w, "slots");
   bl_json_begin_flat_array(w);
   for (int32_t p = 0; p < run->ep; p++) bl_json_write_int(w, run->slots[p]);
   bl_json_end_array(w);
-  write_int(w, "batch", run->batch);
-  write_int(w, "micro_batches", run->micro_batches);
-  write_int(w, "steps", run->steps);
-  write_int(w, "schedule_steps", run->schedule_steps);
-  write_int(w, "warmup", run->warmup);
-  write_number(w, "lr", run->lr);
+  bl_json_put_int(w, "batch", run->batch);
+  bl_json_put_int(w, "micro_batches", run->micro_batches);
+  bl_json_put_int(w, "steps", run->steps);
+  bl_json_put_int(w, "schedule_steps", run->schedule_steps);
+  bl_json_put_int(w, "warmup", run->warmup);
+  bl_json_put_number(w, "lr", run->lr);
   write_text(w, "policy", run->policy.policy);
-  write_int(w, "lag", run->policy.lag);
+  bl_json_put_int(w, "lag", run->policy.lag);
   write_text(w, "shares", run->policy.shares);
-  write_number(w, "late_repair", run->policy.late_repair);
+  bl_json_put_number(w, "late_repair", run->policy.late_repair);
   write_text(w, "homes", run->policy.homes);
   write_text(w, "gate", h->gate);
   if (bl_gate_has_capacity(&run->gate)) {
-    write_number(w, "capacity_factor", run->gate.capacity_factor);
-    write_number(w, "balance", run->gate.balance);
+    bl_json_put_number(w, "capacity_factor", run->gate.capacity_factor);
+    bl_json_put_number(w, "balance", run->gate.balance);
   }
   write_text(w, "backend", h->backend);
   write_text(w, "transport", h->transport);
   write_text(w, "resume", h->resume);
-  write_int(w, "first_step", h->first_step);
+  bl_json_put_int(w, "first_step", h->first_step);
   bl_json_end_object(w);
 }
 
@@ -187,9 +176,9 @@ static void write_peak(bl_json_writer *w, const bl_rank *r) {
   bl_json_key(w, "mfu");
   bl_json_begin_flat_object(w);
   write_text(w, "convention", bl_flop_names[r->run->flop]);
-  write_number(w, "flop_per_token", flop_per_token(r));
+  bl_json_put_number(w, "flop_per_token", flop_per_token(r));
   write_text(w, "device", r->be->device);
-  if (peak_of(r) > 0) write_number(w, "peak_tflops", 1e-12 * peak_of(r));
+  if (peak_of(r) > 0) bl_json_put_number(w, "peak_tflops", 1e-12 * peak_of(r));
   bl_json_end_object(w);
 }
 
@@ -204,7 +193,7 @@ bl_status bl_runlog_begin(bl_lines *log, const bl_rank *r, const bl_runlog_heade
   bl_json_end_array(&w);
   write_text(&w, "program", "ballast-train " BL_VERSION);
   write_config(&w, run, h);
-  write_int(&w, "seed", (int64_t)run->seed);
+  bl_json_put_int(&w, "seed", (int64_t)run->seed);
   bl_json_key(&w, "inputs");
   bl_json_begin_array(&w);
   BL_TRY(write_input(&w, "data", h->data_path));
@@ -224,11 +213,10 @@ static void write_layers(bl_json_writer *w, const bl_rank *r) {
   for (int32_t l = 0; l < r->weights.moe_layers; l++) {
     const bl_layer_result *layer = &r->result.layer[l];
     bl_json_begin_object(w);
-    write_number(w, "imbalance", layer->imbalance);
-    write_int(w, "copies", layer->copies);
-    write_int(w, "moved", layer->moved);
-    bl_json_key(w, "late");
-    bl_json_write_bool(w, layer->late);
+    bl_json_put_number(w, "imbalance", layer->imbalance);
+    bl_json_put_int(w, "copies", layer->copies);
+    bl_json_put_int(w, "moved", layer->moved);
+    bl_json_put_bool(w, "late", layer->late);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
@@ -240,14 +228,14 @@ bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us) {
   bl_json_writer w;
   bl_json_writer_init(&w, log->stream, false);
   bl_json_begin_object(&w);
-  write_int(&w, "step", r->step);
-  write_number(&w, "loss", result->loss);
-  if (bl_gate_has_capacity(&r->run->gate)) write_number(&w, "balance_loss", result->balance_loss);
-  write_number(&w, "grad_norm", result->grad_norm);
-  write_number(&w, "lr", result->lr);
-  write_int(&w, "tokens", tokens);
-  write_int(&w, "step_us", step_us);
-  write_number(&w, "tokens_per_s", (double)tokens * 1e6 / (double)(step_us > 0 ? step_us : 1));
+  bl_json_put_int(&w, "step", r->step);
+  bl_json_put_number(&w, "loss", result->loss);
+  if (bl_gate_has_capacity(&r->run->gate)) bl_json_put_number(&w, "balance_loss", result->balance_loss);
+  bl_json_put_number(&w, "grad_norm", result->grad_norm);
+  bl_json_put_number(&w, "lr", result->lr);
+  bl_json_put_int(&w, "tokens", tokens);
+  bl_json_put_int(&w, "step_us", step_us);
+  bl_json_put_number(&w, "tokens_per_s", (double)tokens * 1e6 / (double)(step_us > 0 ? step_us : 1));
   bl_json_key(&w, "mfu");
   if (peak_of(r) > 0 && step_us > 0)
     bl_json_write_number(&w, flop_per_token(r) * (double)tokens / (1e-6 * (double)step_us * peak_of(r)));
@@ -256,12 +244,12 @@ bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us) {
   bl_json_key(&w, "phases");
   bl_json_begin_object(&w);
   for (int k = 0; k < BL_ACTION_COUNT; k++)
-    if (result->phase_us[k] >= 1) write_int(&w, bl_action_names[k], (int64_t)result->phase_us[k]);
+    if (result->phase_us[k] >= 1) bl_json_put_int(&w, bl_action_names[k], (int64_t)result->phase_us[k]);
   bl_json_end_object(&w);
   write_layers(&w, r);
-  write_int(&w, "moved_bytes", result->moved_bytes);
-  write_int(&w, "fill_bytes", result->fill_bytes);
-  write_int(&w, "plan_version", result->plan_version);
+  bl_json_put_int(&w, "moved_bytes", result->moved_bytes);
+  bl_json_put_int(&w, "fill_bytes", result->fill_bytes);
+  bl_json_put_int(&w, "plan_version", result->plan_version);
   bl_json_end_object(&w);
   bl_json_newline(&w);
   return bl_lines_flush(log);

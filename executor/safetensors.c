@@ -13,8 +13,7 @@ static void write_entry(bl_json_writer *w, const bl_safetensor *t, int64_t *offs
   const int64_t bytes = (int64_t)t->rows * t->cols * (int64_t)sizeof(float);
   bl_json_key(w, t->name);
   bl_json_begin_object(w);
-  bl_json_key(w, "dtype");
-  bl_json_write_string(w, "F32");
+  bl_json_put_string(w, "dtype", "F32");
   bl_json_key(w, "shape");
   bl_json_begin_flat_array(w);
   if (t->rows > 1) bl_json_write_int(w, t->rows);

@@ -248,31 +248,25 @@ static void summarise(const estimation *e, double *least, double *mean, double *
   }
 }
 
-static void put_number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void put_calibration(bl_json_writer *w, const bl_calibration *c) {
   bl_json_begin_object(w);
-  put_number(w, "constant_ms", c->constant_us / 1e3);
-  put_number(w, "per_estimate", c->per_estimate);
-  put_number(w, "per_token_us", c->per_token_us);
-  put_number(w, "mape_fitted", c->fitted_error);
-  put_number(w, "mape_crossed", c->crossed_error);
-  put_number(w, "mape", c->held_out_error);
-  put_number(w, "r2", c->held_out_r_squared);
+  bl_json_put_number(w, "constant_ms", c->constant_us / 1e3);
+  bl_json_put_number(w, "per_estimate", c->per_estimate);
+  bl_json_put_number(w, "per_token_us", c->per_token_us);
+  bl_json_put_number(w, "mape_fitted", c->fitted_error);
+  bl_json_put_number(w, "mape_crossed", c->crossed_error);
+  bl_json_put_number(w, "mape", c->held_out_error);
+  bl_json_put_number(w, "r2", c->held_out_r_squared);
   bl_json_end_object(w);
 }
 
 /* mape_calibrated and r2_calibrated are of the line, as in the JSON of figure 11. */
 static void put_judgement(bl_json_writer *w, const estimation *e) {
-  put_number(w, "mape", e->against_measured.error);
-  put_number(w, "r2", e->against_measured.r_squared);
-  put_number(w, "mape_calibrated", e->calibrations[BL_CALIBRATION_LINE].held_out_error);
-  put_number(w, "r2_calibrated", e->calibrations[BL_CALIBRATION_LINE].held_out_r_squared);
-  bl_json_key(w, "best");
-  bl_json_write_string(w, bl_calibration_names[e->best]);
+  bl_json_put_number(w, "mape", e->against_measured.error);
+  bl_json_put_number(w, "r2", e->against_measured.r_squared);
+  bl_json_put_number(w, "mape_calibrated", e->calibrations[BL_CALIBRATION_LINE].held_out_error);
+  bl_json_put_number(w, "r2_calibrated", e->calibrations[BL_CALIBRATION_LINE].held_out_r_squared);
+  bl_json_put_string(w, "best", bl_calibration_names[e->best]);
   bl_json_key(w, "calibrations");
   bl_json_begin_object(w);
   for (int k = 0; k < BL_CALIBRATION_COUNT; k++) {
@@ -281,8 +275,8 @@ static void put_judgement(bl_json_writer *w, const estimation *e) {
   }
   bl_json_end_object(w);
   if (!e->points.estimated_us) return;
-  put_number(w, "reference_rms_ms", e->against_reference.rms / 1e3);
-  put_number(w, "reference_worst_ms", e->against_reference.worst / 1e3);
+  bl_json_put_number(w, "reference_rms_ms", e->against_reference.rms / 1e3);
+  bl_json_put_number(w, "reference_worst_ms", e->against_reference.worst / 1e3);
 }
 
 static void print_json(const estimation *e) {
@@ -291,13 +285,13 @@ static void print_json(const estimation *e) {
   summarise(e, &least, &mean, &most);
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  put_number(&w, "ranks", e->placement.ranks);
-  put_number(&w, "calls", e->calls.n);
-  put_number(&w, "left_out", e->left_out);
-  put_number(&w, "estimated_ms_min", least / 1e3);
-  put_number(&w, "estimated_ms_mean", mean / 1e3);
-  put_number(&w, "estimated_ms_max", most / 1e3);
-  put_number(&w, "constant_us", e->table.constant_us);
+  bl_json_put_number(&w, "ranks", e->placement.ranks);
+  bl_json_put_number(&w, "calls", e->calls.n);
+  bl_json_put_number(&w, "left_out", e->left_out);
+  bl_json_put_number(&w, "estimated_ms_min", least / 1e3);
+  bl_json_put_number(&w, "estimated_ms_mean", mean / 1e3);
+  bl_json_put_number(&w, "estimated_ms_max", most / 1e3);
+  bl_json_put_number(&w, "constant_us", e->table.constant_us);
   bl_json_key(&w, "expert");
   bl_curve_write(&w, "tokens", &e->table.expert);
   if (e->points.measured_us) put_judgement(&w, e);

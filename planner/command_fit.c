@@ -65,38 +65,27 @@ static bl_status print_tables(const bl_fit *fit) {
   return BL_OK;
 }
 
-static void text(bl_json_writer *w, const char *key, const char *value) {
-  bl_json_key(w, key);
-  bl_json_write_string(w, value);
-}
-
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void write_group(bl_json_writer *w, const bl_fit *fit, int32_t g) {
   const bl_fit_group *group = &fit->group[g];
   const bl_measured_step *first = fit->step[group->first];
   bl_json_begin_object(w);
-  text(w, "device", first->cluster.device);
-  text(w, "type", first->type);
-  text(w, "release", first->release);
-  number(w, "efficiency", group->efficiency);
-  number(w, "fit_error", group->own_error);
-  number(w, "judged", group->judged);
-  number(w, "judged_error", group->judged_error);
+  bl_json_put_string(w, "device", first->cluster.device);
+  bl_json_put_string(w, "type", first->type);
+  bl_json_put_string(w, "release", first->release);
+  bl_json_put_number(w, "efficiency", group->efficiency);
+  bl_json_put_number(w, "fit_error", group->own_error);
+  bl_json_put_number(w, "judged", group->judged);
+  bl_json_put_number(w, "judged_error", group->judged_error);
   bl_json_key(w, "steps");
   bl_json_begin_array(w);
   for (int32_t i = 0; i < fit->n_steps; i++) {
     const bl_measured_step *s = fit->step[i];
     if (s->group != g) continue;
     bl_json_begin_object(w);
-    text(w, "name", s->name);
-    number(w, "measured_us", s->step_us);
-    number(w, "predicted_us", s->predicted_us);
-    bl_json_key(w, "judged");
-    bl_json_write_bool(w, s->judged);
+    bl_json_put_string(w, "name", s->name);
+    bl_json_put_number(w, "measured_us", s->step_us);
+    bl_json_put_number(w, "predicted_us", s->predicted_us);
+    bl_json_put_bool(w, "judged", s->judged);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
@@ -108,8 +97,8 @@ static void print_json(const bl_fit *fit) {
   int32_t judged;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  number(&w, "judged_error", mean_error(fit, &judged));
-  number(&w, "judged", judged);
+  bl_json_put_number(&w, "judged_error", mean_error(fit, &judged));
+  bl_json_put_number(&w, "judged", judged);
   bl_json_key(&w, "groups");
   bl_json_begin_array(&w);
   for (int32_t g = 0; g < fit->n_groups; g++) write_group(&w, fit, g);

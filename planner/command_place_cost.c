@@ -332,11 +332,6 @@ bl_status bl_place_cost_print(const bl_plan *plan) {
   return status;
 }
 
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 void bl_place_cost_json(const bl_plan *plan, bl_json_writer *w) {
   bl_layer_price all = {0};
   for (int32_t l = 0; l < plan->placement.layers; ++l) {
@@ -345,9 +340,9 @@ void bl_place_cost_json(const bl_plan *plan, bl_json_writer *w) {
   }
   bl_json_key(w, "price");
   bl_json_begin_object(w);
-  number(w, "us", all.total_us);
-  number(w, "bound_us", all.bound_us);
-  number(w, "gap", gap_of(&all));
+  bl_json_put_number(w, "us", all.total_us);
+  bl_json_put_number(w, "bound_us", all.bound_us);
+  bl_json_put_number(w, "gap", gap_of(&all));
   bl_json_key(w, "layers");
   bl_json_begin_array(w);
   for (int32_t l = 0; l < plan->placement.layers; ++l) bl_layer_price_write(w, plan->placement.layer[l].price);

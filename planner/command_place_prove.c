@@ -145,50 +145,38 @@ bl_status bl_place_proofs_print(const bl_place_proofs *proofs) {
 
 static void json_layer(bl_json_writer *w, int32_t l, const bl_prove_result *r) {
   bl_json_begin_flat_object(w);
-  bl_json_key(w, "layer");
-  bl_json_write_int(w, l);
-  bl_json_key(w, "status");
-  bl_json_write_string(w, bl_prove_status_name(r->status));
+  bl_json_put_int(w, "layer", l);
+  bl_json_put_string(w, "status", bl_prove_status_name(r->status));
   bl_json_key(w, "copies");
   if (r->copies < 0)
     bl_json_write_null(w);
   else
     bl_json_write_int(w, r->copies);
-  bl_json_key(w, "moves");
-  bl_json_write_int(w, r->moves);
+  bl_json_put_int(w, "moves", r->moves);
   bl_json_key(w, "price");
   if (r->copies < 0)
     bl_json_write_null(w);
   else
     bl_json_write_number(w, r->price);
-  bl_json_key(w, "bound");
-  bl_json_write_number(w, r->bound);
+  bl_json_put_number(w, "bound", r->bound);
   bl_json_key(w, "imbalance");
   if (r->copies < 0)
     bl_json_write_null(w);
   else
     bl_json_write_number(w, r->imbalance);
-  bl_json_key(w, "proof");
-  bl_json_write_string(w, r->proof);
-  bl_json_key(w, "solver");
-  bl_json_write_string(w, bl_prove_solver_name(r->solver));
-  bl_json_key(w, "nodes");
-  bl_json_write_int(w, r->nodes);
-  bl_json_key(w, "seconds");
-  bl_json_write_number(w, r->seconds);
-  bl_json_key(w, "reason");
-  bl_json_write_string(w, r->reason);
+  bl_json_put_string(w, "proof", r->proof);
+  bl_json_put_string(w, "solver", bl_prove_solver_name(r->solver));
+  bl_json_put_int(w, "nodes", r->nodes);
+  bl_json_put_number(w, "seconds", r->seconds);
+  bl_json_put_string(w, "reason", r->reason);
   bl_json_end_object(w);
 }
 
 void bl_place_proofs_json(const bl_place_proofs *proofs, bl_json_writer *w) {
   bl_json_begin_object(w);
-  bl_json_key(w, "within");
-  bl_json_write_number(w, proofs->within);
-  bl_json_key(w, "homes");
-  bl_json_write_string(w, proofs->from ? "move" : proofs->free_homes ? "free" : "fixed");
-  bl_json_key(w, "proved");
-  bl_json_write_int(w, count_proved(proofs));
+  bl_json_put_number(w, "within", proofs->within);
+  bl_json_put_string(w, "homes", proofs->from ? "move" : proofs->free_homes ? "free" : "fixed");
+  bl_json_put_int(w, "proved", count_proved(proofs));
   bl_json_key(w, "layers");
   bl_json_begin_array(w);
   for (int32_t l = 0; l < proofs->layers; ++l) json_layer(w, l, &proofs->layer[l]);

@@ -38,10 +38,8 @@ static void print_json(const bl_replay_result *r, bool each, int64_t parameters)
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  bl_json_key(&w, "policy");
-  bl_json_write_string(&w, arg.policy.policy);
-  bl_json_key(&w, "micro_batches");
-  bl_json_write_string(&w, each ? "each" : "sum");
+  bl_json_put_string(&w, "policy", arg.policy.policy);
+  bl_json_put_string(&w, "micro_batches", each ? "each" : "sum");
   const struct {
     const char *key;
     int64_t value;
@@ -72,12 +70,10 @@ static void print_json(const bl_replay_result *r, bool each, int64_t parameters)
                  {"decide_median_us", r->decide_median_us},
                  {"decide_p99_us", r->decide_p99_us}};
   for (size_t i = 0; i < sizeof counts / sizeof *counts; ++i) {
-    bl_json_key(&w, counts[i].key);
-    bl_json_write_int(&w, counts[i].value);
+    bl_json_put_int(&w, counts[i].key, counts[i].value);
   }
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; ++i) {
-    bl_json_key(&w, numbers[i].key);
-    bl_json_write_number(&w, numbers[i].value);
+    bl_json_put_number(&w, numbers[i].key, numbers[i].value);
   }
   const struct {
     const char *key;
@@ -90,8 +86,7 @@ static void print_json(const bl_replay_result *r, bool each, int64_t parameters)
                 {"candidates", arg.regret > 0, r->candidates}};
   for (size_t i = 0; i < sizeof wanted / sizeof *wanted; ++i) {
     if (!wanted[i].given) continue;
-    bl_json_key(&w, wanted[i].key);
-    bl_json_write_number(&w, wanted[i].value);
+    bl_json_put_number(&w, wanted[i].key, wanted[i].value);
   }
   bl_json_end_object(&w);
   bl_json_newline(&w);

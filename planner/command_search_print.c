@@ -24,11 +24,6 @@ static const char *grid_text(const bl_grid *g, char *text) {
   return text;
 }
 
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void write_grid(bl_json_writer *w, const bl_grid *g) {
   const struct {
     const char *name;
@@ -46,11 +41,9 @@ static void write_grid(bl_json_writer *w, const bl_grid *g) {
                {"micro_batches", g->micro_batches},
                {"pieces", g->pieces > 1 ? g->pieces : 1}};
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    bl_json_key(w, sizes[i].name);
-    bl_json_write_int(w, sizes[i].value);
+    bl_json_put_int(w, sizes[i].name, sizes[i].value);
   }
-  bl_json_key(w, "recompute");
-  bl_json_write_string(w, bl_recompute_names[g->recompute]);
+  bl_json_put_string(w, "recompute", bl_recompute_names[g->recompute]);
 }
 
 /* What the search says of an entry: the simulation, where there is one. */
@@ -65,19 +58,19 @@ static void write_entry(bl_json_writer *w, const bl_search_entry *e) {
   bl_json_begin_flat_array(w);
   for (int32_t s = 0; s < e->grid.pp * e->grid.vp; s++) bl_json_write_int(w, e->first[s + 1] - e->first[s]);
   bl_json_end_array(w);
-  number(w, "step_us", predicted(e)->step_us);
-  if (e->simulated.step_us > 0) number(w, "simulated_us", e->simulated.step_us);
-  number(w, "closed_form_us", e->price.step_us);
-  number(w, "bound_us", e->bound_us);
-  number(w, "imbalance", e->imbalance);
-  number(w, "memory_bytes", e->memory.total);
+  bl_json_put_number(w, "step_us", predicted(e)->step_us);
+  if (e->simulated.step_us > 0) bl_json_put_number(w, "simulated_us", e->simulated.step_us);
+  bl_json_put_number(w, "closed_form_us", e->price.step_us);
+  bl_json_put_number(w, "bound_us", e->bound_us);
+  bl_json_put_number(w, "imbalance", e->imbalance);
+  bl_json_put_number(w, "memory_bytes", e->memory.total);
   bl_json_key(w, "time_us");
   bl_json_begin_object(w);
-  for (int u = 0; u < BL_PRICE_COUNT; u++) number(w, bl_price_names[u], predicted(e)->us[u]);
+  for (int u = 0; u < BL_PRICE_COUNT; u++) bl_json_put_number(w, bl_price_names[u], predicted(e)->us[u]);
   bl_json_end_object(w);
   bl_json_key(w, "memory");
   bl_json_begin_object(w);
-  for (int k = 0; k < BL_FOOTPRINT_COUNT; k++) number(w, bl_footprint_names[k], e->memory.bytes[k]);
+  for (int k = 0; k < BL_FOOTPRINT_COUNT; k++) bl_json_put_number(w, bl_footprint_names[k], e->memory.bytes[k]);
   bl_json_end_object(w);
   bl_json_end_object(w);
 }
@@ -88,11 +81,9 @@ static double bound_of(const bl_search_result *r) { return r->simulated > 0 ? r-
 /* Which efficiency the times follow from. */
 static void write_rate(bl_json_writer *w, const bl_cluster *c) {
   const bool narrow = c->matrix.tflops > 0;
-  bl_json_key(w, "type");
-  bl_json_write_string(w, c->matrix.name);
-  number(w, "efficiency", narrow ? c->matrix.efficiency : c->efficiency);
-  bl_json_key(w, "efficiency_source");
-  bl_json_write_string(w, narrow ? c->matrix.source : c->efficiency_source);
+  bl_json_put_string(w, "type", c->matrix.name);
+  bl_json_put_number(w, "efficiency", narrow ? c->matrix.efficiency : c->efficiency);
+  bl_json_put_string(w, "efficiency_source", narrow ? c->matrix.source : c->efficiency_source);
 }
 
 void bl_search_print_json(const bl_search_report *report) {
@@ -100,16 +91,16 @@ void bl_search_print_json(const bl_search_report *report) {
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  number(&w, "ranks", report->options->ranks);
+  bl_json_put_number(&w, "ranks", report->options->ranks);
   write_rate(&w, report->options->cluster);
-  number(&w, "batch", report->options->batch);
-  number(&w, "layouts", (double)r->layouts);
-  number(&w, "priced", (double)r->priced);
-  number(&w, "simulated", r->simulated);
-  number(&w, "open", (double)r->open);
-  number(&w, "bound_us", bound_of(r));
-  number(&w, "roofline_us", r->roofline_us);
-  number(&w, "gap", predicted(&r->entry[0])->step_us / bound_of(r) - 1);
+  bl_json_put_number(&w, "batch", report->options->batch);
+  bl_json_put_number(&w, "layouts", (double)r->layouts);
+  bl_json_put_number(&w, "priced", (double)r->priced);
+  bl_json_put_number(&w, "simulated", r->simulated);
+  bl_json_put_number(&w, "open", (double)r->open);
+  bl_json_put_number(&w, "bound_us", bound_of(r));
+  bl_json_put_number(&w, "roofline_us", r->roofline_us);
+  bl_json_put_number(&w, "gap", predicted(&r->entry[0])->step_us / bound_of(r) - 1);
   bl_json_key(&w, "top");
   bl_json_begin_array(&w);
   for (int32_t i = 0; i < r->n; i++) write_entry(&w, &r->entry[i]);
@@ -119,9 +110,8 @@ void bl_search_print_json(const bl_search_report *report) {
   for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++) {
     if (r->rejected[i] == 0) continue;
     bl_json_begin_object(&w);
-    number(&w, "count", (double)r->rejected[i]);
-    bl_json_key(&w, "reason");
-    bl_json_write_string(&w, bl_search_reasons[i]);
+    bl_json_put_number(&w, "count", (double)r->rejected[i]);
+    bl_json_put_string(&w, "reason", bl_search_reasons[i]);
     bl_json_key(&w, "example");
     bl_json_begin_object(&w);
     write_grid(&w, &r->example[i]);

@@ -166,41 +166,36 @@ done:
   return status;
 }
 
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void print_json(const result *r, const summary *s) {
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  number(&w, "steps", (double)r->n);
-  number(&w, "step_us_mean", s->mean);
-  number(&w, "step_us_median", s->median);
-  number(&w, "step_us_longest", s->longest);
-  number(&w, "compute_us", s->compute);
-  number(&w, "wait_us", s->wait);
-  number(&w, "exposed_us", s->exposed);
-  number(&w, "memory_bytes", s->memory);
+  bl_json_put_number(&w, "steps", (double)r->n);
+  bl_json_put_number(&w, "step_us_mean", s->mean);
+  bl_json_put_number(&w, "step_us_median", s->median);
+  bl_json_put_number(&w, "step_us_longest", s->longest);
+  bl_json_put_number(&w, "compute_us", s->compute);
+  bl_json_put_number(&w, "wait_us", s->wait);
+  bl_json_put_number(&w, "exposed_us", s->exposed);
+  bl_json_put_number(&w, "memory_bytes", s->memory);
   if (arg.log) {
-    number(&w, "measured_us_median", s->measured_median);
-    number(&w, "error_mean", s->error);
-    number(&w, "scale", s->scale);
-    number(&w, "error_held_out", s->held_out);
+    bl_json_put_number(&w, "measured_us_median", s->measured_median);
+    bl_json_put_number(&w, "error_mean", s->error);
+    bl_json_put_number(&w, "scale", s->scale);
+    bl_json_put_number(&w, "error_held_out", s->held_out);
   }
   bl_json_key(&w, "phases");
   bl_json_begin_object(&w);
   for (int k = 0; k < BL_ACTION_COUNT; k++)
-    if (r->phase_us[k] > 0) number(&w, bl_action_names[k], r->phase_us[k]);
+    if (r->phase_us[k] > 0) bl_json_put_number(&w, bl_action_names[k], r->phase_us[k]);
   bl_json_end_object(&w);
   bl_json_key(&w, "iterations");
   bl_json_begin_array(&w);
   for (size_t i = 0; i < r->n; i++) {
     bl_json_begin_flat_object(&w);
-    number(&w, "iteration", (double)r->rows[i].iteration);
-    number(&w, "step_us", r->rows[i].step_us);
-    if (arg.log) number(&w, "measured_us", r->rows[i].measured_us);
+    bl_json_put_number(&w, "iteration", (double)r->rows[i].iteration);
+    bl_json_put_number(&w, "step_us", r->rows[i].step_us);
+    if (arg.log) bl_json_put_number(&w, "measured_us", r->rows[i].measured_us);
     bl_json_end_object(&w);
   }
   bl_json_end_array(&w);

@@ -107,22 +107,17 @@ static bl_status draw(const bl_simulate_request *q, const bl_search_options *o, 
   return status;
 }
 
-static void number(bl_json_writer *w, const char *key, double value) {
-  bl_json_key(w, key);
-  bl_json_write_number(w, value);
-}
-
 static void print_json(const bl_search_entry *e) {
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  number(&w, "step_us", e->simulated.step_us);
-  number(&w, "closed_form_us", e->price.step_us);
-  number(&w, "imbalance", e->imbalance);
-  number(&w, "memory_bytes", e->memory.total);
+  bl_json_put_number(&w, "step_us", e->simulated.step_us);
+  bl_json_put_number(&w, "closed_form_us", e->price.step_us);
+  bl_json_put_number(&w, "imbalance", e->imbalance);
+  bl_json_put_number(&w, "memory_bytes", e->memory.total);
   bl_json_key(&w, "time_us");
   bl_json_begin_object(&w);
-  for (int u = 0; u < BL_PRICE_COUNT; u++) number(&w, bl_price_names[u], e->simulated.us[u]);
+  for (int u = 0; u < BL_PRICE_COUNT; u++) bl_json_put_number(&w, bl_price_names[u], e->simulated.us[u]);
   bl_json_end_object(&w);
   bl_json_end_object(&w);
   bl_json_newline(&w);

@@ -31,12 +31,9 @@ static void write_in_force(bl_json_writer *w, const bl_policy_layer *layer) {
   bl_json_begin_flat_array(w);
   for (int32_t rank = -1, expert = -1, s; (s = next_copy(hosts, &rank, &expert)) >= 0;) {
     bl_json_begin_flat_object(w);
-    bl_json_key(w, "expert");
-    bl_json_write_int(w, expert);
-    bl_json_key(w, "rank");
-    bl_json_write_int(w, rank);
-    bl_json_key(w, "share");
-    bl_json_write_number(w, layer->counts[expert] > 0 ? layer->taken[s] / layer->counts[expert] : 0);
+    bl_json_put_int(w, "expert", expert);
+    bl_json_put_int(w, "rank", rank);
+    bl_json_put_number(w, "share", layer->counts[expert] > 0 ? layer->taken[s] / layer->counts[expert] : 0);
     bl_json_end_object(w);
   }
   bl_json_end_array(w);
@@ -64,14 +61,11 @@ void bl_policy_write_dump(const bl_policy *p) {
     const bl_policy_layer *layer = &p->layer[l];
     bl_json_writer_init(&w, p->dump, false);
     bl_json_begin_object(&w);
-    bl_json_key(&w, "step");
-    bl_json_write_int(&w, p->iteration);
-    bl_json_key(&w, "layer");
-    bl_json_write_int(&w, p->layer_id[l]);
+    bl_json_put_int(&w, "step", p->iteration);
+    bl_json_put_int(&w, "layer", p->layer_id[l]);
     write_home(&w, &layer->hosts);
     write_in_force(&w, layer);
-    bl_json_key(&w, "late");
-    bl_json_write_bool(&w, layer->report.late);
+    bl_json_put_bool(&w, "late", layer->report.late);
     write_planned(&w, &layer->planned);
     bl_json_end_object(&w);
     bl_json_newline(&w);

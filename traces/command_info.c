@@ -30,18 +30,13 @@ static void print_info_json(const bl_trace_reader *reader, const bl_trace_summar
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  bl_json_key(&w, "version");
-  bl_json_write_int(&w, 1);
-  bl_json_key(&w, "file");
-  bl_json_write_string(&w, bl_trace_path(reader));
+  bl_json_put_int(&w, "version", 1);
+  bl_json_put_string(&w, "file", bl_trace_path(reader));
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-    bl_json_key(&w, numbers[i].key);
-    bl_json_write_int(&w, numbers[i].value);
+    bl_json_put_int(&w, numbers[i].key, numbers[i].value);
   }
-  bl_json_key(&w, "live");
-  bl_json_write_bool(&w, shape->live);
-  bl_json_key(&w, "truncated");
-  bl_json_write_bool(&w, bl_trace_truncated(reader));
+  bl_json_put_bool(&w, "live", shape->live);
+  bl_json_put_bool(&w, "truncated", bl_trace_truncated(reader));
   bl_json_end_object(&w);
   bl_json_newline(&w);
 }

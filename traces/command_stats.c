@@ -55,12 +55,10 @@ static void write_stats_object(bl_json_writer *w, const bl_stats_options *option
   } arrays[] = {{"drift", stats->drift}, {"drift_p99", stats->drift_p99}, {"top_kept", stats->top_kept}};
   bl_json_begin_flat_object(w);
   if (layer >= 0) {
-    bl_json_key(w, "layer");
-    bl_json_write_int(w, layer);
+    bl_json_put_int(w, "layer", layer);
   }
   for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-    bl_json_key(w, numbers[i].key);
-    bl_json_write_number(w, numbers[i].value);
+    bl_json_put_number(w, numbers[i].key, numbers[i].value);
   }
   for (size_t a = 0; a < sizeof arrays / sizeof *arrays; a++) {
     bl_json_key(w, arrays[a].key);
@@ -76,20 +74,13 @@ static void print_stats_json(const bl_trace_reader *reader, const bl_stats_optio
   bl_json_writer w;
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
-  bl_json_key(&w, "version");
-  bl_json_write_int(&w, 1);
-  bl_json_key(&w, "file");
-  bl_json_write_string(&w, bl_trace_path(reader));
-  bl_json_key(&w, "ranks");
-  bl_json_write_int(&w, options->ranks);
-  bl_json_key(&w, "steps");
-  bl_json_write_int(&w, options->last - options->first + 1);
-  bl_json_key(&w, "first_iteration");
-  bl_json_write_int(&w, bl_trace_iteration(reader, options->first));
-  bl_json_key(&w, "last_iteration");
-  bl_json_write_int(&w, bl_trace_iteration(reader, options->last));
-  bl_json_key(&w, "micro_batches");
-  bl_json_write_string(&w, options->each_micro_batch ? "each" : "sum");
+  bl_json_put_int(&w, "version", 1);
+  bl_json_put_string(&w, "file", bl_trace_path(reader));
+  bl_json_put_int(&w, "ranks", options->ranks);
+  bl_json_put_int(&w, "steps", options->last - options->first + 1);
+  bl_json_put_int(&w, "first_iteration", bl_trace_iteration(reader, options->first));
+  bl_json_put_int(&w, "last_iteration", bl_trace_iteration(reader, options->last));
+  bl_json_put_string(&w, "micro_batches", options->each_micro_batch ? "each" : "sum");
   bl_json_key(&w, "lags");
   bl_json_begin_flat_array(&w);
   for (int32_t i = 0; i < options->n_lags; i++) bl_json_write_int(&w, options->lags[i]);

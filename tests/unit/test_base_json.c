@@ -189,8 +189,7 @@ static void write_sample(bl_json_writer *w) {
   bl_json_write_number(w, 1.0 / 3);
   bl_json_write_number(w, (double)INFINITY);
   bl_json_begin_flat_object(w);
-  bl_json_key(w, "x");
-  bl_json_write_bool(w, false);
+  bl_json_put_bool(w, "x", false);
   bl_json_key(w, "y");
   bl_json_begin_array(w);
   bl_json_write_null(w);
@@ -198,8 +197,7 @@ static void write_sample(bl_json_writer *w) {
   bl_json_end_array(w);
   bl_json_end_object(w);
   bl_json_end_array(w);
-  bl_json_key(w, "t\"\\\n\x01");
-  bl_json_write_string(w, "\xc3\xa9\xff\xc0\xaf\xed\xa0\x80");
+  bl_json_put_string(w, "t\"\\\n\x01", "\xc3\xa9\xff\xc0\xaf\xed\xa0\x80");
   bl_json_end_object(w);
   bl_json_newline(w);
 }
