@@ -1,19 +1,7 @@
 #!/usr/bin/env bash
 # The Makefile without this machine's extras: it builds without GLPK, OpenBLAS and CUDA, links GLPK into ballast-plan
 # alone, and builds again what a changed switch or header touches and nothing else.   time limit: 600 s
-set -u
-passed=0 failed=0
-check() { # WORDS COMMAND...
-  local words=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "failed: $words"
-  fi
-}
-does_not() { ! "$@"; }
+. tests/support/check.sh
 links() { [ -f "$1" ] && ldd "$1" | grep -q "$2"; }
 
 build=$TMPDIR/build
@@ -45,5 +33,4 @@ for program in trace train profile; do
 done
 make -s help >"$TMPDIR/help"
 check "make help lists the targets" grep -q "lint:" "$TMPDIR/help"
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+finish

@@ -1,28 +1,7 @@
 #!/usr/bin/env bash
 # The CUDA backend compiles for sm_80, sm_90 and sm_100 without warnings; ballast-train --backend cuda refuses with one
 # sentence where there is no device; no other program has CUDA in it.   time limit: 900 s
-set -u
-passed=0 failed=0 skipped=0
-check() { # WORDS COMMAND...
-  local words=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "failed: $words"
-  fi
-}
-skip() {
-  skipped=$((skipped + 1))
-  echo "SKIP: $1"
-}
-does_not() { ! "$@"; }
-finish() {
-  echo "$passed passed, $failed failed, $skipped skipped"
-  [ $failed = 0 ]
-  exit
-}
+. tests/support/check.sh
 
 compile() { # ARCHITECTURES OBJECT...: in a folder of its own
   local architectures=$1

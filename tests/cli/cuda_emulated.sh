@@ -3,27 +3,14 @@
 # undefined-behaviour sanitizers: every operation against the CPU backend, with threads in two orders; then training with
 # them, where losses must be those of the CPU. What only a device can show (cuBLAS itself, streams that overlap, weak
 # memory order) this cannot.   time limit: 1500 s
-set -u
-passed=0 failed=0 skipped=0
-check() { # WORDS COMMAND...
-  local words=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "failed: $words"
-  fi
-}
+. tests/support/check.sh
 if ! command -v g++ >/dev/null; then
-  echo "SKIP: no g++: the CUDA kernels are not run on the processor"
-  echo "0 passed, 0 failed, 1 skipped"
-  exit 0
+  skip "no g++: the CUDA kernels are not run on the processor"
+  finish
 fi
 if [ -n "${BL_TEST_QUICK:-}" ]; then
-  echo "SKIP: --quick: the CUDA kernels are not run on the processor"
-  echo "0 passed, 0 failed, 1 skipped"
-  exit 0
+  skip "--quick: the CUDA kernels are not run on the processor"
+  finish
 fi
 export ASAN_OPTIONS=detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
 sanitize="-fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -235,8 +222,6 @@ if command -v mpirun >/dev/null && [ -e "$objects/ballast-mpi.so" ]; then
   }
   check "and is named" named
 else
-  skipped=1
-  echo "SKIP: no mpirun or no mpicc: nccl with several ranks is not run"
+  skip "no mpirun or no mpicc: nccl with several ranks is not run"
 fi
-echo "$passed passed, $failed failed, $skipped skipped"
-[ $failed = 0 ]
+finish

@@ -1,18 +1,7 @@
 #!/usr/bin/env bash
 # tests/device/run.sh refuses with one sentence where there are no programs or no device; tried out with the CPU backend in
 # the device's place, every row of its table has a value.   time limit: 300 s
-set -u
-passed=0 failed=0
-check() { # WORDS COMMAND...
-  local words=$1
-  shift
-  if "$@"; then
-    passed=$((passed + 1))
-  else
-    failed=$((failed + 1))
-    echo "failed: $words"
-  fi
-}
+. tests/support/check.sh
 folder=$TMPDIR/folder programs=$(realpath "$BL_BUILD")
 mkdir -p "$folder/bin"
 tests/device/run.sh "$folder" "$TMPDIR/none" >"$TMPDIR/out" 2>&1
@@ -47,5 +36,4 @@ for row in "every operation" "small model, fp32" "GPT-MoE, 64 experts: tokens" "
 done
 check "a replay has the run's decisions" grep -q "decisions as replay.* ok" "$TMPDIR/out"
 [ $failed = 0 ] || cat "$TMPDIR/out"
-echo "$passed passed, $failed failed, 0 skipped"
-[ $failed = 0 ]
+finish
