@@ -4,24 +4,14 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "executor/checkpoint_folder.h"
+#include "executor/checkpoint_manifest.h"
 #include "executor/safetensors.h"
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-
-enum { MAX_FILES = 65536 };
-
-static bl_status join(char path[PATH_MAX], const char *dir, const char *name) {
-  if (snprintf(path, PATH_MAX, "%s/%s", dir, name) < PATH_MAX) return BL_OK;
-  return bl_fail(BL_EINPUT, "%s: the path is too long", dir);
-}
 
 /* -- which tensors this rank saves, in the order of the file ------------------------------------------------------ */
 
@@ -68,8 +58,7 @@ static bl_status visit_tensors(bl_rank *r, bool dense, tensor_visitor visit, voi
   return BL_OK;
 }
 
-/* -- saving ----------------------------------------------------------------------------------------------------------
- */
+/* -- saving ----------------------------------------------------------------------------------------------------- */
 
 typedef struct saving {
   bl_safetensor *tensors;
@@ -120,52 +109,6 @@ done:
   return status;
 }
 
-/* One file of the checkpoint, as the manifest lists it. */
-static bl_status manifest_file(bl_json_writer *w, const char *dir, const char *name) {
-  char path[PATH_MAX];
-  uint32_t crc;
-  struct stat info;
-  BL_TRY(join(path, dir, name));
-  BL_TRY(bl_file_crc32(path, &crc));
-  if (stat(path, &info)) return bl_fail_errno(BL_EMACHINE, "cannot read %s", path);
-  bl_json_begin_flat_object(w);
-  bl_json_put_string(w, "name", name);
-  bl_json_put_int(w, "bytes", (int64_t)info.st_size);
-  bl_json_put_int(w, "crc32", crc);
-  bl_json_end_object(w);
-  return BL_OK;
-}
-
-static bl_status write_manifest(const bl_rank *r, const char *dir, bl_json_writer *w) {
-  const bl_run *run = r->run;
-  char hash[17];
-  snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->placement_hash);
-  bl_json_begin_object(w);
-  bl_json_put_int(w, "version", 1);
-  bl_json_put_int(w, "step", r->step);
-  bl_json_put_int(w, "seed", (int64_t)run->seed);
-  bl_json_put_int(w, "ranks", run->ranks);
-  bl_json_put_int(w, "ep", run->ep);
-  bl_json_put_int(w, "batch", run->batch);
-  bl_json_put_int(w, "micro_batches", run->micro_batches);
-  bl_json_put_string(w, "policy", run->policy.policy);
-  bl_json_put_int(w, "plan_version", r->plan_version);
-  bl_json_put_string(w, "placement_hash", hash);
-  bl_json_key(w, "files");
-  bl_json_begin_array(w);
-  BL_TRY(manifest_file(w, dir, "model.json"));
-  BL_TRY(manifest_file(w, dir, "policy.bin"));
-  for (int32_t p = 0; p < run->ep; p++) {
-    char name[64];
-    snprintf(name, sizeof name, "rank-%d.safetensors", p);
-    BL_TRY(manifest_file(w, dir, name));
-  }
-  bl_json_end_array(w);
-  bl_json_end_object(w);
-  bl_json_newline(w);
-  return BL_OK;
-}
-
 static bl_status save_policy(const bl_rank *r, const char *path) {
   void *bytes = NULL;
   uint64_t size = 0;
@@ -184,71 +127,19 @@ static bl_status save_policy(const bl_rank *r, const char *path) {
 /* What rank 0 adds once all tensors are there. */
 static bl_status save_rest(const bl_rank *r, const char *dir) {
   char path[PATH_MAX];
-  BL_TRY(join(path, dir, "model.json"));
+  BL_TRY(bl_checkpoint_path(path, dir, "model.json"));
   BL_TRY(bl_model_save(path, r->run->model));
-  BL_TRY(join(path, dir, "policy.bin"));
+  BL_TRY(bl_checkpoint_path(path, dir, "policy.bin"));
   BL_TRY(save_policy(r, path));
-  BL_TRY(join(path, dir, "manifest.json"));
+  BL_TRY(bl_checkpoint_path(path, dir, "manifest.json"));
   bl_output *output;
   BL_TRY(bl_output_open(path, &output));
   bl_json_writer w;
   bl_json_writer_init(&w, bl_output_stream(output), true);
-  const bl_status status = write_manifest(r, dir, &w);
+  const bl_status status = bl_manifest_write(r, dir, &w);
   if (status == BL_OK) return bl_output_commit(output);
   bl_output_discard(output);
   return status;
-}
-
-static bool starts_with(const char *text, const char *start) { return strncmp(text, start, strlen(start)) == 0; }
-
-/* Removes a checkpoint's folder, unless somebody put other files there. */
-static void remove_folder(const char *dir) {
-  DIR *listing = opendir(dir);
-  if (!listing) return;
-  for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
-    const char *name = entry->d_name;
-    if (starts_with(name, "manifest.json") || starts_with(name, "model.json") || starts_with(name, "policy.bin") ||
-        starts_with(name, "rank-"))
-      unlinkat(dirfd(listing), name, 0);
-  }
-  closedir(listing);
-  if (rmdir(dir) != 0) bl_warn("%s: stays, as it holds files that no checkpoint has", dir);
-}
-
-static void sync_folder(const char *dir) {
-  const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  fsync(fd);
-  close(fd);
-}
-
-/* What stands at `dir` may only be nothing, an empty folder or a checkpoint. */
-static bl_status expect_replaceable(const char *dir) {
-  bl_checkpoint_settings settings;
-  struct stat info;
-  if (lstat(dir, &info) != 0 && errno == ENOENT) return BL_OK;
-  DIR *listing = opendir(dir);
-  if (!listing) return bl_fail_errno(BL_EINPUT, "%s: cannot hold a checkpoint", dir);
-  int entries = -2; /* . and .. */
-  while (readdir(listing)) entries++;
-  closedir(listing);
-  if (entries == 0 || bl_checkpoint_read_settings(dir, &settings) == BL_OK) return BL_OK;
-  return bl_fail(BL_EINPUT, "%s: expected a checkpoint to replace or an empty folder, found other files", dir);
-}
-
-/* `fresh` becomes `dir`; what was there before is gone afterwards. In between one of the two is always whole. */
-static bl_status put_in_place(const char *fresh, const char *dir) {
-  char real[PATH_MAX]; /* a link stays one */
-  if (realpath(dir, real)) dir = real;
-  sync_folder(fresh);
-  if (rename(fresh, dir) == 0) return BL_OK;
-  if (errno != EEXIST && errno != ENOTEMPTY && errno != ENOTDIR)
-    return bl_fail_errno(BL_EMACHINE, "cannot put the checkpoint at %s", dir);
-  BL_TRY(expect_replaceable(dir));
-  if (renameat2(AT_FDCWD, fresh, AT_FDCWD, dir, RENAME_EXCHANGE) != 0)
-    return bl_fail_errno(BL_EMACHINE, "cannot replace the checkpoint at %s", dir);
-  remove_folder(fresh);
-  return BL_OK;
 }
 
 /* All ranks learn whether any of them failed. The sentence stays with the rank that did. */
@@ -268,75 +159,6 @@ static bl_status agree(bl_rank *r, bl_status status, const char *what) {
   return failed < 0 ? BL_OK : bl_fail(BL_ECOMM, "rank %d failed to %s", failed, what);
 }
 
-/* The folder that is being written, for a signal handler. Who wants to write it, put it in place or throw it away moves
- * the state on; the other sees that and leaves it alone. */
-enum { IDLE, WRITING, PLACING, DISCARDED };
-static struct {
-  char path[PATH_MAX];
-  int32_t ranks;
-  atomic_int state;
-} writing;
-
-static bool move_on(int from, int to) { return atomic_compare_exchange_strong(&writing.state, &from, to); }
-
-/* "rank-P.safetensors", without functions that a signal handler may not call. */
-static void name_rank_file(char name[64], int32_t rank) {
-  char digits[16];
-  int n = 0;
-  do digits[n++] = (char)('0' + rank % 10);
-  while (rank /= 10);
-  static const char front[] = "rank-", back[] = ".safetensors";
-  memcpy(name, front, sizeof front - 1);
-  char *at = name + sizeof front - 1;
-  while (n > 0) *at++ = digits[--n];
-  memcpy(at, back, sizeof back);
-}
-
-/* Other threads still create files, each at most a few: again until the folder is gone. */
-static void discard_folder(void) {
-  for (int attempt = 0; attempt < 1000; attempt++) {
-    bl_output_discard_within(writing.path);
-    const int folder = open(writing.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (folder < 0) continue; /* about to be created */
-    for (int32_t p = 0; p < writing.ranks; p++) {
-      char name[64];
-      name_rank_file(name, p);
-      unlinkat(folder, name, 0);
-    }
-    unlinkat(folder, "model.json", 0);
-    unlinkat(folder, "policy.bin", 0);
-    unlinkat(folder, "manifest.json", 0);
-    close(folder);
-    if (rmdir(writing.path) == 0) return;
-  }
-}
-
-bool bl_checkpoint_discard(void) {
-  if (move_on(IDLE, DISCARDED)) return true;
-  if (!move_on(WRITING, DISCARDED)) return false;
-  discard_folder();
-  return true;
-}
-
-/* The folder beside `dir`, or beside what it is a link to, in which process `pid` has a checkpoint written. */
-static bl_status path_of_fresh(const char *dir, int64_t pid, char fresh[PATH_MAX]) {
-  char real[PATH_MAX];
-  if (realpath(dir, real)) dir = real;
-  size_t end = strlen(dir);
-  while (end > 1 && dir[end - 1] == '/') end--;
-  if (snprintf(fresh, PATH_MAX, "%.*s.tmp.%ld", (int)end, dir, (long)pid) < PATH_MAX) return BL_OK;
-  return bl_fail(BL_EINPUT, "%s: the path is too long", dir);
-}
-
-bl_status bl_checkpoint_prepare(const char *dir) {
-  char fresh[PATH_MAX];
-  BL_TRY(path_of_fresh(dir, getpid(), fresh));
-  BL_TRY(expect_replaceable(dir));
-  BL_TRY(bl_folder_create(fresh));
-  rmdir(fresh);
-  return BL_OK;
-}
-
 /* Ranks may be processes: all write where that of rank 0 says. */
 static bl_status process_of_rank_0(bl_rank *r, int64_t *pid) {
   const int64_t mine = getpid();
@@ -348,109 +170,27 @@ static bl_status process_of_rank_0(bl_rank *r, int64_t *pid) {
   return status;
 }
 
-static bl_status being_discarded(void) { return bl_fail(BL_EINTERRUPTED, "the process is about to end"); }
-
 bl_status bl_checkpoint_save(bl_rank *r, const char *dir) {
   char fresh[PATH_MAX], path[PATH_MAX], name[64];
   int64_t pid;
   BL_TRY(process_of_rank_0(r, &pid));
-  BL_TRY(path_of_fresh(dir, pid, fresh));
+  BL_TRY(bl_checkpoint_fresh_path(dir, pid, fresh));
   bl_status status = BL_OK;
-  if (r->rank == 0) {
-    remove_folder(fresh);
-    memcpy(writing.path, fresh, strlen(fresh) + 1);
-    writing.ranks = r->run->ep;
-    status = move_on(IDLE, WRITING) ? bl_folder_create(fresh) : being_discarded();
-  }
+  if (r->rank == 0) status = bl_checkpoint_begin(fresh, r->run->ep);
   status = agree(r, status, "create the checkpoint's folder");
-  if (status != BL_OK) {
-    if (r->rank == 0) move_on(WRITING, IDLE);
-    return status;
-  }
-  name_rank_file(name, r->rank);
-  status = join(path, fresh, name);
+  if (status != BL_OK) return r->rank == 0 ? bl_checkpoint_end(fresh, dir, status) : status;
+  bl_checkpoint_rank_file(name, r->rank);
+  status = bl_checkpoint_path(path, fresh, name);
   if (status == BL_OK && saves(r)) status = save_tensors(r, path);
   status = agree(r, status, "save its tensors");
   if (r->rank == 0) {
     if (status == BL_OK) status = save_rest(r, fresh);
-    if (status == BL_OK) status = move_on(WRITING, PLACING) ? put_in_place(fresh, dir) : being_discarded();
-    if (status != BL_OK) remove_folder(fresh);
-    if (!move_on(PLACING, IDLE)) move_on(WRITING, IDLE);
+    status = bl_checkpoint_end(fresh, dir, status);
   }
   return agree(r, status, "complete the checkpoint");
 }
 
-/* -- loading ---------------------------------------------------------------------------------------------------------
- */
-
-typedef struct manifest {
-  bl_json_doc *doc;
-  int64_t step, seed, ranks, ep, batch, micro_batches, plan_version;
-  const char *policy, *hash;
-  bl_json files;
-} manifest;
-
-static bl_status read_manifest(const char *dir, manifest *m) {
-  char path[PATH_MAX];
-  bl_json root;
-  int64_t version, n;
-  *m = (manifest){0};
-  BL_TRY(join(path, dir, "manifest.json"));
-  BL_TRY(bl_json_load(path, &m->doc, &root));
-  BL_TRY(bl_json_int(root, "version", 1, 1, &version));
-  BL_TRY(bl_json_keys(root, "version step seed ranks ep batch micro_batches policy plan_version placement_hash files"));
-  BL_TRY(bl_json_int(root, "step", 0, INT64_MAX, &m->step));
-  BL_TRY(bl_json_int(root, "seed", 0, INT64_MAX, &m->seed));
-  BL_TRY(bl_json_int(root, "ranks", 1, MAX_FILES, &m->ranks));
-  m->ep = m->ranks;
-  BL_TRY(bl_json_int_or(root, "ep", 1, MAX_FILES, &m->ep));
-  BL_TRY(bl_json_int(root, "batch", 1, INT32_MAX, &m->batch));
-  BL_TRY(bl_json_int(root, "micro_batches", 1, INT32_MAX, &m->micro_batches));
-  BL_TRY(bl_json_int(root, "plan_version", 0, INT64_MAX, &m->plan_version));
-  BL_TRY(bl_json_string(root, "policy", &m->policy));
-  BL_TRY(bl_json_string(root, "placement_hash", &m->hash));
-  return bl_json_array(root, "files", 1, MAX_FILES, &m->files, &n);
-}
-
-bl_status bl_checkpoint_read_settings(const char *dir, bl_checkpoint_settings *settings) {
-  manifest m;
-  const bl_status status = read_manifest(dir, &m);
-  if (status == BL_OK)
-    *settings = (bl_checkpoint_settings){
-        .seed = (uint64_t)m.seed, .batch = (int32_t)m.batch, .micro_batches = (int32_t)m.micro_batches};
-  bl_json_free(m.doc);
-  return status;
-}
-
-/* Name of a listed file, without a way out of the folder. */
-static bl_status listed_name(bl_json item, const char **name, int64_t *bytes, int64_t *crc) {
-  BL_TRY(bl_json_keys(item, "name bytes crc32"));
-  BL_TRY(bl_json_string(item, "name", name));
-  BL_TRY(bl_json_int(item, "bytes", 0, INT64_MAX, bytes));
-  BL_TRY(bl_json_int(item, "crc32", 0, UINT32_MAX, crc));
-  if (strchr(*name, '/') || !strcmp(*name, ".."))
-    return bl_json_fail(item, "expected a plain file name, found %s", *name);
-  return BL_OK;
-}
-
-/* Rank 0 checks the sizes and sums of all files, the others trust it. */
-static bl_status check_files(const char *dir, const manifest *m) {
-  for (bl_json item = bl_json_first(m->files); !bl_json_is_null(item); item = bl_json_next(item)) {
-    char path[PATH_MAX];
-    const char *name;
-    int64_t bytes, crc;
-    uint32_t found;
-    BL_TRY(listed_name(item, &name, &bytes, &crc));
-    BL_TRY(join(path, dir, name));
-    BL_TRY(bl_file_crc32(path, &found));
-    struct stat info;
-    if (stat(path, &info)) return bl_fail_errno(BL_EINPUT, "cannot read %s", path);
-    if (info.st_size != bytes || found != (uint32_t)crc)
-      return bl_fail(BL_EINPUT, "%s: damaged: expected %lld bytes with CRC-32 %08llx, found %lld with %08x", path,
-                     (long long)bytes, (unsigned long long)crc, (long long)info.st_size, found);
-  }
-  return BL_OK;
-}
+/* -- loading ---------------------------------------------------------------------------------------------------- */
 
 typedef struct loading {
   const char *dir;
@@ -460,14 +200,14 @@ typedef struct loading {
   size_t host_room;
 } loading;
 
-static bl_status open_files(loading *l, const manifest *m) {
+static bl_status open_files(loading *l, const bl_manifest *m) {
   for (bl_json item = bl_json_first(m->files); !bl_json_is_null(item); item = bl_json_next(item)) {
     char path[PATH_MAX];
     const char *name;
     int64_t bytes, crc;
-    BL_TRY(listed_name(item, &name, &bytes, &crc));
+    BL_TRY(bl_manifest_item(item, &name, &bytes, &crc));
     if (!strstr(name, ".safetensors")) continue;
-    BL_TRY(join(path, l->dir, name));
+    BL_TRY(bl_checkpoint_path(path, l->dir, name));
     BL_TRY(bl_grow(&l->files, &l->room, l->n + 1, sizeof *l->files, "checkpoint files"));
     BL_TRY(bl_safetensors_open(path, &l->files[l->n]));
     l->n++;
@@ -499,10 +239,10 @@ static bl_status take_policy(bl_rank *r, const char *path, const void *bytes, ui
 }
 
 /* What a policy remembers is of use to the same policy alone: the same options, slots and ranks. */
-static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
+static bl_status load_policy(bl_rank *r, const char *dir, const bl_manifest *m) {
   char path[PATH_MAX], *bytes = NULL;
   uint64_t size = 0;
-  BL_TRY(join(path, dir, "policy.bin"));
+  BL_TRY(bl_checkpoint_path(path, dir, "policy.bin"));
   BL_TRY(bl_file_read(path, (uint64_t)1 << 34, &bytes, &size));
   const bool other = bl_policy_saved_by_other(r->policy, bytes, size);
   const bl_status status = other ? BL_OK : take_policy(r, path, bytes, size);
@@ -520,10 +260,10 @@ static bl_status load_policy(bl_rank *r, const char *dir, const manifest *m) {
   return bl_rank_adopt_policy_homes(r);
 }
 
-static bl_status load_all(bl_rank *r, const char *dir, const manifest *m) {
+static bl_status load_all(bl_rank *r, const char *dir, const bl_manifest *m) {
   loading l = {.dir = dir};
   bl_status status = BL_OK;
-  if (r->rank == 0) status = check_files(dir, m);
+  if (r->rank == 0) status = bl_manifest_check_files(dir, m);
   status = agree(r, status, "check the checkpoint");
   if (status == BL_OK) status = load_policy(r, dir, m);
   if (status == BL_OK) status = open_files(&l, m);
@@ -536,8 +276,8 @@ static bl_status load_all(bl_rank *r, const char *dir, const manifest *m) {
 }
 
 bl_status bl_checkpoint_load(bl_rank *r, const char *dir) {
-  manifest m;
-  bl_status status = read_manifest(dir, &m);
+  bl_manifest m;
+  bl_status status = bl_manifest_read(dir, &m);
   if (status == BL_OK) status = load_all(r, dir, &m);
   bl_json_free(m.doc);
   return status;
