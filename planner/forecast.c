@@ -150,7 +150,10 @@ static bl_status run_step(forecast *f, int64_t iteration, bool first) {
 static bl_status check_fit(const bl_forecast_options *o) {
   const bl_trace_shape *t = o->trace ? bl_trace_shape_of(o->trace) : NULL;
   if (o->layout->dp != o->layout->ep)
-    return bl_fail(BL_ENOTSUP, "a forecast needs a layout with edp = 1, found %d", o->layout->edp);
+    return bl_fail(
+        BL_ENOTSUP,
+        "a forecast follows the ranks of one expert-parallel group: expected dp = ep, found dp = %d of ep = %d",
+        o->layout->dp, o->layout->ep);
   if (bl_model_moe_layers(o->model) == 0)
     return bl_fail(BL_EINPUT, "model %s has no experts to balance", o->model->name);
   if (t && t->experts != o->model->experts)

@@ -219,7 +219,8 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
     p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
   }
   /* Rows on the fullest rank; each meets one expert, whose matrices are read whole. */
-  const double homes = (m->experts + g->ep - 1) / g->ep, sent = k->part * m->top_k * row_bytes;
+  const int32_t homes = (m->experts + g->ep - 1) / g->ep;
+  const double sent = k->part * m->top_k * row_bytes;
   const double rows = etp * k->part * m->top_k * k->imbalance, width = m->expert_width / etp;
   const double weights = (double)bl_model_part_macs(m, BL_PART_EXPERT) / etp;
   passes work = sum(products(k, weights, homes, rows, width), activation(k, width * rows, m->expert_gated));
@@ -284,14 +285,15 @@ static void price_layer(const item_maker *k, bl_layer_kind kind, bl_item_price *
 
 static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_price *p) {
   const bl_model *m = k->m;
-  const double width = (double)m->vocabulary / k->g->tp, logits = k->tokens * width;
+  const double words = (double)m->vocabulary / k->g->tp, logits = k->tokens * words;
   /* Logits are written and read in both directions, their gradient in fp32. */
   const passes head =
-      sum(products(k, width * m->hidden, 1, k->tokens, width), traffic(k, 2 * logits * k->num, logits * (k->num + 4)));
+      sum(products(k, words * m->hidden, 1, k->tokens, words), traffic(k, 2 * logits * k->num, logits * (k->num + 4)));
   p->us[BL_PRICE_DENSE] = total(head) * (1 + m->multi_token);
   p->us[BL_PRICE_TENSOR] = tp_pair_us(k) * (1 + m->multi_token);
   for (int32_t i = 0; i < m->multi_token; i++) {
-    const passes project = products(k, 2.0 * m->hidden * m->hidden / k->g->tp, 1, k->tokens, m->hidden / k->g->tp);
+    const double width = (double)m->hidden / k->g->tp;
+    const passes project = products(k, 2 * m->hidden * width, 1, k->tokens, width);
     for (int u = 0; u < BL_PRICE_COUNT; u++) p->us[u] += layer->us[u];
     p->us[BL_PRICE_DENSE] += total(sum(project, norm_and_residual(k)));
     note_passes(k, BL_ACTION_MODULE_FWD, BL_ACTION_MODULE_BWD, sum(project, norm_and_residual(k)));

@@ -67,6 +67,8 @@ typedef struct bl_search_result {
   bl_grid example[BL_SEARCH_REASON_COUNT]; /* the first of each; sizes that were not reached are 0 */
   double bound_us;                         /* least bound of the layouts that memory does not rule out */
   int32_t simulated;                       /* layouts simulated; the fields that follow are for more than 0 */
+  int64_t hopeful;    /* layouts whose actions were priced for a bound: sums at hand did not rule them out */
+  int64_t divided;    /* of those, whose stages were divided: the bound of any division did not rule them out */
   int64_t open;       /* layouts whose bound is below the best one's time, but were not simulated */
   double proved_us;   /* no layout of the space is simulated to take less, as their blocks' bounds say */
   double roofline_us; /* the model's arithmetic at tflops * efficiency on all ranks: no layout is faster */

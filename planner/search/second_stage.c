@@ -89,9 +89,12 @@ static void consider_one(stage *s, const bl_grid *g, const bl_grid_costs *costs)
   const bool beside = bl_grid_overlaps(g) || g->pieces > 1;
   if (quick_bound(s, g, costs, beside) >= best_us(s)) return;
   if (s->status != BL_OK || !bl_search_may_fit(o, g, costs)) return;
+  s->result->hopeful++;
   bl_grid_work(o->model, o->cluster, g, o->model->experts > 0 ? o->imbalance[g->ep] : 1, &work);
   bl_block_cost(o->model, g, &work, beside, &blocks);
-  if (bl_block_bound_any(g, &blocks, s->count) >= best_us(s) || !bl_search_price(o, g, s->tried)) return;
+  if (bl_block_bound_any(g, &blocks, s->count) >= best_us(s)) return;
+  s->result->divided++;
+  if (!bl_search_price(o, g, s->tried)) return;
   const double bound = bl_block_bound(o->model, g, &blocks, s->tried->first, bl_grid_overlaps(g));
   if (bound >= best_us(s)) return;
   s->status = bl_grow(&s->candidate, &s->room, s->n + 1, sizeof *s->candidate, "layouts");

@@ -137,16 +137,24 @@ typedef struct oracle {
   double best_us;
   int64_t n, hopeful; /* layouts; those whose bound is below found_us */
   double found_us;
+  int64_t may_fit,
+      divided;    /* layouts that even spread would fit; of those, whose bound of any division is below warm_us */
+  double warm_us; /* what the second stage starts from: the fastest of the closed form's best, simulated */
   bool bounds_hold, fine;
 } oracle;
 
-static void simulate_one(oracle *w, const bl_grid *g) {
+static void simulate_one(oracle *w, const bl_grid *g, const bl_grid_costs *costs) {
   bl_work work;
   bl_block_costs blocks;
-  if (!bl_search_price(&w->o, g, w->e)) return;
-  if (bl_survivor_simulate(&w->o, true, w->e) != BL_OK) w->fine = false;
+  const bool fits = bl_search_price(&w->o, g, w->e);
   bl_grid_work(w->o.model, w->o.cluster, g, w->e->imbalance, &work);
   bl_block_cost(w->o.model, g, &work, bl_grid_overlaps(g) || g->pieces > 1, &blocks);
+  if (bl_search_may_fit(&w->o, g, costs)) {
+    w->may_fit++;
+    w->divided += bl_block_bound_any(g, &blocks, w->count) < w->warm_us;
+  }
+  if (!fits) return;
+  if (bl_survivor_simulate(&w->o, true, w->e) != BL_OK) w->fine = false;
   const double us = w->e->simulated.step_us, slack = 1 + 1e-12;
   const double bound = bl_block_bound(w->o.model, g, &blocks, w->e->first, bl_grid_overlaps(g));
   if (!(bl_block_bound_any(g, &blocks, w->count) <= bound * slack && bound <= us * slack)) w->bounds_hold = false;
@@ -158,8 +166,21 @@ static void simulate_one(oracle *w, const bl_grid *g) {
 static void simulate_it(void *context, const bl_grid *grid, const bl_grid_costs *costs) {
   oracle *w = context;
   bl_grid g = *grid;
-  (void)costs;
-  for (g.pieces = 1; g.pieces <= (g.ep > 1 ? w->o.pieces : 1); g.pieces *= 2) simulate_one(w, &g);
+  for (g.pieces = 1; g.pieces <= (g.ep > 1 ? w->o.pieces : 1); g.pieces *= 2) simulate_one(w, &g, costs);
+}
+
+/* The time that the second stage starts from. */
+static double warm_us(bl_search_options o) {
+  bl_search_result r;
+  double us = 1e30;
+  o.simulate = 0;
+  if (bl_search(&o, &r) != BL_OK) return 0;
+  for (int32_t k = 0; k < r.n; k++) {
+    if (bl_survivor_simulate(&o, false, &r.entry[k]) != BL_OK) us = 0;
+    us = fmin(us, r.entry[k].simulated.step_us);
+  }
+  bl_search_free(&r);
+  return us;
 }
 
 static void test_against_all(void) {
@@ -171,6 +192,7 @@ static void test_against_all(void) {
   } cases[] = {{2, 8, 8e9, false, 1},  {4, 16, 2e9, false, 4},  {6, 24, 2e9, true, 1},
                {8, 16, 1e9, false, 2}, {8, 32, 0.8e9, true, 2}, {16, 16, 0.6e9, true, 1}};
   const size_t n = check_is_small() ? 3 : sizeof cases / sizeof *cases;
+  int64_t hopeful = 0, may_fit = 0;
   for (size_t i = 0; i < n; i++) {
     bl_search_result r;
     oracle w = {.o = options(), .best_us = 1e30, .bounds_hold = true, .fine = true};
@@ -180,6 +202,7 @@ static void test_against_all(void) {
     bl_items_of_model(&model, w.count);
     REQUIRE_OK(bl_search(&w.o, &r));
     w.found_us = r.n > 0 ? r.entry[0].simulated.step_us : 0;
+    w.warm_us = warm_us(w.o);
     w.e = calloc(1, sizeof *w.e);
     REQUIRE(w.e != NULL);
     REQUIRE_OK(bl_search_visit(&w.o, simulate_it, &w));
@@ -190,6 +213,9 @@ static void test_against_all(void) {
     CHECK_INT(r.open, 0);
     CHECK_NEAR(r.proved_us, r.entry[0].simulated.step_us, 0);
     CHECK(r.simulated <= w.hopeful + w.o.top); /* the bounds spare the others */
+    CHECK_INT(r.divided, w.divided);           /* from the start: no more is divided than the first best leaves */
+    CHECK(r.divided <= r.hopeful && r.hopeful <= w.may_fit);
+    hopeful += r.hopeful, may_fit += w.may_fit;
     for (int32_t k = 1; k < r.n; k++) CHECK(r.entry[k - 1].simulated.step_us <= r.entry[k].simulated.step_us);
     printf("%d ranks: %lld layouts fit, %d simulated, %lld below the best by their bounds\n", cases[i].ranks,
            (long long)w.n, r.simulated, (long long)w.hopeful);
@@ -201,6 +227,8 @@ static void test_against_all(void) {
     CHECK(r.open > 0 || r.entry[0].simulated.step_us <= w.best_us * (1 + 1e-9));
     bl_search_free(&r);
   }
+  printf("actions of %lld of %lld layouts priced\n", (long long)hopeful, (long long)may_fit);
+  CHECK(3 * hopeful < 2 * may_fit); /* sums at hand spare many of them */
 }
 
 int main(void) {
