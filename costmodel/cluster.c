@@ -235,19 +235,29 @@ static void message(maker *m, bl_curve_kind kind, double latency_us, double byte
   point(m, kind, far, latency_us + far * us);
 }
 
+/* Convolution, scan with its states in fp32, one a chunk, and gated norm read and write what they need and make. */
+static void state_space_curves(maker *m, const bl_model *model) {
+  const double num = m->c->num_bytes, inner = (double)model->state_heads * model->state_head_width;
+  const double both = 2.0 * model->state_groups * model->state_width;
+  const double states = 2 * 4 * inner * model->state_width / model->state_chunk;
+  const double bytes = num * (5.0 * model->hidden + 7 * inner + 3 * both) + states;
+  const double flop = 2 * (double)(bl_model_part_macs(model, BL_PART_STATE_SPACE) + bl_model_scan_macs(model));
+  per_unit(m, BL_CURVE_STATE_SPACE_FWD, flop, bytes);
+  per_unit(m, BL_CURVE_STATE_SPACE_BWD, 2 * flop, 2 * bytes);
+}
+
 static void dense_curves(maker *m, const bl_model *model) {
-  bl_model_counts counts;
-  bl_model_count(model, &counts);
   const double num = m->c->num_bytes, H = model->hidden;
-  const double core = (double)counts.macs_attention / (model->layers + model->multi_token);
-  const double attention = 2 * ((double)bl_model_part_macs(model, BL_PART_ATTENTION) + core);
+  const double attention = 2 * (double)(bl_model_part_macs(model, BL_PART_ATTENTION) + bl_model_core_macs(model));
   const double ffn = 2 * (double)bl_model_part_macs(model, BL_PART_FFN);
-  const double gate = 2.0 * model->experts * H, shared = 2 * (double)bl_model_part_macs(model, BL_PART_SHARED);
+  const double gate = 2 * (double)bl_model_part_macs(model, BL_PART_GATE),
+               shared = 2 * (double)bl_model_part_macs(model, BL_PART_SHARED);
   const double logits = 2.0 * model->vocabulary * H, rows = num * H;
   per_unit(m, BL_CURVE_EMBED_FWD, 0, 2 * rows);
   per_unit(m, BL_CURVE_EMBED_BWD, 0, 3 * rows);
   per_unit(m, BL_CURVE_ATTENTION_FWD, attention, 12 * rows);
   per_unit(m, BL_CURVE_ATTENTION_BWD, 2 * attention, 24 * rows);
+  if (model->state_heads > 0) state_space_curves(m, model);
   per_unit(m, BL_CURVE_FFN_FWD, ffn, 6 * rows);
   per_unit(m, BL_CURVE_FFN_BWD, 2 * ffn, 12 * rows);
   per_unit(m, BL_CURVE_GATE_FWD, gate, 3 * rows);

@@ -11,6 +11,7 @@ static bl_curve_kind curve_of(bl_action_kind kind) {
     SAME(ZERO_GRADS);
     SAME(EMBED_FWD);
     SAME(ATTENTION_FWD);
+    SAME(STATE_SPACE_FWD);
     SAME(FFN_FWD);
     SAME(GATE_FWD);
     SAME(SHARED_FWD);
@@ -27,6 +28,7 @@ static bl_curve_kind curve_of(bl_action_kind kind) {
     SAME(GATE_BWD);
     SAME(FFN_BWD);
     SAME(ATTENTION_BWD);
+    SAME(STATE_SPACE_BWD);
     SAME(EMBED_BWD);
     SAME(SQUARE_GRADS);
     SAME(OPTIMIZER);
@@ -52,6 +54,7 @@ static bl_curve_kind curve_of(bl_action_kind kind) {
   case BL_ACTION_SEQUENCE_SCATTER:
   case BL_ACTION_CONTEXT_RING:
   case BL_ACTION_CONTEXT_RING_BWD:
+  case BL_ACTION_HEADS_EXCHANGE:
   case BL_ACTION_ROWS_GATHER:
   case BL_ACTION_ROWS_SCATTER:
   case BL_ACTION_RECOMPUTE:
@@ -83,10 +86,14 @@ int32_t bl_costs_ep_position(const bl_costs *costs, int32_t rank) {
 int64_t bl_costs_dense_parameters(const bl_costs *costs, int32_t layer) {
   const bl_model *m = costs->model;
   if (layer < 0) return bl_model_part_parameters(m, BL_PART_EMBED) + bl_model_part_parameters(m, BL_PART_HEAD);
-  if (!bl_model_layer_is_moe(m, layer))
-    return bl_model_part_parameters(m, BL_PART_ATTENTION) + bl_model_part_parameters(m, BL_PART_FFN);
-  return bl_model_part_parameters(m, BL_PART_ATTENTION) + bl_model_part_parameters(m, BL_PART_GATE) +
-         bl_model_part_parameters(m, BL_PART_SHARED);
+  const bl_layer_kind kind = bl_model_layer_kind(m, layer);
+  int64_t sum = 0;
+  if (bl_layer_has_attention(kind)) sum += bl_model_part_parameters(m, BL_PART_ATTENTION);
+  if (kind == BL_LAYER_STATE_SPACE) sum += bl_model_part_parameters(m, BL_PART_STATE_SPACE);
+  if (bl_layer_has_ffn(kind)) sum += bl_model_part_parameters(m, BL_PART_FFN);
+  if (bl_layer_has_experts(kind))
+    sum += bl_model_part_parameters(m, BL_PART_GATE) + bl_model_part_parameters(m, BL_PART_SHARED);
+  return sum;
 }
 
 /* Of counts [layer][rank], that of the rank. */
@@ -144,7 +151,7 @@ static double amount_of(const bl_costs *costs, const bl_action *action, int32_t 
   case BL_AMOUNT_CHOICES:
     return (double)(bl_costs_tokens(costs) * costs->model->top_k);
   case BL_AMOUNT_EXCHANGE_ROWS:
-    return (double)exchanged_rows(costs, action, bl_costs_ep_position(costs, rank)) * costs->model->hidden *
+    return (double)exchanged_rows(costs, action, bl_costs_ep_position(costs, rank)) * bl_model_row_width(costs->model) *
            costs->profile->num_bytes;
   case BL_AMOUNT_COUNTS:
     return costs->model->experts * 4.0;

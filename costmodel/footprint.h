@@ -1,7 +1,7 @@
 /* footprint.h - memory of a rank under a layout, item by item, in closed form.
  *
- * Unlike memory.h, which follows the buffers of one step program, this covers every layout of the two grids, also those
- * that no step program is built for. A model is a chain of items: embedding, layers of each kind, head. Sources:
+ * Unlike memory.h, which follows the buffers of one step program, this needs none: it is what a search asks for every
+ * layout of the two grids. A model is a chain of items: embedding, layers of each kind, head. Sources:
  * activations after Korthikanti et al. (arXiv 2205.05198), without attention scores (they are computed in tiles), with
  * sequences split over tp beside the matrices; ZeRO after Rajbhandari et al. (arXiv 1910.02054); micro-batches in
  * flight after Narayanan et al. (arXiv 2104.04473). All dense matrices but the gate are taken as split over tp. */

@@ -29,6 +29,17 @@ static double attention_saved(const bl_model *m, double tokens, double num) {
   return tokens * (num * (m->hidden + qkv + m->heads * values) + 4.0 * (m->heads + 2));
 }
 
+/* What the input projection of a state-space layer makes of a token. */
+static double projected(const bl_model *m) {
+  return 2.0 * m->state_heads * m->state_head_width + 2.0 * m->state_groups * m->state_width + m->state_heads;
+}
+
+/* norm1's output, projections, what the scan gives and its norm. */
+static double state_space_saved(const bl_model *m, double tokens, double num) {
+  const double inner = (double)m->state_heads * m->state_head_width;
+  return tokens * (num * (m->hidden + projected(m) + 2 * inner) + 4.0 * 2);
+}
+
 /* Hidden numbers of a feed-forward that the backward needs: before and after the activation. */
 static double hidden_saved(double width, bool gated) { return width * (gated ? 3 : 2); }
 
@@ -36,7 +47,8 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
   const bl_model *m = costs->model;
   const double num = costs->profile->num_bytes, fp32 = 4, moments = 8, master = costs->profile->num_bytes == 4 ? 0 : 4;
   const double tokens = (double)bl_costs_tokens(costs), choices = tokens * m->top_k, rows = rows_of(costs, b, rank);
-  const double H = m->hidden, F = m->expert_width, shared = (double)m->shared_experts * m->shared_width;
+  const double H = m->hidden, W = bl_model_row_width(m), F = m->expert_width,
+               shared = (double)m->shared_experts * m->shared_width;
   const double dense = (double)bl_costs_dense_parameters(costs, b->layer);
   const double home = (double)bl_costs_home_parameters(costs, b->layer, rank);
   const double counts = (double)m->experts * 4;
@@ -75,6 +87,10 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
     return tokens * H * num;
   case BL_BUFFER_ATTENTION_SAVED:
     return attention_saved(m, tokens, num);
+  case BL_BUFFER_STATE_SPACE_SAVED:
+    return state_space_saved(m, tokens, num);
+  case BL_BUFFER_HEADS: /* in and out */
+    return tokens * num * (projected(m) + (double)m->state_heads * m->state_head_width);
   case BL_BUFFER_FFN_SAVED:
     return tokens * (num * (H + hidden_saved(m->ffn_width, m->ffn_gated)) + 2 * fp32);
   case BL_BUFFER_NORM2:
@@ -92,12 +108,12 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
   case BL_BUFFER_BACK:
   case BL_BUFFER_DBACK:
   case BL_BUFFER_DSEND:
-    return choices * H * num;
+    return choices * W * num;
   case BL_BUFFER_RECEIVED:
   case BL_BUFFER_EXPERT_OUT:
   case BL_BUFFER_DEXPERT_OUT:
   case BL_BUFFER_DRECEIVED:
-    return rows * H * num;
+    return rows * W * num;
   case BL_BUFFER_EXPERT_SAVED:
     return rows * num * hidden_saved(F, m->expert_gated);
   case BL_BUFFER_DHIDDEN:
@@ -110,7 +126,7 @@ double bl_buffer_bytes(const bl_costs *costs, const bl_buffer *b, int32_t rank) 
   case BL_BUFFER_ROWS:
   case BL_BUFFER_ROWS_PARTIAL:
   case BL_BUFFER_DROWS:
-    return rows * costs->layout->etp * H * num;
+    return rows * costs->layout->etp * W * num;
   case BL_BUFFER_LOSS:
     return tokens * fp32;
   case BL_BUFFER_DGATE:

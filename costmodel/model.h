@@ -91,7 +91,8 @@ void bl_model_default(bl_model *model);
 /*! bl_model_load() : reads and checks a model file.  @return : BL_OK, or BL_EINPUT (file, key, what was expected). */
 bl_status bl_model_load(const char *path, bl_model *out);
 
-/*! bl_model_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages. */
+/*! bl_model_parse() : the same from text in memory, a NUL after `size` bytes; `name` stands for the file in messages.
+ */
 bl_status bl_model_parse(const char *name, const char *text, uint64_t size, bl_model *out);
 
 /*! bl_model_save() : writes all keys that matter; load gives the same model back. */
@@ -185,6 +186,10 @@ void bl_model_count(const bl_model *model, bl_model_counts *out);
  *  (arXiv 2405.21060, section 6): groups Q state for the products of inputs' and outputs' projections, heads Q
  *  head_width for their application, 2 heads head_width state for what enters and leaves the state. */
 int64_t bl_model_scan_macs(const bl_model *model);
+
+/*! bl_model_core_macs() : multiply-adds without weights of one token in an attention layer: scores and their
+ *  application, over half of the sequence where causal. */
+int64_t bl_model_core_macs(const bl_model *model);
 
 /*! bl_model_training_flop() : floating point operations of one training step over `tokens` tokens:
  *  6 * tokens * (macs_used + (with_attention ? macs_attention : 0)). */

@@ -23,6 +23,7 @@
 #define BL_CURVE_LIST(X)                                                                                        \
   X(EMBED_FWD, "embed_fwd", "tokens")                                                                           \
   X(ATTENTION_FWD, "attention_fwd", "tokens")                                                                   \
+  X(STATE_SPACE_FWD, "state_space_fwd", "tokens")                                                               \
   X(FFN_FWD, "ffn_fwd", "tokens")                                                                               \
   X(GATE_FWD, "gate_fwd", "tokens")                                                                             \
   X(SHARED_FWD, "shared_fwd", "tokens")                                                                         \
@@ -38,6 +39,7 @@
   X(GATE_BWD, "gate_bwd", "tokens")                                                                             \
   X(FFN_BWD, "ffn_bwd", "tokens")                                                                               \
   X(ATTENTION_BWD, "attention_bwd", "tokens")                                                                   \
+  X(STATE_SPACE_BWD, "state_space_bwd", "tokens")                                                               \
   X(EMBED_BWD, "embed_bwd", "tokens")                                                                           \
   X(ZERO_GRADS, "zero_grads", "parameters")                                                                     \
   X(SQUARE_GRADS, "square_grads", "parameters")                                                                 \

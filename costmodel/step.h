@@ -92,6 +92,7 @@ typedef enum bl_amount_kind {
   /* forward */                                                                                                       \
   X(EMBED_FWD, "embed_fwd", COMPUTE, NONE, TOKENS, "x = token + position")                                            \
   X(ATTENTION_FWD, "attention_fwd", COMPUTE, NONE, TOKENS, "norm1, qkv, attention, out, residual")                    \
+  X(STATE_SPACE_FWD, "state_space_fwd", COMPUTE, NONE, TOKENS, "norm1, projections, convolution, scan, residual")     \
   X(FFN_FWD, "ffn_fwd", COMPUTE, NONE, TOKENS, "dense layer: norm2, fc1, activation, fc2, residual")                  \
   X(GATE_FWD, "gate_fwd", COMPUTE, NONE, TOKENS, "norm2, logits, choices and weights, counts of this rank")           \
   X(SHARED_FWD, "shared_fwd", COMPUTE, NONE, TOKENS, "shared experts on norm2's output")                              \
@@ -115,6 +116,7 @@ typedef enum bl_amount_kind {
   X(GATE_BWD, "gate_bwd", COMPUTE, NONE, TOKENS, "gate and norm2: input and weight gradients, residual")              \
   X(FFN_BWD, "ffn_bwd", COMPUTE, NONE, TOKENS, "dense layer: input and weight gradients, residual")                   \
   X(ATTENTION_BWD, "attention_bwd", COMPUTE, NONE, TOKENS, "attention and norm1: input and weight gradients")         \
+  X(STATE_SPACE_BWD, "state_space_bwd", COMPUTE, NONE, TOKENS, "mixer and norm1: input and weight gradients")         \
   X(EMBED_BWD, "embed_bwd", COMPUTE, NONE, TOKENS, "gradients of token and position embeddings")                      \
   /* end of the step */                                                                                               \
   X(COPY_REDUCE, "copy_reduce", LINK, EP, COPY_GRADS, "gradients of copies added to their homes, in rank order")      \
@@ -129,6 +131,7 @@ typedef enum bl_amount_kind {
   X(CONTEXT_RING, "context_ring", LINK, CP, ACTIVATIONS,                                                              \
     "keys and values past all parts: beyond what attention hides")                                                    \
   X(CONTEXT_RING_BWD, "context_ring_bwd", LINK, CP, ACTIVATIONS, "likewise backward, with their gradients")           \
+  X(HEADS_EXCHANGE, "heads_exchange", LINK, CP, ACTIVATIONS, "state-space layer: sequences for heads, and back")      \
   X(ROWS_GATHER, "rows_gather", LINK, ETP, GROUP_ROWS, "rows of experts whose matrices are split")                    \
   X(ROWS_SCATTER, "rows_scatter", LINK, ETP, GROUP_ROWS, "partial sums of such rows added")                           \
   X(RECOMPUTE, "recompute", COMPUTE, NONE, TOKENS, "norms, activations, up-projections of a layer once more")         \
@@ -154,7 +157,7 @@ typedef enum bl_action_kind {
 
 /* Buffers: name, text, whether it exists before the step (true) or the step writes it first (false), and what tells its
  * instances apart: nothing (STEP), the layer, the micro-batch, or BOTH; pieces tell them apart besides. X of layer l is
- * the residual stream that enters layer l; X of layer `layers` enters the head. */
+ * the residual stream that enters layer l; X of layer `layers` enters the head. A layer of one block has no MID. */
 #define BL_BUFFER_LIST(X)                                                                          \
   X(TOKENS, "tokens", true, MICRO)             /* inputs and targets of a micro-batch */           \
   X(HISTORY, "history", true, LAYER)           /* what the policy remembers */                     \
@@ -173,12 +176,13 @@ typedef enum bl_action_kind {
   X(GRAD_DENSE, "grad_dense", false, LAYER)                                                        \
   X(GRAD_HOME, "grad_home", false, LAYER)                                                          \
   X(GRAD_COPY, "grad_copy", false, LAYER)                                                          \
-  X(X, "x", false, BOTH)                             /* residual stream entering a layer */        \
-  X(ATTENTION_SAVED, "attention_saved", false, BOTH) /* norm1 out, qkv, out, log-sum-exp */        \
-  X(MID, "mid", false, BOTH)                         /* residual stream after attention */         \
-  X(FFN_SAVED, "ffn_saved", false, BOTH)             /* norm2 out, hidden before activation */     \
-  X(NORM2, "norm2", false, BOTH)                     /* input of gate and experts */               \
-  X(GATE, "gate", false, BOTH)                       /* logits, choices, weights */                \
+  X(X, "x", false, BOTH)                                 /* residual stream entering a layer */    \
+  X(ATTENTION_SAVED, "attention_saved", false, BOTH)     /* norm1 out, qkv, out, log-sum-exp */    \
+  X(STATE_SPACE_SAVED, "state_space_saved", false, BOTH) /* norm1 out, projections, scan */        \
+  X(MID, "mid", false, BOTH)                             /* residual stream after attention */     \
+  X(FFN_SAVED, "ffn_saved", false, BOTH)                 /* norm2 out, hidden before activation */ \
+  X(NORM2, "norm2", false, BOTH)                         /* input of gate and experts */           \
+  X(GATE, "gate", false, BOTH)                           /* logits, choices, weights */            \
   X(SHARED_SAVED, "shared_saved", false, BOTH)                                                     \
   X(SHARED_OUT, "shared_out", false, BOTH)                                                         \
   X(LOCAL_COUNTS, "local_counts", false, BOTH) /* of this rank's tokens */                         \
@@ -192,6 +196,7 @@ typedef enum bl_action_kind {
   X(WHOLE, "whole", false, BOTH)               /* rows of all of tp: input of a split product */   \
   X(PARTIAL, "partial", false, BOTH)           /* output of one, before sums over tp */            \
   X(KEYS, "keys", false, BOTH)                 /* keys and values that passed by */                \
+  X(HEADS, "heads", false, BOTH)               /* whole sequences of some of the scan's heads */   \
   X(ROWS, "rows", false, BOTH)                 /* RECEIVED of all of etp */                        \
   X(ROWS_PARTIAL, "rows_partial", false, BOTH) /* of experts, before sums over etp */              \
   X(LOSS, "loss", false, MICRO)                                                                    \
@@ -250,7 +255,7 @@ typedef struct bl_step {
   bl_step_part part;     /* of the actions that builders add now; so is chunk */
   int32_t chunk;
   bool exchanges_inline, rows_beside; /* as in the options */
-  bl_resource link[BL_GROUP_COUNT]; /* the link that each kind of group uses */
+  bl_resource link[BL_GROUP_COUNT];   /* the link that each kind of group uses */
   int32_t n_actions, n_buffers, n_uses, n_waits;
   bl_action *actions;
   int32_t *order; /* [n_actions]: issue order, as indices into actions; as built 0, 1, 2, ... */
@@ -273,7 +278,7 @@ typedef struct bl_step_options {
 } bl_step_options;
 
 /*! bl_step_build() : the program of pipeline position `stage` of a layout, with its waits derived and checked.
- *  @return : BL_OK; BL_ENOTSUP for a model whose layers no builder knows; BL_EMACHINE. The caller frees with
+ *  @return : BL_OK; BL_EINPUT for a position that the layout has not; BL_EMACHINE. The caller frees with
  *  bl_step_free(). bl_step_build_unchecked() leaves out the proof, whose time grows with the square of a step: for
  *  programs that are priced by the thousand, of layouts whose like is checked elsewhere. */
 bl_status bl_step_build(const bl_model *model, const bl_layout *layout, const bl_step_options *options, int32_t stage,

@@ -273,10 +273,7 @@ static void update(builder *b) {
   for (EACH_LAYER(l)) update_layer(b, l);
 }
 
-static bl_status refuse_unbuilt(const bl_model *model, const bl_layout *layout, const bl_step_options *options,
-                                int32_t stage) {
-  if (model->pattern[0])
-    return bl_fail(BL_ENOTSUP, "model %s: no step program is built for layers of a pattern", model->name);
+static bl_status refuse(const bl_layout *layout, const bl_step_options *options, int32_t stage) {
   if (stage < 0 || stage >= layout->pp)
     return bl_fail(BL_EINPUT, "the step program of pipeline position %d: the layout has %d", stage, layout->pp);
   if (options->late_repair && !options->copies)
@@ -286,7 +283,7 @@ static bl_status refuse_unbuilt(const bl_model *model, const bl_layout *layout, 
 
 bl_status bl_step_build_unchecked(const bl_model *model, const bl_layout *layout, const bl_step_options *options,
                                   int32_t stage, bl_step *out) {
-  BL_TRY(refuse_unbuilt(model, layout, options, stage));
+  BL_TRY(refuse(layout, options, stage));
   BL_TRY(bl_step_begin(out, layout, model->layers, stage, options->ranks_per_node));
   out->exchanges_inline = options->exchanges_inline;
   out->rows_beside = options->rows_beside;

@@ -43,9 +43,11 @@ static inline void act(builder *b, bl_action_kind kind, int32_t layer, int32_t m
 }
 
 /* Layers beyond the model's are those of multi-token modules, which have experts where the model has. */
-static inline bool is_moe(const builder *b, int32_t layer) {
-  return layer < b->model->layers ? bl_model_layer_is_moe(b->model, layer) : b->model->experts > 0;
+static inline bl_layer_kind kind_of(const builder *b, int32_t layer) {
+  if (layer < b->model->layers) return bl_model_layer_kind(b->model, layer);
+  return b->model->experts > 0 ? BL_LAYER_MOE : BL_LAYER_DENSE;
 }
+static inline bool is_moe(const builder *b, int32_t layer) { return bl_layer_has_experts(kind_of(b, layer)); }
 
 /* Under zero 3 weights are used where they were gathered for one block; the shards stay what they are. */
 static inline bool dense_is_shared(const builder *b) { return bl_group_size(b->layout, BL_GROUP_DP) > 1; }

@@ -165,6 +165,11 @@ int64_t bl_model_scan_macs(const bl_model *m) {
   return m->state_chunk * ((int64_t)m->state_groups * m->state_width + inner) + 2 * inner * m->state_width;
 }
 
+int64_t bl_model_core_macs(const bl_model *m) {
+  const int64_t widths = m->latent_attention ? m->head_width + m->rope_width + m->value_width : 2 * m->head_width;
+  return m->heads * widths * m->sequence / (m->causal ? 2 : 1);
+}
+
 void bl_model_count(const bl_model *m, bl_model_counts *out) {
   int64_t layers[BL_LAYER_COUNT] = {0};
   for (int32_t l = 0; l < m->layers; l++) layers[bl_model_layer_kind(m, l)]++;
@@ -175,7 +180,6 @@ void bl_model_count(const bl_model *m, bl_model_counts *out) {
   const int64_t expert = m->experts > 0 ? bl_model_part_parameters(m, BL_PART_EXPERT) : 0;
   const int64_t gate = bl_model_part_parameters(m, BL_PART_GATE), shared = bl_model_part_parameters(m, BL_PART_SHARED);
   const int64_t logits = (int64_t)m->vocabulary * m->hidden;
-  const int64_t widths = m->latent_attention ? m->head_width + m->rope_width + m->value_width : 2 * m->head_width;
   *out = (bl_model_counts){0};
   out->expert_parameters = n_moe * m->experts * expert;
   out->parameters = bl_model_part_parameters(m, BL_PART_EMBED) + bl_model_part_parameters(m, BL_PART_HEAD) +
@@ -193,8 +197,7 @@ void bl_model_count(const bl_model *m, bl_model_counts *out) {
                     n_ffn * bl_model_part_macs(m, BL_PART_FFN) + n_moe * beside_experts +
                     m->multi_token * bl_model_part_macs(m, BL_PART_MULTI_TOKEN) + (1 + m->multi_token) * logits;
   out->macs_used = out->macs_dense + n_moe * m->top_k * out->layer_macs_expert;
-  out->macs_attention =
-      n_attention * m->heads * widths * m->sequence / (m->causal ? 2 : 1) + n_state * bl_model_scan_macs(m);
+  out->macs_attention = n_attention * bl_model_core_macs(m) + n_state * bl_model_scan_macs(m);
 }
 
 double bl_model_training_flop(const bl_model *model, int64_t tokens, bool with_attention) {

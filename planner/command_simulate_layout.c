@@ -47,6 +47,7 @@ static bl_status check_fit(const bl_simulate_request *q) {
     const char *size, *of;
     int32_t divisor, value;
   } rules[] = {{"tp", "attention heads", l->tp, m->heads},
+               {"tp", "heads of state-space layers", l->tp, m->state_heads},
                {"ep", "experts", l->ep, m->experts > 0 ? m->experts : l->ep},
                {"etp", "experts' width", l->etp, m->experts > 0 ? m->expert_width : l->etp},
                {"pp", "micro-batches of an interleaved pipeline", l->vp > 1 ? l->pp : 1, l->micro_batches}};

@@ -9,6 +9,7 @@ static double larger(double a, double b) { return a > b ? a : b; }
 typedef struct adder {
   const bl_model *m;
   const bl_grid *g;
+  bl_layer_kind kind;
   const double *us;
   bool beside;
   double stolen;
@@ -30,38 +31,48 @@ static double etp_pair(const adder *k) {
   return k->g->etp > 1 ? pieces_of(k) * (k->us[BL_ACTION_ROWS_GATHER] + k->us[BL_ACTION_ROWS_SCATTER]) : 0;
 }
 
+static double mixer(const adder *k, bl_action_kind attention, bl_action_kind ring, bl_action_kind state_space) {
+  const bool crossed = k->g->cp > 1;
+  if (bl_layer_has_attention(k->kind)) return k->us[attention] + pair(k) + (crossed ? k->us[ring] : 0);
+  if (k->kind != BL_LAYER_STATE_SPACE) return 0;
+  return k->us[state_space] + pair(k) + (crossed ? k->us[BL_ACTION_HEADS_EXCHANGE] : 0);
+}
+
 static double mixer_fwd(const adder *k) {
-  return k->us[BL_ACTION_ATTENTION_FWD] + pair(k) + (k->g->cp > 1 ? k->us[BL_ACTION_CONTEXT_RING] : 0);
+  return mixer(k, BL_ACTION_ATTENTION_FWD, BL_ACTION_CONTEXT_RING, BL_ACTION_STATE_SPACE_FWD);
 }
 
 static double mixer_bwd(const adder *k) {
-  return k->us[BL_ACTION_ATTENTION_BWD] + pair(k) + (k->g->cp > 1 ? k->us[BL_ACTION_CONTEXT_RING_BWD] : 0);
+  return mixer(k, BL_ACTION_ATTENTION_BWD, BL_ACTION_CONTEXT_RING_BWD, BL_ACTION_STATE_SPACE_BWD);
 }
 
-static double rest_fwd(const adder *k, bool moe) {
-  if (!moe) return k->us[BL_ACTION_FFN_FWD] + pair(k);
+static double rest_fwd(const adder *k) {
+  if (bl_layer_has_ffn(k->kind)) return k->us[BL_ACTION_FFN_FWD] + pair(k);
+  if (!bl_layer_has_experts(k->kind)) return 0;
   const double shared = k->m->shared_experts > 0 ? k->us[BL_ACTION_SHARED_FWD] + pair(k) : 0;
   return k->us[BL_ACTION_GATE_FWD] + k->us[BL_ACTION_SCATTER] + k->us[BL_ACTION_GATHER] + shared + etp_pair(k) +
          pieces_of(k) * k->us[BL_ACTION_EXPERT_FWD] + exchange(k, BL_ACTION_DISPATCH) + exchange(k, BL_ACTION_COMBINE);
 }
 
-static double rest_bwd(const adder *k, bool moe) {
-  if (!moe) return k->us[BL_ACTION_FFN_BWD] + pair(k);
+static double rest_bwd(const adder *k) {
+  if (bl_layer_has_ffn(k->kind)) return k->us[BL_ACTION_FFN_BWD] + pair(k);
+  if (!bl_layer_has_experts(k->kind)) return 0;
   const double shared = k->m->shared_experts > 0 ? k->us[BL_ACTION_SHARED_BWD] + pair(k) : 0;
   return k->us[BL_ACTION_GATE_BWD] + k->us[BL_ACTION_SCATTER_BWD] + k->us[BL_ACTION_GATHER_BWD] + shared + etp_pair(k) +
          pieces_of(k) * (k->us[BL_ACTION_EXPERT_DX] + k->us[BL_ACTION_EXPERT_DW]) +
          exchange(k, BL_ACTION_DISPATCH_BWD) + exchange(k, BL_ACTION_COMBINE_BWD);
 }
 
-static double again(const adder *k, bool moe) {
+static double again(const adder *k) {
   const bl_recompute what = k->g->recompute;
-  if (what == BL_RECOMPUTE_FULL) return mixer_fwd(k) + rest_fwd(k, moe);
-  if (what == BL_RECOMPUTE_FFN) return k->us[BL_ACTION_RECOMPUTE] + rest_fwd(k, moe);
+  if (what == BL_RECOMPUTE_FULL) return mixer_fwd(k) + rest_fwd(k);
+  if (what == BL_RECOMPUTE_FFN) return k->us[BL_ACTION_RECOMPUTE] + rest_fwd(k);
   return what == BL_RECOMPUTE_SELECTIVE ? k->us[BL_ACTION_RECOMPUTE] : 0;
 }
 
 /* What keeps links busy in every micro-batch. */
-static void add_links(const adder *k, bool moe, bl_block_costs *out, int item) {
+static void add_links(const adder *k, bl_block_costs *out, int item) {
+  const bool moe = bl_layer_has_experts(k->kind);
   const double *us = k->us;
   static const bl_action_kind rows[] = {BL_ACTION_DISPATCH, BL_ACTION_COMBINE, BL_ACTION_COMBINE_BWD,
                                         BL_ACTION_DISPATCH_BWD};
@@ -76,20 +87,19 @@ void bl_block_cost(const bl_model *m, const bl_grid *g, const bl_work *work, boo
   const bl_item module = m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE;
   memset(out, 0, sizeof *out);
   for (int i = 0; i < BL_ITEM_COUNT; i++) {
-    const adder k = {m, g, work->us[i], beside, work->stolen};
-    const bool moe = i == BL_ITEM_MOE;
+    const adder k = {m, g, bl_item_kind((bl_item)i), work->us[i], beside, work->stolen};
     out->square_us[i] = k.us[BL_ACTION_SQUARE_GRADS];
     out->update_us[i] = k.us[BL_ACTION_OPTIMIZER];
-    if (i != BL_ITEM_MOE && i != BL_ITEM_DENSE) continue;
-    add_links(&k, moe, out, i);
-    out->forward_us[i] = mixer_fwd(&k) + rest_fwd(&k, moe);
-    out->again_us[i] = again(&k, moe);
-    out->backward_us[i] = mixer_bwd(&k) + rest_bwd(&k, moe) + out->again_us[i];
+    if (k.kind == BL_LAYER_COUNT) continue; /* embedding and head follow */
+    add_links(&k, out, i);
+    out->forward_us[i] = mixer_fwd(&k) + rest_fwd(&k);
+    out->again_us[i] = again(&k);
+    out->backward_us[i] = mixer_bwd(&k) + rest_bwd(&k) + out->again_us[i];
   }
   const double *us = work->us[BL_ITEM_EMBED], modules = m->multi_token;
   out->forward_us[BL_ITEM_EMBED] = us[BL_ACTION_EMBED_FWD] + (g->tp > 1 ? us[BL_ACTION_SEQUENCE_SCATTER] : 0);
   out->backward_us[BL_ITEM_EMBED] = us[BL_ACTION_EMBED_BWD] + (g->tp > 1 ? us[BL_ACTION_SEQUENCE_GATHER] : 0);
-  const adder head = {m, g, work->us[BL_ITEM_HEAD], beside, work->stolen};
+  const adder head = {m, g, BL_LAYER_COUNT, work->us[BL_ITEM_HEAD], beside, work->stolen};
   out->forward_us[BL_ITEM_HEAD] = modules * (head.us[BL_ACTION_MODULE_FWD] + out->forward_us[module]);
   out->backward_us[BL_ITEM_HEAD] = (1 + modules) * (head.us[BL_ACTION_HEAD] + pair(&head)) +
                                    modules * (head.us[BL_ACTION_MODULE_BWD] + out->backward_us[module]);

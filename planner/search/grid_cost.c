@@ -158,9 +158,12 @@ static passes add_state_space(const item_maker *k, bl_item_price *p) {
   /* Convolution, scan with its states, gated norm: each reads what it needs and writes what it makes. */
   const double once = rows * (2 * (inner + both) + (2 * inner + both) + 3 * inner) + 2 * states;
   work = sum(work, traffic(k, once, 2 * once));
+  note_passes(k, BL_ACTION_STATE_SPACE_FWD, BL_ACTION_STATE_SPACE_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
-  if (cp > 1) p->us[BL_PRICE_CONTEXT] += 2 * ring_us(k->c, rows * cp * (3 * inner + both + m->state_heads), cp, tp);
+  const double exchange = ring_us(k->c, rows * cp * (3 * inner + both + m->state_heads), cp, tp);
+  note(k, BL_ACTION_HEADS_EXCHANGE, exchange);
+  p->us[BL_PRICE_CONTEXT] += 2 * exchange;
   return work;
 }
 

@@ -81,8 +81,7 @@ void bl_search_free(bl_search_result *result);
 
 /*! bl_search_simulate() : the second stage. Simulates the entries; then all other layouts whose bound (block_bound.h)
  * is below the best simulated time, dearest closed form last, at most options->simulate of them. Entries become the K
- *  fastest of what was simulated, fastest first. Where no step program can be built for the model, nothing changes.
- *  Called by bl_search().  @return : BL_OK, BL_EMACHINE (`result` is then freed). */
+ *  fastest of what was simulated, fastest first. Called by bl_search().  @return : BL_OK, BL_EMACHINE (`result` is then freed). */
 bl_status bl_search_simulate(const bl_search_options *options, bl_search_result *result);
 
 /*! bl_search_visit() : every complete layout of the space, in the order of the search, with its costs. */

@@ -145,13 +145,8 @@ static bl_status simulate_candidates(stage *s) {
 
 bl_status bl_search_simulate(const bl_search_options *o, bl_search_result *r) {
   stage s = {.o = o, .result = r};
-  bl_survivor probe;
-  const bl_status built = bl_survivor_build(o, &r->entry[0], r->entry[0].grid.pp, &probe);
-  if (built == BL_ENOTSUP) return BL_OK;
-  bl_status status = built;
-  if (built == BL_OK) bl_survivor_free(&probe);
   bl_items_of_model(o->model, s.count);
-  if (status == BL_OK) status = bl_new(&s.tried, 1, sizeof *s.tried, "layouts");
+  bl_status status = bl_new(&s.tried, 1, sizeof *s.tried, "layouts");
   if (status == BL_OK) status = simulate_entries(&s);
   if (status == BL_OK) status = bl_search_visit(o, consider, &s);
   if (status == BL_OK) status = s.status;

@@ -51,6 +51,7 @@ static bl_price_kind price_of(const bl_action *a) {
   case BL_ACTION_SCATTER:
   case BL_ACTION_GATHER:
   case BL_ACTION_ATTENTION_FWD:
+  case BL_ACTION_STATE_SPACE_FWD:
   case BL_ACTION_FFN_FWD:
   case BL_ACTION_GATE_FWD:
   case BL_ACTION_SHARED_FWD:
@@ -86,6 +87,7 @@ static bl_price_kind price_of(const bl_action *a) {
     return BL_PRICE_TENSOR;
   case BL_ACTION_CONTEXT_RING:
   case BL_ACTION_CONTEXT_RING_BWD:
+  case BL_ACTION_HEADS_EXCHANGE:
     return BL_PRICE_CONTEXT;
   case BL_ACTION_RECV_ACTIVATION:
   case BL_ACTION_RECV_GRADIENT:

@@ -137,12 +137,24 @@ def measured(tmp):
 
 
 def state_space(tmp):
-    """A model of single blocks gets a plan; no step program is built for it, and that is said."""
+    """A model of single blocks gets a plan, simulated as any other's."""
     code, out, err = search("nemotron-3-nano-30b-a3b", "gb200-nvl72", "--ranks", 16, "--ranks-per-node", 16, "--batch", 1024,
                             "--type", "fp8", "-o", f"{tmp}/hybrid.json")
     check(code == 0 and "products with weights in fp8: 0.307 of 4900 TFLOP/s (assumed" in out, f"exit {code}: {out} {err}")
     stages = json.load(open(f"{tmp}/hybrid.json", encoding="ascii"))["layout"]["stages"]
     check(sorted(sum(stages, [])) == list(range(52)), f"{stages}")
+    check("layouts simulated" in out, out)
+    model, cluster = MODELS / "nemotron-3-nano-30b-a3b.json", CLUSTERS / "h100-hgx.json"
+    for more in ((), ("--cp", 2)):
+        must("ballast-plan", "search", "--model", model, "--cluster", cluster, "--ranks", 64, "--batch", 128, *more, "-o",
+             f"{tmp}/blocks.json")
+        wanted = json.load(open(f"{tmp}/blocks.json", encoding="ascii"))["predicted"]["step_us"]
+        result = json.loads(must("ballast-plan", "simulate", "--plan", f"{tmp}/blocks.json", "--model", model, "--cluster",
+                                 cluster, "--json"))
+        check.near(result["step_us"], wanted, 1e-6 * wanted, f"{more}")
+    phases = json.loads(must("ballast-plan", "simulate", "--ranks", 8, "--batch", 8, "--model", model, "--cluster", cluster,
+                             "--json"))["phases"]
+    check(phases["state_space_bwd"] > phases["state_space_fwd"] > 0, f"{phases}")
     refused(1, ["one of its device.types (fp8)", "fp3"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--type",
             "fp3")
 

@@ -78,6 +78,43 @@ static void test_serial(void) {
   done(&s);
 }
 
+/* A layer of each block that stands alone. */
+static void test_layers_of_one_block(void) {
+  const int32_t first[5] = {0, 1, 2, 3, 4}, home[4] = {0, 0, 1, 1};
+  const uint32_t quota[8] = {100, 0, 0, 0, 0, 0, 0, 100};
+  const bl_step_options options = {0};
+  bl_simulation out;
+  set_up s;
+  bl_model_default(&s.model);
+  snprintf(s.model.pattern, sizeof s.model.pattern, "M*-E");
+  s.model.experts = 4, s.model.latent_width = 64;
+  s.model.state_heads = 4, s.model.state_head_width = 32, s.model.state_width = 16, s.model.state_groups = 2;
+  s.model.state_convolution = 4, s.model.state_chunk = 64;
+  REQUIRE_OK(bl_layout_default(&s.layout, 2, 4, 1, 1));
+  REQUIRE_OK(bl_step_build(&s.model, &s.layout, &options, 0, &s.step));
+  REQUIRE_OK(bl_traffic_create(2, 4, 4, 1, &s.traffic));
+  bl_traffic_set_hosts(&s.traffic, 3, home, NULL, 0);
+  bl_traffic_set_quota(&s.traffic, 3, 0, first, home, quota);
+  fill_profile(&s.profile, &s.model);
+  bl_curve *scan = &s.profile.curves[BL_CURVE_STATE_SPACE_BWD];
+  CHECK_OK(bl_curve_add(scan, 1e6, 1e6)); /* a microsecond a token of 128 */
+  s.costs = (bl_costs){&s.model, &s.layout, &s.profile, &s.traffic, NULL};
+  REQUIRE_OK(bl_simulate(&s.step, &s.costs, &out));
+  /* Beside the scan's backward: 5 calls of the step, 2 x 3 blocks less one, 7 of the experts', 2 of each update. */
+  const double calls = 5 + (2 * 3 - 1) + 7 + 2 * 5, links = 10 * (5 + 5 + 1);
+  CHECK_NEAR(out.step_us, calls + links + 128 + 3 * 100, 1e-9);
+  CHECK_NEAR(out.phase_us[BL_ACTION_STATE_SPACE_BWD], 128, 1e-9);
+  bl_simulation_free(&out);
+  /* norm1's output of 256; projections of 2 x 128 + 2 x 2 x 16 + 4; the scan's output, 128, before and after its norm.
+   */
+  const bl_buffer saved = {BL_BUFFER_STATE_SPACE_SAVED, 0, 0, 0}, rows = {BL_BUFFER_RECEIVED, 3, 0, 0};
+  CHECK_NEAR(bl_buffer_bytes(&s.costs, &saved, 0), 128 * (4 * (256 + 324 + 2 * 128) + 4 * 2), 1e-9);
+  CHECK_NEAR(bl_buffer_bytes(&s.costs, &rows, 0), 100 * 64 * 4, 1e-9); /* latent vectors travel */
+  CHECK_INT(bl_costs_dense_parameters(&s.costs, 0), bl_model_part_parameters(&s.model, BL_PART_STATE_SPACE));
+  CHECK_INT(bl_costs_dense_parameters(&s.costs, 2), bl_model_part_parameters(&s.model, BL_PART_FFN));
+  done(&s);
+}
+
 /* The slower rank may be either one. */
 static void test_first_rank_slower(void) {
   set_up s;
@@ -267,6 +304,7 @@ int main(void) {
   RUN(test_fit);
   RUN(test_profile_file);
   RUN(test_serial);
+  RUN(test_layers_of_one_block);
   RUN(test_first_rank_slower);
   RUN(test_overlap);
   RUN(test_copies_cost);

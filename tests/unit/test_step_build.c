@@ -98,9 +98,40 @@ static void test_other_models(void) {
   CHECK(step.actions[find(&step, BL_ACTION_DENSE_REDUCE, 2, -1)].resource == BL_RESOURCE_INTER_LINK);
   bl_step_free(&step);
   CHECK_FAILS(bl_step_build(&model, &layout, &options, 1, &step), BL_EINPUT, "the layout has 1");
-  snprintf(model.pattern, sizeof model.pattern, "*E-E");
-  CHECK_FAILS(bl_step_build(&model, &layout, &options, 0, &step), BL_ENOTSUP, "pattern");
   bl_layout_free(&layout);
+}
+
+/* One block a layer: each reads what the one before wrote, with nothing between mixer and feed-forward. */
+static void test_layers_of_one_block(void) {
+  bl_step step;
+  bl_model_default(&model);
+  snprintf(model.pattern, sizeof model.pattern, "M*-E");
+  model.state_heads = 4, model.state_head_width = 32, model.state_width = 16, model.state_groups = 2;
+  model.state_convolution = 4, model.state_chunk = 64;
+  REQUIRE_OK(bl_layout_default(&layout, 4, model.layers, 1, 2));
+  REQUIRE_OK(bl_step_build(&model, &layout, &everything, 0, &step));
+  static const bl_action_kind forward[] = {BL_ACTION_STATE_SPACE_FWD, BL_ACTION_ATTENTION_FWD, BL_ACTION_FFN_FWD,
+                                           BL_ACTION_GATE_FWD};
+  static const bl_action_kind backward[] = {BL_ACTION_STATE_SPACE_BWD, BL_ACTION_ATTENTION_BWD, BL_ACTION_FFN_BWD,
+                                            BL_ACTION_GATE_BWD};
+  for (int32_t l = 0; l < 4; l++) {
+    CHECK_INT(count(&step, forward[l]), 2);
+    CHECK_INT(count(&step, backward[l]), 2);
+    CHECK(find(&step, forward[l], l, 1) >= 0);
+    if (l == 0) continue;
+    CHECK(waits_directly(&step, find(&step, forward[l], l, 1), find(&step, forward[l - 1], l - 1, 1)));
+    CHECK(waits_directly(&step, find(&step, backward[l - 1], l - 1, 1), find(&step, backward[l], l, 1)));
+  }
+  CHECK_INT(count(&step, BL_ACTION_DISPATCH), 2);
+  CHECK_INT(count(&step, BL_ACTION_COPY_FILL), 1);
+  for (int32_t b = 0; b < step.n_buffers; b++)
+    CHECK(step.buffers[b].kind != BL_BUFFER_MID && step.buffers[b].kind != BL_BUFFER_DMID);
+  bl_step_free(&step);
+  layout.cp = 2, layout.dp = 2; /* sequences split over two: once each way, and on the way back */
+  REQUIRE_OK(bl_step_build(&model, &layout, &everything, 0, &step));
+  CHECK_INT(count(&step, BL_ACTION_HEADS_EXCHANGE), 2 * 2);
+  CHECK_INT(count(&step, BL_ACTION_CONTEXT_RING) + count(&step, BL_ACTION_CONTEXT_RING_BWD), 2 * 2);
+  done(&step);
 }
 
 static void swap_in_order(bl_step *step, int32_t a, int32_t b) {
@@ -224,6 +255,7 @@ int main(void) {
   RUN(test_contents);
   RUN(test_waits);
   RUN(test_other_models);
+  RUN(test_layers_of_one_block);
   RUN(test_broken_order);
   RUN(test_missing_wait);
   RUN(test_legal_reordering);

@@ -20,7 +20,8 @@ static void done(pipeline *p) {
   memset(p, 0, sizeof *p);
 }
 
-/* `sizes`: tp cp dp pp vp etp ep zero recompute micro-batches modules. Stages are uneven on purpose, one is empty. */
+/* `sizes`: tp cp dp pp vp etp ep zero recompute micro-batches modules, and 1 for layers of one block
+ * each. Stages are uneven on purpose, one is empty. */
 static bool build(pipeline *p, const int32_t *sizes, bool inline_exchanges, bool beside) {
   const bl_step_options options = {.copies = true, .ranks_per_node = 4, .exchanges_inline = inline_exchanges};
   memset(p, 0, sizeof *p);
@@ -29,6 +30,11 @@ static bool build(pipeline *p, const int32_t *sizes, bool inline_exchanges, bool
   p->model.moe_first_layer = 1, p->model.moe_every = 2;
   p->model.shared_experts = 1, p->model.shared_width = 64;
   p->model.multi_token = sizes[10];
+  if (sizes[11]) {
+    snprintf(p->model.pattern, sizeof p->model.pattern, "M*E-EMM");
+    p->model.state_heads = 4, p->model.state_head_width = 32, p->model.state_width = 16, p->model.state_groups = 2;
+    p->model.state_convolution = 4, p->model.state_chunk = 64;
+  }
   if (bl_layout_default(&p->layout, 1, p->model.layers, 1, sizes[9]) != BL_OK) return false;
   bl_layout *l = &p->layout;
   l->tp = sizes[0], l->cp = sizes[1], l->dp = sizes[2], l->pp = sizes[3], l->vp = sizes[4], l->etp = sizes[5];
@@ -60,20 +66,21 @@ static void check_one(const int32_t *sizes, bool inline_exchanges, bool beside) 
   CHECK(build(&p, sizes, inline_exchanges, beside));
   CHECK_OK(check_together(&p));
   if (atomic_load(&check_n_failed) > before) {
-    for (int i = 0; i < 11; i++) printf(" %d", sizes[i]);
+    for (int i = 0; i < 12; i++) printf(" %d", sizes[i]);
     printf(" inline %d beside %d: %s\n", inline_exchanges, beside, bl_error_text());
   }
   done(&p);
 }
 
 static void test_each_size(void) {
-  static const int32_t cases[][11] = {
-      {1, 1, 4, 1, 1, 1, 4, 0, 0, 3, 0}, {2, 1, 2, 1, 1, 1, 4, 0, 0, 2, 0}, {1, 2, 2, 1, 1, 1, 2, 0, 0, 2, 0},
-      {2, 2, 1, 1, 1, 2, 2, 0, 0, 2, 0}, {1, 1, 4, 1, 1, 1, 2, 1, 0, 2, 0}, {1, 1, 4, 1, 1, 1, 2, 3, 0, 2, 0},
-      {1, 1, 2, 1, 1, 1, 2, 0, 1, 2, 0}, {1, 1, 2, 1, 1, 1, 2, 0, 2, 2, 0}, {1, 1, 2, 1, 1, 1, 2, 0, 3, 2, 0},
-      {1, 1, 2, 2, 1, 1, 2, 0, 0, 4, 0}, {1, 1, 1, 4, 1, 1, 1, 0, 0, 2, 0}, {1, 1, 1, 4, 1, 1, 1, 0, 0, 7, 1},
-      {1, 1, 1, 2, 2, 1, 1, 0, 0, 4, 0}, {1, 1, 1, 3, 2, 1, 1, 1, 3, 9, 2}, {1, 1, 1, 4, 2, 1, 1, 3, 2, 4, 1},
-      {2, 1, 2, 2, 3, 2, 2, 1, 3, 6, 1}, {1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 2}};
+  static const int32_t cases[][12] = {
+      {1, 1, 4, 1, 1, 1, 4, 0, 0, 3, 0},    {2, 1, 2, 1, 1, 1, 4, 0, 0, 2, 0},   {1, 2, 2, 1, 1, 1, 2, 0, 0, 2, 0},
+      {2, 2, 1, 1, 1, 2, 2, 0, 0, 2, 0},    {1, 1, 4, 1, 1, 1, 2, 1, 0, 2, 0},   {1, 1, 4, 1, 1, 1, 2, 3, 0, 2, 0},
+      {1, 1, 2, 1, 1, 1, 2, 0, 1, 2, 0},    {1, 1, 2, 1, 1, 1, 2, 0, 2, 2, 0},   {1, 1, 2, 1, 1, 1, 2, 0, 3, 2, 0},
+      {1, 1, 2, 2, 1, 1, 2, 0, 0, 4, 0},    {1, 1, 1, 4, 1, 1, 1, 0, 0, 2, 0},   {1, 1, 1, 4, 1, 1, 1, 0, 0, 7, 1},
+      {1, 1, 1, 2, 2, 1, 1, 0, 0, 4, 0},    {1, 1, 1, 3, 2, 1, 1, 1, 3, 9, 2},   {1, 1, 1, 4, 2, 1, 1, 3, 2, 4, 1},
+      {2, 1, 2, 2, 3, 2, 2, 1, 3, 6, 1},    {1, 1, 1, 1, 1, 1, 1, 3, 3, 3, 2},   {2, 2, 1, 1, 1, 2, 2, 0, 3, 2, 0, 1},
+      {1, 2, 2, 2, 2, 1, 2, 3, 1, 4, 1, 1}, {2, 1, 2, 2, 1, 1, 4, 1, 2, 3, 0, 1}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
     for (int k = 0; k < 4; k++) check_one(cases[i], k & 1, k & 2);
 }
@@ -83,7 +90,7 @@ static void test_random_layouts(void) {
   bl_rng_seed(&rng, 7, 0);
   const int n = check_is_small() ? 10 : 60;
   for (int i = 0; i < n; i++) {
-    int32_t s[11];
+    int32_t s[12];
     for (int k = 0; k < 11; k++) s[k] = 1 << bl_rng_below(&rng, 2);
     s[3] = 1 + (int32_t)bl_rng_below(&rng, 5);
     s[4] = s[3] > 1 ? 1 + (int32_t)bl_rng_below(&rng, 3) : 1;
@@ -91,6 +98,7 @@ static void test_random_layouts(void) {
     s[8] = (int32_t)bl_rng_below(&rng, BL_RECOMPUTE_COUNT);
     s[9] = s[4] > 1 ? s[3] * (1 + (int32_t)bl_rng_below(&rng, 3)) : 1 + (int32_t)bl_rng_below(&rng, 8);
     s[10] = (int32_t)bl_rng_below(&rng, 3);
+    s[11] = (int32_t)bl_rng_below(&rng, 2);
     if (s[5] * s[6] > s[0] * s[1] * s[2]) s[5] = s[6] = 1;
     check_one(s, bl_rng_below(&rng, 2), bl_rng_below(&rng, 2));
   }
@@ -98,7 +106,7 @@ static void test_random_layouts(void) {
 
 /* The order of blocks at the positions of 1F1B, by hand: 4 positions, 5 micro-batches. */
 static void test_one_forward_one_backward(void) {
-  static const int32_t sizes[11] = {1, 1, 1, 4, 1, 1, 1, 0, 0, 5, 0};
+  static const int32_t sizes[12] = {1, 1, 1, 4, 1, 1, 1, 0, 0, 5, 0};
   static const char *const wanted[4] = {"F0F1F2F3B0F4B1B2B3B4", "F0F1F2B0F3B1F4B2B3B4", "F0F1B0F2B1F3B2F4B3B4",
                                         "F0B0F1B1F2B2F3B3F4B4"};
   pipeline p;
@@ -121,7 +129,7 @@ static void test_one_forward_one_backward(void) {
 
 /* Forwards that an interleaved position issues before its first backward (arXiv 2104.04473, figure 4). */
 static void test_interleaved_warm_up(void) {
-  static const int32_t sizes[11] = {1, 1, 1, 4, 2, 1, 1, 0, 0, 8, 0};
+  static const int32_t sizes[12] = {1, 1, 1, 4, 2, 1, 1, 0, 0, 8, 0};
   pipeline p;
   REQUIRE(build(&p, sizes, false, false));
   for (int32_t s = 0; s < 4; s++) {
@@ -141,7 +149,7 @@ static void test_interleaved_warm_up(void) {
 
 /* With one chunk's blocks in another order than the neighbours', alone each position is sound, together they hang. */
 static void test_transfers_out_of_order(void) {
-  static const int32_t sizes[11] = {1, 1, 1, 2, 1, 1, 1, 0, 0, 2, 0};
+  static const int32_t sizes[12] = {1, 1, 1, 2, 1, 1, 1, 0, 0, 2, 0};
   pipeline p;
   REQUIRE(build(&p, sizes, false, false));
   int32_t sends[2], n = 0;
@@ -157,7 +165,7 @@ static void test_transfers_out_of_order(void) {
 /* Position 0 wants the first gradient before it starts the second micro-batch, position 1 the second micro-batch before
  * it starts any backward: each is sound alone, together no rank can go on. */
 static void test_cycle_through_the_pipeline(void) {
-  static const int32_t sizes[11] = {1, 1, 1, 2, 1, 1, 1, 0, 0, 2, 0};
+  static const int32_t sizes[12] = {1, 1, 1, 2, 1, 1, 1, 0, 0, 2, 0};
   pipeline p;
   REQUIRE(build(&p, sizes, false, false));
   const bl_step *ranks[2] = {&p.step[0], &p.step[1]};

@@ -7,11 +7,13 @@
 #include "tests/unit/search_model.h"
 #include <math.h>
 
-/* Eight nodes, and a shared expert beside the others. */
-static void make_large_model(void) {
+/* Eight nodes, and a shared expert beside the others; `blocks`: layers of one block each, state-space ones among them.
+ */
+static void make_large_model(bool blocks) {
   make_model();
   model.shared_experts = 1, model.shared_width = 512;
   cluster.nodes = 8;
+  if (blocks) add_state_space(&model);
 }
 
 static bl_search_options options(void) {
@@ -27,7 +29,7 @@ static bl_search_options options(void) {
 }
 
 /* Without replicas and pipeline nothing hides anything: the closed form, to rounding. */
-static void test_one_position(void) {
+static void check_one_position(void) {
   static bl_search_entry e;
   const bl_search_options o = options();
   for (int tp = 1; tp <= 2; tp++)
@@ -53,7 +55,38 @@ static void test_one_position(void) {
             if (k != BL_PRICE_RECOMPUTE && k != BL_PRICE_TENSOR && k != BL_PRICE_EXCHANGE)
               CHECK_NEAR(e.simulated.us[k], e.price.us[k], 1e-9 * e.price.step_us);
         }
-  model.multi_token = 0;
+}
+
+/* What parts of a sequence exchange in one micro-batch more; reductions that run beside the last one take from both. */
+static void check_context(void) {
+  static bl_search_entry e;
+  const bl_search_options o = options();
+  double simulated[2], price[2];
+  for (int n = 0; n < 2; n++) {
+    const bl_grid g = {.tp = 1,
+                       .cp = 2,
+                       .dp = 1,
+                       .pp = 1,
+                       .vp = 1,
+                       .etp = 1,
+                       .ep = 2,
+                       .edp = 1,
+                       .micro_batch = 1,
+                       .micro_batches = 3 + n};
+    CHECK(bl_search_price(&o, &g, &e));
+    CHECK_OK(bl_survivor_simulate(&o, true, &e));
+    simulated[n] = e.simulated.us[BL_PRICE_CONTEXT], price[n] = e.price.us[BL_PRICE_CONTEXT];
+  }
+  CHECK(price[1] > price[0]);
+  CHECK_NEAR(simulated[1] - simulated[0], price[1] - price[0], 1e-9 * price[1]);
+}
+
+static void test_one_position(void) {
+  for (int blocks = 0; blocks < 2; blocks++) {
+    make_large_model(blocks);
+    check_one_position();
+    check_context();
+  }
 }
 
 static bool random_grid(bl_rng *rng, bl_grid *g) {
@@ -97,6 +130,7 @@ static void test_random_layouts(void) {
     bl_block_costs costs;
     if (!random_grid(&rng, &g)) continue;
     done++;
+    make_large_model(bl_rng_below(&rng, 2));
     model.multi_token = (int32_t)bl_rng_below(&rng, 2);
     bl_items_of_model(&model, count);
     CHECK(bl_search_price(&o, &g, &e));
@@ -121,7 +155,6 @@ static void test_random_layouts(void) {
     }
     if (g.dp == 1 && g.cp == 1 && g.zero == 0) tight += bound / whole, compared++;
   }
-  model.multi_token = 0;
   printf("%d layouts: shortened steps at most %.2g off, bounds %.4f of what hides little\n", n, worst,
          tight / compared);
   CHECK(worst < 1e-3);
@@ -187,14 +220,16 @@ static void test_against_all(void) {
   static const struct {
     int32_t ranks, batch;
     double memory_bytes;
-    bool overlap;
+    bool overlap, blocks;
     int32_t pieces;
-  } cases[] = {{2, 8, 8e9, false, 1},  {4, 16, 2e9, false, 4},  {6, 24, 2e9, true, 1},
-               {8, 16, 1e9, false, 2}, {8, 32, 0.8e9, true, 2}, {16, 16, 0.6e9, true, 1}};
+  } cases[] = {{2, 8, 8e9, false, false, 1},   {4, 16, 2e9, false, false, 4},  {4, 16, 1.2e9, false, true, 2},
+               {6, 24, 2e9, true, false, 1},   {8, 16, 1e9, false, false, 2},  {8, 16, 0.8e9, true, true, 1},
+               {8, 32, 0.8e9, true, false, 2}, {16, 16, 0.6e9, true, false, 1}};
   const size_t n = check_is_small() ? 3 : sizeof cases / sizeof *cases;
   int64_t hopeful = 0, may_fit = 0;
   for (size_t i = 0; i < n; i++) {
     bl_search_result r;
+    make_large_model(cases[i].blocks);
     oracle w = {.o = options(), .best_us = 1e30, .bounds_hold = true, .fine = true};
     w.o.ranks = cases[i].ranks, w.o.batch = cases[i].batch, w.o.memory_bytes = cases[i].memory_bytes;
     w.o.overlap = cases[i].overlap, w.o.pieces = cases[i].pieces, w.o.max_micro_batch = 2, w.o.simulate = 100000,
@@ -232,7 +267,6 @@ static void test_against_all(void) {
 }
 
 int main(void) {
-  make_large_model();
   RUN(test_one_position);
   RUN(test_random_layouts);
   RUN(test_against_all);
