@@ -73,6 +73,11 @@ bl_status bl_layout_check(const bl_layout *layout, int32_t layers, const char *w
       return bl_fail(BL_EINPUT, "%s: %s is %d, expected at least 1", where, sizes[i].name, sizes[i].value);
   if (layout->zero != 0 && layout->zero != 1 && layout->zero != 3)
     return bl_fail(BL_EINPUT, "%s: zero is %d, expected 0, 1 or 3", where, layout->zero);
+  if (layout->shard > 0 && layout->zero == 0)
+    return bl_fail(BL_EINPUT, "%s: shard is %d, but zero 0 shards nothing", where, layout->shard);
+  if (layout->shard > 0 && (int64_t)layout->cp * layout->dp % layout->shard != 0)
+    return bl_fail(BL_EINPUT, "%s: shard is %d, expected a divisor of cp x dp = %d x %d", where, layout->shard,
+                   layout->cp, layout->dp);
   const double dense = (double)layout->tp * layout->cp * layout->dp,
                expert = (double)layout->etp * layout->ep * layout->edp;
   if (dense != expert)

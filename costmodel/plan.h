@@ -9,21 +9,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* In the file, "recompute" (none, selective, ffn, full), "pieces", "overlap" (none, exchange) and "dispatch" (choices,
- * nodes) may be left out of a layout: none, 1, none, choices.
+/* In the file, "recompute" (none, selective, ffn, full), "pieces", "overlap" (none, exchange), "dispatch" (choices,
+ * nodes) and "gradients" (fp32, bf16) may be left out of a layout: none, 1, none, choices, fp32; so may be "shard",
+ * "copy_slots", "type", "sequence" and "ranks_per_node".
  * World = tp x cp x dp x pp = etp x ep x edp x pp: the attention grid and the expert grid fold independently. */
 typedef struct bl_layout {
   int32_t tp, cp, dp, pp, vp, etp, ep, edp;
-  int32_t zero;          /* 0, 1 or 3 */
-  int32_t micro_batch;   /* sequences in one micro-batch of one data-parallel rank */
-  int32_t micro_batches; /* micro-batches in a step */
-  int32_t recompute;     /* what backward computes again: a bl_recompute (footprint.h) */
-  int32_t pieces;        /* parts of a MoE layer's rows whose exchange runs beside others' experts; 1: whole */
-  bool overlap;          /* interleaved pipelines exchange rows of one micro-batch beside another's compute */
-  bool node_dispatch;    /* a row crosses nodes once for each node that needs it, not once a choice */
-  int32_t n_stages;      /* pp * vp */
-  int32_t *stage_first;  /* [n_stages + 1]: stage s holds layers stage_layers[stage_first[s] .. stage_first[s+1]) */
-  int32_t *stage_layers; /* [all layers] */
+  int32_t zero;           /* 0, 1 or 3 */
+  int32_t micro_batch;    /* sequences in one micro-batch of one data-parallel rank */
+  int32_t micro_batches;  /* micro-batches in a step */
+  int32_t recompute;      /* what backward computes again: a bl_recompute (footprint.h) */
+  int32_t pieces;         /* parts of a MoE layer's rows whose exchange runs beside others' experts; 1: whole */
+  bool overlap;           /* interleaved pipelines exchange rows of one micro-batch beside another's compute */
+  bool node_dispatch;     /* a row crosses nodes once for each node that needs it, not once a choice */
+  int32_t shard;          /* ranks over which zero 1 or 3 spreads, with replicas between them; 0: all of dp x cp */
+  int32_t gradient_bytes; /* of a number that gradients are summed and reduced in: 2; 4 or 0: fp32 */
+  int32_t copy_slots; /* experts of a layer that a rank can hold beyond its homes; a placement's slots stand above */
+  int32_t sequence;   /* tokens of a sequence; 0: the model's */
+  int32_t ranks_per_node; /* ranks used of each node; 0: all that the cluster has */
+  char type[16];          /* of products with weights, one of the cluster's; "": that of all else */
+  int32_t n_stages;       /* pp * vp */
+  int32_t *stage_first;   /* [n_stages + 1]: stage s holds layers stage_layers[stage_first[s] .. stage_first[s+1]) */
+  int32_t *stage_layers;  /* [all layers] */
 } bl_layout;
 
 typedef struct bl_copy {

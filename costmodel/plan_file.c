@@ -2,12 +2,11 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
-#include "costmodel/footprint.h"
-#include "costmodel/plan.h"
+#include "costmodel/plan_layout.h"
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_RANKS = 65536, MAX_EXPERTS = 65536, MAX_LAYERS = 4096, MAX_SIZE = 1 << 20, MAX_PIECES = 64 };
+enum { MAX_RANKS = 65536, MAX_EXPERTS = 65536, MAX_LAYERS = 4096, MAX_SIZE = 1 << 20 };
 
 static bl_status read_int(bl_json object, const char *key, int64_t min, int64_t max, int32_t *out) {
   int64_t value;
@@ -21,77 +20,6 @@ static bl_status read_item(bl_json item, int64_t min, int64_t max, int32_t *out)
   BL_TRY(bl_json_as_int(item, min, max, &value));
   *out = (int32_t)value;
   return BL_OK;
-}
-
-static bl_status read_stages(bl_json layout_json, bl_layout *layout) {
-  bl_json stages;
-  int64_t n, total = 0, count;
-  BL_TRY(bl_json_array(layout_json, "stages", 1, MAX_LAYERS, &stages, &n));
-  for (bl_json stage = bl_json_first(stages); !bl_json_is_null(stage); stage = bl_json_next(stage)) {
-    BL_TRY(bl_json_as_array(stage, 0, MAX_LAYERS, &count));
-    total += count;
-  }
-  BL_TRY(bl_new(&layout->stage_first, (size_t)n + 1, sizeof *layout->stage_first, "stages"));
-  BL_TRY(bl_new(&layout->stage_layers, (size_t)total, sizeof *layout->stage_layers, "stages"));
-  layout->n_stages = (int32_t)n;
-  int32_t s = 0, i = 0;
-  for (bl_json stage = bl_json_first(stages); !bl_json_is_null(stage); stage = bl_json_next(stage)) {
-    for (bl_json layer = bl_json_first(stage); !bl_json_is_null(layer); layer = bl_json_next(layer))
-      BL_TRY(read_item(layer, 0, MAX_LAYERS - 1, &layout->stage_layers[i++]));
-    layout->stage_first[++s] = i;
-  }
-  return BL_OK;
-}
-
-/* One of n names, the first where the key is left out. */
-static bl_status read_name(bl_json json, const char *key, const char *const *names, int32_t n, int32_t *out) {
-  const char *text;
-  char known[128] = "";
-  *out = 0;
-  if (!bl_json_has(json, key)) return BL_OK;
-  BL_TRY(bl_json_string(json, key, &text));
-  for (*out = 0; *out < n; ++*out)
-    if (strcmp(text, names[*out]) == 0) return BL_OK;
-  for (int32_t i = 0; i < n; ++i) {
-    const size_t used = strlen(known);
-    snprintf(known + used, sizeof known - used, "%s%s", i == 0 ? "" : i < n - 1 ? ", " : " or ", names[i]);
-  }
-  return bl_json_fail(json, "%s is \"%s\": expected %s", key, text, known);
-}
-
-static const char *const overlap_names[] = {"none", "exchange"}, *const dispatch_names[] = {"choices", "nodes"};
-
-/* How the step runs under the layout; keys that may be left out. */
-static bl_status read_options(bl_json json, bl_layout *layout) {
-  int64_t pieces = 1;
-  int32_t overlap, nodes;
-  BL_TRY(read_name(json, "recompute", bl_recompute_names, BL_RECOMPUTE_COUNT, &layout->recompute));
-  BL_TRY(bl_json_int_or(json, "pieces", 1, MAX_PIECES, &pieces));
-  BL_TRY(read_name(json, "overlap", overlap_names, 2, &overlap));
-  BL_TRY(read_name(json, "dispatch", dispatch_names, 2, &nodes));
-  layout->pieces = (int32_t)pieces;
-  layout->overlap = overlap;
-  layout->node_dispatch = nodes;
-  return BL_OK;
-}
-
-static bl_status read_layout(bl_json json, bl_layout *layout) {
-  BL_TRY(bl_json_keys(json,
-                      "tp cp dp pp vp etp ep edp zero micro_batch micro_batches recompute pieces overlap dispatch "
-                      "stages"));
-  BL_TRY(read_int(json, "tp", 1, MAX_SIZE, &layout->tp));
-  BL_TRY(read_int(json, "cp", 1, MAX_SIZE, &layout->cp));
-  BL_TRY(read_int(json, "dp", 1, MAX_SIZE, &layout->dp));
-  BL_TRY(read_int(json, "pp", 1, MAX_SIZE, &layout->pp));
-  BL_TRY(read_int(json, "vp", 1, MAX_SIZE, &layout->vp));
-  BL_TRY(read_int(json, "etp", 1, MAX_SIZE, &layout->etp));
-  BL_TRY(read_int(json, "ep", 1, MAX_SIZE, &layout->ep));
-  BL_TRY(read_int(json, "edp", 1, MAX_SIZE, &layout->edp));
-  BL_TRY(read_int(json, "zero", 0, 3, &layout->zero));
-  BL_TRY(read_int(json, "micro_batch", 1, MAX_SIZE, &layout->micro_batch));
-  BL_TRY(read_int(json, "micro_batches", 1, MAX_SIZE, &layout->micro_batches));
-  BL_TRY(read_options(json, layout));
-  return read_stages(json, layout);
 }
 
 static bl_status read_slots(bl_json json, bl_placement *placement) {
@@ -260,7 +188,7 @@ static bl_status read_plan(const char *path, bl_json root, bl_plan *plan) {
   }
   if (bl_json_has(root, "layout")) {
     BL_TRY(bl_json_object(root, "layout", &json));
-    BL_TRY(read_layout(json, &plan->layout));
+    BL_TRY(bl_layout_read(json, &plan->layout));
     BL_TRY(bl_layout_check(&plan->layout, plan->layout.stage_first[plan->layout.n_stages], path));
     plan->has_layout = true;
   }
@@ -281,36 +209,6 @@ bl_status bl_plan_load(const char *path, bl_plan *out) {
   bl_json_free(doc);
   if (status != BL_OK) bl_plan_free(out);
   return status;
-}
-
-static void write_layout(bl_json_writer *w, const bl_layout *layout) {
-  bl_json_key(w, "layout");
-  bl_json_begin_object(w);
-  bl_json_put_int(w, "tp", layout->tp);
-  bl_json_put_int(w, "cp", layout->cp);
-  bl_json_put_int(w, "dp", layout->dp);
-  bl_json_put_int(w, "pp", layout->pp);
-  bl_json_put_int(w, "vp", layout->vp);
-  bl_json_put_int(w, "etp", layout->etp);
-  bl_json_put_int(w, "ep", layout->ep);
-  bl_json_put_int(w, "edp", layout->edp);
-  bl_json_put_int(w, "zero", layout->zero);
-  bl_json_put_int(w, "micro_batch", layout->micro_batch);
-  bl_json_put_int(w, "micro_batches", layout->micro_batches);
-  bl_json_put_string(w, "recompute", bl_recompute_names[layout->recompute]);
-  bl_json_put_int(w, "pieces", layout->pieces);
-  bl_json_put_string(w, "overlap", overlap_names[layout->overlap]);
-  bl_json_put_string(w, "dispatch", dispatch_names[layout->node_dispatch]);
-  bl_json_key(w, "stages");
-  bl_json_begin_array(w);
-  for (int32_t s = 0; s < layout->n_stages; ++s) {
-    bl_json_begin_flat_array(w);
-    for (int32_t i = layout->stage_first[s]; i < layout->stage_first[s + 1]; ++i)
-      bl_json_write_int(w, layout->stage_layers[i]);
-    bl_json_end_array(w);
-  }
-  bl_json_end_array(w);
-  bl_json_end_object(w);
 }
 
 static void write_proof(bl_json_writer *w, const bl_plan_proof *proof) {
@@ -410,7 +308,10 @@ bl_status bl_plan_save(const char *path, const bl_plan *plan) {
   bl_json_writer_init(&w, bl_output_stream(output), true);
   bl_json_begin_object(&w);
   bl_json_put_int(&w, "version", 1);
-  if (plan->has_layout) write_layout(&w, &plan->layout);
+  if (plan->has_layout) {
+    bl_json_key(&w, "layout");
+    bl_layout_write(&w, &plan->layout);
+  }
   if (plan->has_placement) write_placement(&w, &plan->placement);
   write_totals(&w, plan);
   bl_json_end_object(&w);

@@ -75,9 +75,19 @@ static bl_status load_model(const bl_train_options *o, bl_setup *s) {
 static bl_status check_plan_layout(const bl_train_options *o, const bl_layout *layout, bl_setup *s) {
   if (layout->tp != 1 || layout->cp != 1 || layout->pp != 1 || layout->vp != 1 || layout->etp != 1 || layout->zero != 0)
     return bl_fail(BL_ENOTSUP,
-                   "%s: layout: the executor runs dp = ep x edp alone; tp, cp, pp, vp, etp must be 1 and zero 0", o->plan);
+                   "%s: layout: the executor runs dp = ep x edp alone; tp, cp, pp, vp, etp must be 1 and zero 0",
+                   o->plan);
   if (layout->recompute != 0 || layout->pieces != 1)
     return bl_fail(BL_ENOTSUP, "%s: layout: the executor runs recompute \"none\" and pieces 1 alone", o->plan);
+  if (layout->gradient_bytes == 2 || layout->type[0])
+    return bl_fail(
+        BL_ENOTSUP,
+        "%s: layout: the executor sums gradients in fp32 and computes in one type; expected no \"gradients\" "
+        "and no \"type\"",
+        o->plan);
+  if (layout->sequence > 0 && layout->sequence != s->model.sequence)
+    return bl_fail(BL_EINPUT, "%s: layout: sequences of %d tokens, but model %s has %d", o->plan, layout->sequence,
+                   s->model.name, s->model.sequence);
   BL_TRY(bl_layout_check(layout, s->model.layers, o->plan));
   s->run.ep = layout->ep;
   s->run.ranks = layout->dp;
@@ -114,8 +124,8 @@ static bl_status expect_ranks(const bl_train_options *o, int32_t processes, int3
   if (processes == 0 || ranks == processes) return BL_OK;
   if (o->plan)
     return bl_fail(BL_EUSAGE, "%s is for %d ranks: expected as many processes, found %d", o->plan, ranks, processes);
-  return bl_fail(BL_EUSAGE, "--ranks %d: expected as many processes, found %d; mpirun -np %d starts them", ranks, processes,
-                 ranks);
+  return bl_fail(BL_EUSAGE, "--ranks %d: expected as many processes, found %d; mpirun -np %d starts them", ranks,
+                 processes, ranks);
 }
 
 static bl_status load_plan(const bl_train_options *o, int32_t processes, bl_setup *s) {
@@ -139,13 +149,17 @@ static bl_status load_plan(const bl_train_options *o, int32_t processes, bl_setu
     return bl_fail(BL_EINPUT, "%s: expected at most %d ranks, found %d", o->plan, BL_TRAIN_MAX_RANKS, s->run.ranks);
   if (s->run.ep == 0) s->run.ep = o->ep > 0 ? (int32_t)o->ep : s->run.ranks;
   if (s->run.ranks % s->run.ep)
-    return bl_fail(BL_EUSAGE, "experts on %d of %d ranks: expected a divisor, so that each has as many replicas", s->run.ep,
-                   s->run.ranks);
+    return bl_fail(BL_EUSAGE, "experts on %d of %d ranks: expected a divisor, so that each has as many replicas",
+                   s->run.ep, s->run.ranks);
   if (s->run.ep > s->model.experts)
     return bl_fail(BL_EINPUT, "model %s has %d experts, too few for %d ranks", s->model.name, s->model.experts,
                    s->run.ep);
   BL_TRY(bl_new(&s->slots, (size_t)s->run.ep, sizeof *s->slots, "slots"));
   BL_TRY(bl_parse_slots(o->slots, s->model.experts, s->run.ep, s->slots));
+  const int32_t copy_slots = s->plan.has_layout && !o->slots ? s->plan.layout.copy_slots : 0;
+  const int32_t homes = (s->model.experts + s->run.ep - 1) / s->run.ep, slots = homes + copy_slots;
+  for (int32_t r = 0; copy_slots > 0 && r < s->run.ep; r++)
+    s->slots[r] = slots < s->model.experts ? slots : s->model.experts;
   s->run.slots = s->slots;
   return s->plan.has_placement ? take_placement(o, s) : BL_OK;
 }

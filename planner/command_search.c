@@ -129,6 +129,9 @@ static bl_status save_plan(const inputs *in, const bl_search_entry *best) {
                   .predicted_imbalance = best->imbalance,
                   .predicted_memory_bytes = best->memory.total};
   BL_TRY(bl_search_layout(&in->options, best, &plan.layout));
+  plan.layout.sequence = (int32_t)arg.sequence;
+  plan.layout.ranks_per_node = (int32_t)arg.ranks_per_node;
+  snprintf(plan.layout.type, sizeof plan.layout.type, "%s", in->cluster.matrix.name);
   bl_status status = bl_layout_check(&plan.layout, in->model.layers, arg.output);
   if (status == BL_OK) status = bl_plan_save(arg.output, &plan);
   bl_plan_free(&plan);

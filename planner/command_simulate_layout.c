@@ -1,47 +1,60 @@
-#include "planner/command_simulate_layout.h"
+/* command_simulate_layout.c - a layout of any kind, as the search simulates it. */
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/table.h"
+#include "costmodel/cluster.h"
+#include "planner/command_simulate.h"
 #include "planner/search/imbalance.h"
 #include "planner/search/survivor.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-bool bl_layout_is_plain(const bl_layout *l) {
-  return l->tp == 1 && l->cp == 1 && l->pp == 1 && l->vp == 1 && l->etp == 1 && l->edp == 1 && l->zero == 0 &&
-         l->recompute == 0 && l->pieces == 1;
-}
+/* What is simulated; the plan's own choices replace those of the files. */
+typedef struct subject {
+  const bl_simulate_arguments *arg;
+  const bl_plan *plan;
+  const bl_layout *layout; /* of the plan */
+  bl_model model;
+  bl_cluster cluster;
+  double imbalance;
+  const char *imbalance_source;
+} subject;
 
-static bl_status imbalance_of(const bl_simulate_request *q, double *imbalance) {
-  const int32_t experts = q->model->experts;
+static bl_status find_imbalance(subject *q) {
+  const int32_t experts = q->model.experts;
+  const bool predicted = q->plan->has_predicted && q->plan->predicted_imbalance > 1;
   bl_trace_reader *trace;
   double *all;
-  *imbalance = 1;
-  if (!q->trace || experts == 0) return BL_OK;
-  BL_TRY(bl_trace_open(q->trace, &trace));
+  q->imbalance = predicted && experts > 0 ? q->plan->predicted_imbalance : 1;
+  q->imbalance_source = predicted ? "as the plan has it" : "even routing, as no --trace is given";
+  if (!q->arg->trace || experts == 0) return BL_OK;
+  q->imbalance_source = "from the trace";
+  BL_TRY(bl_trace_open(q->arg->trace, &trace));
   const int32_t traced = bl_trace_shape_of(trace)->experts;
   bl_status status = bl_new(&all, (size_t)experts + 1, sizeof *all, "imbalances");
   if (status == BL_OK && traced != experts)
-    status = bl_fail(BL_EINPUT, "%s has %d experts, model %s has %d", q->trace, traced, q->model->name, experts);
-  if (status == BL_OK) status = bl_search_imbalances(trace, 0, all);
-  if (status == BL_OK) *imbalance = all[q->layout->ep];
+    status = bl_fail(BL_EINPUT, "%s has %d experts, model %s has %d", q->arg->trace, traced, q->model.name, experts);
+  if (status == BL_OK) status = bl_search_imbalances(trace, q->layout->copy_slots, all);
+  if (status == BL_OK) q->imbalance = all[q->layout->ep];
   bl_trace_close(trace);
   free(all);
   return status;
 }
 
-static bl_status check_fit(const bl_simulate_request *q) {
+static bl_status check_fit(const subject *q) {
   const bl_layout *l = q->layout;
-  const bl_model *m = q->model;
+  const bl_model *m = &q->model;
+  const char *where = q->arg->plan;
   const int64_t ranks = (int64_t)l->tp * l->cp * l->dp * l->pp,
-                there = (int64_t)q->cluster->nodes * q->cluster->ranks_per_node;
-  BL_TRY(bl_layout_check(l, m->layers, q->where));
+                there = (int64_t)q->cluster.nodes * q->cluster.ranks_per_node;
+  BL_TRY(bl_layout_check(l, m->layers, where));
   if (ranks > there)
-    return bl_fail(BL_EINPUT, "%s: the layout has %lld ranks, cluster %s has %lld", q->where, (long long)ranks,
-                   q->cluster->name, (long long)there);
+    return bl_fail(BL_EINPUT, "%s: the layout has %lld ranks, cluster %s has %lld", where, (long long)ranks,
+                   q->cluster.name, (long long)there);
   if (l->n_stages > BL_STAGES_MAX || m->layers > BL_STAGES_MAX_LAYERS)
-    return bl_fail(BL_EINPUT, "%s: expected at most %d stages and %d layers, found %d and %d", q->where, BL_STAGES_MAX,
+    return bl_fail(BL_EINPUT, "%s: expected at most %d stages and %d layers, found %d and %d", where, BL_STAGES_MAX,
                    BL_STAGES_MAX_LAYERS, l->n_stages, m->layers);
   const struct {
     const char *size, *of;
@@ -53,12 +66,12 @@ static bl_status check_fit(const bl_simulate_request *q) {
                {"pp", "micro-batches of an interleaved pipeline", l->vp > 1 ? l->pp : 1, l->micro_batches}};
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
     if (rules[i].value % rules[i].divisor != 0)
-      return bl_fail(BL_EINPUT, "%s: layout.%s = %d does not divide the %d %s", q->where, rules[i].size,
-                     rules[i].divisor, rules[i].value, rules[i].of);
+      return bl_fail(BL_EINPUT, "%s: layout.%s = %d does not divide the %d %s", where, rules[i].size, rules[i].divisor,
+                     rules[i].value, rules[i].of);
   return BL_OK;
 }
 
-static void fill_entry(const bl_simulate_request *q, double imbalance, bl_search_entry *e) {
+static void fill_entry(const subject *q, bl_search_entry *e) {
   const bl_layout *l = q->layout;
   bl_grid_costs costs;
   int32_t counts[BL_STAGES_MAX * BL_ITEM_COUNT];
@@ -76,18 +89,21 @@ static void fill_entry(const bl_simulate_request *q, double imbalance, bl_search
                       .pieces = l->pieces,
                       .node_dispatch = l->node_dispatch,
                       .overlap = l->overlap,
+                      .shard = l->shard,
+                      .gradient_bytes = l->gradient_bytes,
+                      .copy_slots = l->copy_slots,
                       .recompute = (bl_recompute)l->recompute,
-                      .input_bytes = q->cluster->matrix.num_bytes};
-  e->imbalance = imbalance;
+                      .input_bytes = q->cluster.matrix.num_bytes};
+  e->imbalance = q->imbalance;
   memcpy(e->first, l->stage_first, ((size_t)l->n_stages + 1) * sizeof *e->first);
-  bl_grid_cost(q->model, q->cluster, &e->grid, imbalance, &costs);
-  bl_stages_counts(q->model, &e->grid, e->first, counts);
-  bl_stages_memory(&e->grid, &costs, q->cluster->num_bytes, counts, &e->memory);
-  bl_price_step(q->cluster, &e->grid, &costs, counts, &e->price);
+  bl_grid_cost(&q->model, &q->cluster, &e->grid, q->imbalance, &costs);
+  bl_stages_counts(&q->model, &e->grid, e->first, counts);
+  bl_stages_memory(&e->grid, &costs, q->cluster.num_bytes, counts, &e->memory);
+  bl_price_step(&q->cluster, &e->grid, &costs, counts, &e->price);
 }
 
 /* A process for each pipeline position. */
-static bl_status draw(const bl_simulate_request *q, const bl_search_options *o, const bl_search_entry *e) {
+static bl_status draw(const char *path, const bl_search_options *o, const bl_search_entry *e) {
   bl_survivor s;
   bl_pipeline_simulation simulation = {0};
   bl_timeline *timelines = NULL;
@@ -100,7 +116,7 @@ static bl_status draw(const bl_simulate_request *q, const bl_search_options *o, 
     snprintf(names[i], sizeof names[i], "of pipeline position %d", i);
     timelines[i] = (bl_timeline){names[i], &s.step[i], 1, simulation.spans[i]};
   }
-  if (status == BL_OK) status = bl_timeline_write(q->perfetto, 0, timelines, s.built);
+  if (status == BL_OK) status = bl_timeline_write(path, 0, timelines, s.built);
   free(timelines);
   free(names);
   bl_pipeline_simulation_free(&simulation);
@@ -124,7 +140,7 @@ static void print_json(const bl_search_entry *e) {
   bl_json_newline(&w);
 }
 
-static bl_status print_tables(const bl_search_entry *e) {
+static bl_status print_tables(const subject *q, const bl_search_entry *e) {
   bl_table *table;
   BL_TRY(bl_table_create("<where the step goes|ms|%|<what it is", &table));
   for (int u = 0; u < BL_PRICE_COUNT; u++) {
@@ -136,29 +152,57 @@ static bl_status print_tables(const bl_search_entry *e) {
   }
   bl_table_print(table, stdout);
   bl_table_free(table);
-  printf("\nstep: %.1f ms simulated on the ranks that compute most, %.1f ms in closed form; expert imbalance %.3f\n",
-         e->simulated.step_us * 1e-3, e->price.step_us * 1e-3, e->imbalance);
+  printf(
+      "\nstep: %.1f ms simulated on the ranks that compute most, %.1f ms in closed form; expert imbalance %.3f (%s)\n",
+      e->simulated.step_us * 1e-3, e->price.step_us * 1e-3, e->imbalance, q->imbalance_source);
   printf("memory of the fullest rank: %.1f GB\n", e->memory.total * 1e-9);
   return BL_OK;
 }
 
-bl_status bl_simulate_layout(const bl_simulate_request *q) {
+static bl_status simulate(const subject *q) {
   bl_search_entry *e;
-  const bl_search_options options = {.model = q->model,
-                                     .cluster = q->cluster,
+  const bl_search_options options = {.model = &q->model,
+                                     .cluster = &q->cluster,
                                      .ranks = bl_layout_world(q->layout),
-                                     .memory_bytes = q->cluster->memory_bytes};
-  double imbalance;
+                                     .memory_bytes = q->cluster.memory_bytes};
   BL_TRY(check_fit(q));
-  BL_TRY(imbalance_of(q, &imbalance));
   BL_TRY(bl_new(&e, 1, sizeof *e, "a layout"));
-  fill_entry(q, imbalance, e);
+  fill_entry(q, e);
   bl_status status = bl_survivor_simulate(&options, false, e);
-  if (status == BL_OK && q->perfetto) status = draw(q, &options, e);
-  if (status == BL_OK && q->json)
+  if (status == BL_OK && q->arg->perfetto) status = draw(q->arg->perfetto, &options, e);
+  if (status == BL_OK && q->arg->json)
     print_json(e);
   else if (status == BL_OK)
-    status = print_tables(e);
+    status = print_tables(q, e);
   free(e);
   return status;
+}
+
+/* Sequence, ranks of a node and compute type are the plan's where it names them. */
+static bl_status load(subject *q) {
+  const bl_simulate_arguments *arg = q->arg;
+  const bl_layout *l = q->layout;
+  const char *const paths[] = {arg->plan, arg->cluster, arg->model, arg->trace};
+  if (!arg->cluster || arg->profile || arg->log || arg->measured)
+    return bl_fail(BL_EUSAGE,
+                   "%s: its layout goes beyond dp = ep, for which --cluster prices it, without --profile, --log and "
+                   "--measured",
+                   arg->plan);
+  BL_TRY(bl_output_check(arg->perfetto, paths, sizeof paths / sizeof *paths));
+  bl_model_default(&q->model);
+  if (arg->model) BL_TRY(bl_model_load(arg->model, &q->model));
+  if (l->sequence > 0) q->model.sequence = l->sequence;
+  BL_TRY(bl_cluster_load(arg->cluster, &q->cluster));
+  BL_TRY(bl_cluster_use_type(&q->cluster, l->type[0] ? l->type : NULL));
+  if (l->ranks_per_node > q->cluster.ranks_per_node)
+    return bl_fail(BL_EINPUT, "%s: layout.ranks_per_node = %d, but a node of %s has %d", arg->plan, l->ranks_per_node,
+                   q->cluster.name, q->cluster.ranks_per_node);
+  if (l->ranks_per_node > 0) q->cluster.ranks_per_node = l->ranks_per_node;
+  return find_imbalance(q);
+}
+
+bl_status bl_simulate_layout(const bl_simulate_arguments *arguments, const bl_plan *plan) {
+  subject q = {.arg = arguments, .plan = plan, .layout = &plan->layout};
+  BL_TRY(load(&q));
+  return simulate(&q);
 }

@@ -326,6 +326,8 @@ bl_status bl_search_layout(const bl_search_options *o, const bl_search_entry *e,
   layout->etp = g->etp, layout->ep = g->ep, layout->edp = g->edp, layout->zero = g->zero;
   layout->pieces = g->pieces > 1 ? g->pieces : 1;
   layout->recompute = (int32_t)g->recompute, layout->overlap = g->overlap, layout->node_dispatch = g->node_dispatch;
+  layout->copy_slots = g->copy_slots, layout->gradient_bytes = (int32_t)bl_grid_gradient_bytes(g);
+  if (g->zero > 0 && (int32_t)bl_grid_shard(g) < g->dp * g->cp) layout->shard = (int32_t)bl_grid_shard(g);
   layout->n_stages = stages;
   int32_t *first;
   const bl_status status = bl_new(&first, (size_t)stages + 1, sizeof *first, "stages");

@@ -62,19 +62,38 @@ def best_plan(tmp):
 def simulated(tmp):
     """A plan of the search is simulated as it was in the search, whatever its layout; pieces are in the plan."""
     model, cluster = MODELS / "mixtral-8x7b.json", CLUSTERS / "h100-hgx.json"
-    for more in (["--max-pieces", 4], ["--overlap", "exchange", "--vp", 2], ["--zero", 3, "--recompute", "full"], ["--cp", 2]):
+    must("ballast-trace", "gen", "--layers", 2, "--ranks", 1, "--experts", 8, "--steps", 4, "--zipf", 0.8, "-o", f"{tmp}/s.blt")
+    traced = ["--trace", f"{tmp}/s.blt"]
+    times, kept = {}, {"--shard": "shard", "--copy-slots": "copy_slots", "--sequence": "sequence", "--type": "type",
+                       "--ranks-per-node": "ranks_per_node", "--gradients": "gradients"}
+    for more in (["--max-pieces", 4], ["--overlap", "exchange", "--vp", 2], ["--zero", 3, "--recompute", "full"], ["--cp", 2],
+                 ["--pp", 1, "--tp", 1], ["--zero", 3, "--pp", 1], ["--zero", 3, "--pp", 1, "--shard", 8], ["--gradients", "bf16"],
+                 ["--copy-slots", 1, *traced], ["--sequence", 2048], ["--type", "fp8"],
+                 ["--imbalance", 1.3], ["--ranks-per-node", 4]):
         must("ballast-plan", "search", "--model", model, "--cluster", cluster, "--ranks", 64, "--batch", 256, *more, "-o",
              f"{tmp}/s.json")
         plan = json.load(open(f"{tmp}/s.json", encoding="ascii"))
         of_plan = ["ballast-plan", "simulate", "--plan", f"{tmp}/s.json", "--model", model, "--cluster", cluster]
+        if "--trace" in more:
+            of_plan += traced
+        for option, key in kept.items():
+            check(plan["layout"].get(key) == (more[more.index(option) + 1] if option in more else None), f"{more}: {plan['layout']}")
         result = json.loads(must(*of_plan, "--json", "--perfetto", f"{tmp}/t.json"))
         check.near(result["step_us"], plan["predicted"]["step_us"], 1e-6 * result["step_us"], f"{more}")
+        times[tuple(more)] = result["step_us"]
         check.near(sum(result["time_us"].values()), result["step_us"], 1e-6 * result["step_us"], "parts")
         slices = [e for e in json.load(open(f"{tmp}/t.json", encoding="ascii"))["traceEvents"] if e["ph"] == "X"]
         check.near(max(e["ts"] + e["dur"] for e in slices), result["step_us"], 1e-6 * result["step_us"], "timeline")
         check(len({e["pid"] for e in slices}) == plan["layout"]["pp"], "a process for each pipeline position")
         if "--max-pieces" in more:
             check(plan["layout"]["pieces"] in (1, 2, 4), f"{plan['layout']}")
+    check(times["--zero", 3, "--pp", 1, "--shard", 8] > times["--zero", 3, "--pp", 1], f"replicas of a state cost: {times}")
+    check("sound" in must("ballast-plan", "check", f"{tmp}/s.json"), "check refuses the plan")
+    bad = json.load(open(f"{tmp}/s.json", encoding="ascii"))
+    bad["layout"]["ranks_per_node"] = 9
+    json.dump(bad, open(f"{tmp}/bad.json", "w", encoding="ascii"))
+    code, _, err = run(*of_plan[:3], f"{tmp}/bad.json", *of_plan[4:])
+    check(code == 1 and "layout.ranks_per_node = 9, but a node of H100 HGX has 8" in err, f"{code} {err}")
     code, _, err = run(*of_plan[:-3], MODELS / "grok-1.json", *of_plan[-2:])
     check(code == 1 and "expected 64" in err, f"{code} {err}")
     code, _, err = run(*of_plan[:4])

@@ -130,6 +130,11 @@ def plans(tmp, base):
         check(entry["home"] == plan["placement"]["layers"][entry["layer"]]["home"], "the plan's homes are not in force")
     by_hand = train(log, *two, "--batch", 24, "--micro-batches", 2, *TWO_BY_TWO, "--plan", f"{tmp}/p.json", "--policy", "static")
     check(planned == by_hand, "the same layout by options gives other losses")
+    for more, slots in (({}, [5, 5]), ({"copy_slots": 2}, [6, 6]), ({"copy_slots": 9}, [8, 8])):
+        json.dump({"version": 1, "layout": {**plan["layout"], **more}}, open(f"{tmp}/layout.json", "w", encoding="utf-8"))
+        train(log, *two, "--plan", f"{tmp}/layout.json", "--policy", "static")
+        config = read_log(log)[0]["config"]
+        check(config["slots"] == slots, f"{more}: {config}")
     for words, options in (("expected a divisor", ["--ranks", 4, "--ep", 3]), ("expected a divisor", ["--ranks", 2, "--ep", 4]),
                            ("spreads experts over 2 ranks", ["--plan", f"{tmp}/both.json", "--ep", 4]),
                            ("is for 4 ranks", ["--plan", f"{tmp}/both.json", "--ranks", 2]),

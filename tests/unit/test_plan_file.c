@@ -53,6 +53,21 @@ static void test_round_trip(void) {
   CHECK_INT(again.layout.recompute, 3);
   CHECK_INT(again.layout.pieces, 4);
   CHECK(again.layout.overlap && again.layout.node_dispatch);
+  /* What GOOD leaves out, as plans did before there was such a thing. */
+  CHECK(again.layout.shard == 0 && again.layout.gradient_bytes == 4 && again.layout.copy_slots == 0);
+  CHECK(again.layout.sequence == 0 && again.layout.ranks_per_node == 0 && again.layout.type[0] == '\0');
+  bl_plan_free(&again);
+  plan.layout.zero = 1, plan.layout.shard = 2, plan.layout.gradient_bytes = 2, plan.layout.copy_slots = 3;
+  plan.layout.sequence = 4096, plan.layout.ranks_per_node = 7;
+  snprintf(plan.layout.type, sizeof plan.layout.type, "fp8");
+  REQUIRE_OK(bl_plan_save(path, &plan));
+  REQUIRE_OK(bl_plan_load(path, &again));
+  CHECK_INT(again.layout.shard, 2);
+  CHECK_INT(again.layout.gradient_bytes, 2);
+  CHECK_INT(again.layout.copy_slots, 3);
+  CHECK_INT(again.layout.sequence, 4096);
+  CHECK_INT(again.layout.ranks_per_node, 7);
+  CHECK_STRING(again.layout.type, "fp8");
   bl_plan_free(&plan);
   bl_plan_free(&again);
 }
@@ -86,6 +101,17 @@ static void test_refused(void) {
   CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"pieces\":0"), BL_EINPUT, "pieces");
   CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"dispatch\":\"none\""), BL_EINPUT, "choices or nodes");
   CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"zeroes\":1"), BL_EINPUT, "zeroes");
+  CHECK_OK(load_changed("\"zero\":0", "\"zero\":3,\"shard\":2,\"gradients\":\"bf16\",\"type\":\"fp8\""));
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"shard\":2"), BL_EINPUT, "shard is 2, but zero 0");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":1,\"shard\":3"), BL_EINPUT, "a divisor of cp x dp = 1 x 4");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":1,\"shard\":0"), BL_EINPUT, "layout.shard");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":1,\"shard\":\"2\""), BL_EINPUT, "layout.shard");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"gradients\":\"fp16\""), BL_EINPUT, "fp32 or bf16");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"copy_slots\":-1"), BL_EINPUT, "copy_slots");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"type\":\"\""), BL_EINPUT, "compute type");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"type\":\"a long name of a type\""), BL_EINPUT, "1 to 15");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"sequence\":0.5"), BL_EINPUT, "sequence");
+  CHECK_FAILS(load_changed("\"zero\":0", "\"zero\":0,\"ranks_per_node\":0"), BL_EINPUT, "ranks_per_node");
   CHECK_FAILS(load_changed("\"ranks\":4", "\"ranks\":0"), BL_EINPUT, "ranks");
   CHECK_FAILS(load_text("{\"version\":1}"), BL_EINPUT, "neither");
   CHECK_FAILS(load_text(""), BL_EINPUT, path);
