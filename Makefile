@@ -177,6 +177,27 @@ cuda-check:
 cuda-objects: $(CUDA_OBJECTS)
 .PHONY: ALWAYS
 
+# The CUDA backend for the processor, with sanitizers and the stand-ins of tests/exec/cuda_shim, and what it is compared
+# with: tests/cli/cuda_emulated.sh links these.
+SHIM_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+SHIM_SOURCES  := $(filter-out executor/cuda/cublas.cu,$(wildcard executor/cuda/*.cu)) executor/transport/nccl.cu \
+                 tests/exec/cuda_shim/shim.cpp $(wildcard executor/cpu/*.c) executor/ops.c executor/open_backend.c \
+                 executor/open_transport.c base/status.c base/rng.c tests/exec/test_cuda_ops.c
+SHIM_CXX := $(CXX) -std=c++17 -O2 -g $(SHIM_SANITIZE) -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. \
+            -Itests/exec/cuda_shim -MMD -MP
+.PHONY: cuda-shim
+cuda-shim: $(SHIM_SOURCES:%=$(BUILD)/shim/%.o) $(BUILD)/shim/libnccl.so.2
+$(BUILD)/shim/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -O2 -g $(SHIM_SANITIZE) -ffp-contract=off -march=native -I. -DBL_HAVE_CUDA -DBL_HAVE_NCCL \
+	  -DBL_CUDA_SHIM -MMD -MP -c -o $@ $<
+$(BUILD)/shim/%.o: %
+	@mkdir -p $(@D)
+	$(SHIM_CXX) -x c++ -c -o $@ $<
+$(BUILD)/shim/libnccl.so.2: tests/exec/cuda_shim/nccl_shim.cpp
+	@mkdir -p $(@D)
+	$(SHIM_CXX) -x c++ -shared -fPIC -o $@ $<
+
 # Tests in C: tests/unit/test_*.c link base to planner; tests/unit/milp_*.c also the solver; tests/exec/test_*.c the
 # executor; bench/*.c under tests/ likewise by prefix.
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))

@@ -1,8 +1,7 @@
 /* device.cuh - inside of the CUDA backend: its stream, launching, and what kernels share.
  *
  * A kernel launch never fails to the caller: the first failure is kept in the backend, later operations are skipped and
- * stream_sync() reports it. Kernels use static shared memory and full warps only; every block has a multiple of 32
- * threads. */
+ * stream_sync() reports it. Kernels use full warps only; every block has a multiple of 32 threads. */
 #ifndef BL_EXECUTOR_CUDA_DEVICE_CUH
 #define BL_EXECUTOR_CUDA_DEVICE_CUH
 
@@ -20,6 +19,7 @@ extern "C" {
 typedef __nv_bfloat16 bl_bf16;
 
 enum { BL_CUDA_SEGMENTS = 8, BL_WARP = 32, BL_CUDA_TEXT_MAX = 320 };
+enum { BL_SHARED_AT_FIRST = 48 << 10 }; /* bytes of shared memory that a kernel has without asking for more */
 
 /* One allocation, for the account of memory; the list is sorted by address. */
 struct bl_cuda_allocation {
@@ -97,11 +97,12 @@ void bl_cuda_optimizer_ops(bl_ops *ops, bool bf16);
 
 /* -- launching ---------------------------------------------------------------------------------------------------- */
 
-static inline int64_t bl_ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
+__host__ __device__ static inline int64_t bl_ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
-/* Blocks of a launch; x may be large, y goes to 65535. */
+/* Blocks of a launch; x may be large, y goes to 65535. Shared memory beside what the kernel declares: bl_shared(). */
 struct bl_blocks {
   int64_t x, y;
+  size_t shared_bytes = 0;
 };
 
 /*! bl_launch() : kernel<<<blocks, threads>>>(args...) on the stream; no blocks is nothing to do. */
@@ -117,6 +118,11 @@ static void bl_launch(bl_stream *s, const char *what, void (*kernel)(P...), bl_b
   config.gridDim = dim3((unsigned)blocks.x, (unsigned)blocks.y, 1);
   config.blockDim = dim3((unsigned)threads, 1, 1);
   config.stream = s->stream;
+  config.dynamicSmemBytes = blocks.shared_bytes;
+  if (blocks.shared_bytes > BL_SHARED_AT_FIRST)
+    bl_cuda_fail(s->backend, what,
+                 cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
+                                      cudaFuncAttributeMaxDynamicSharedMemorySize, (int)blocks.shared_bytes));
   bl_cuda_fail(s->backend, what, cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...));
 }
 

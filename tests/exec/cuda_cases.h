@@ -128,10 +128,12 @@ static void test_linear_dw(void) {
   }
 }
 
-/* The large one takes several blocks of queries, and so do the others with the small blocks of cuda_emulated.sh. */
+/* One token, parts of a tile, several tiles of queries and keys; widths for each kernel, some of them with a rest. */
 static const struct {
   int32_t sequences, seq, heads, width;
-} attentions[] = {{1, 1, 1, 1}, {2, 5, 3, 4}, {2, 65, 2, 16}, {1, 33, 7, 5}, {2, 2048, 16, 64}};
+} attentions[] = {{1, 1, 1, 1},    {2, 5, 3, 4},    {2, 65, 2, 16},   {1, 33, 7, 5},
+                  {1, 200, 1, 64}, {1, 130, 2, 80}, {1, 131, 1, 128}, {1, 64, 1, 100},
+                  {1, 129, 1, 56}, {1, 70, 1, 136}, {2, 2048, 16, 64}};
 
 static void test_attention_fwd(void) {
   for (int i = 0; i < SHAPES(attentions); i++) {

@@ -18,6 +18,7 @@
 #define __device__
 #define __host__
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x, y, z;
@@ -39,6 +40,9 @@ extern shim_counters shim_counts;
 
 void __syncthreads(void);
 int __syncthreads_or(int value);
+enum { SHIM_BALLOT = 1000, SHIM_MMA, SHIM_LOAD_MATRICES }; /* numbers of warp operations: up to 31 the steps of exchanges */
+/* What all lanes of the warp do together: `all` is called once when each has come, with what each brought. */
+void shim_collective(int operation, void *mine, void (*all)(void *const lanes[32]));
 uint64_t shim_exchange(uint64_t value, int from_lane, int operation); /* the value of another lane of the warp */
 unsigned __ballot_sync(unsigned mask, int value);
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -50,6 +54,14 @@ template <typename T> T __shfl_xor_sync(unsigned, T value, int step) {
   memcpy(&value, &bits, sizeof value);
   return value;
 }
+
+/* As executor/cuda/mma.cuh says of the functions that call these. Copies run at their wait, or where threads are
+ * reversed at once: both extremes of what a device may do. */
+char *shim_shared(void); /* new for every block and full of NaN */
+void shim_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1);
+void shim_load_matrices(uint32_t *to, const void *row, bool transposed);
+void shim_copy_ahead(void *shared, const void *global, int bytes);
+void shim_copies_wait(void);
 
 /* -- the runtime
  * -------------------------------------------------------------------------------------------------------- */
@@ -77,8 +89,10 @@ struct cudaDeviceProp {
 struct cudaFuncAttributes {
   int unused;
 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
   cudaStream_t stream;
 };
 
@@ -90,6 +104,7 @@ cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int device);
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *function);
+cudaError_t cudaFuncSetAttribute(const void *function, cudaFuncAttribute attribute, int value);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
 cudaError_t cudaMalloc(void **out, size_t bytes);
 cudaError_t cudaFree(void *pointer);

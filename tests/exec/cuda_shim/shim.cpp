@@ -8,30 +8,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <ucontext.h>
 #include <unistd.h>
 #include <vector>
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 bool shim_reversed;
 
-/* -- threads of a block
- * -------------------------------------------------------------------------------------------------- */
+/* -- threads of a block ------------------------------------------------------------------------------------------- */
 
 enum { MAX_THREADS = 1024, STACK_BYTES = 64 << 10 };
 enum state { READY, AT_BLOCK, AT_WARP, DONE };
 
 struct fiber {
-  ucontext_t context;
+  void *stack_pointer; /* where it goes on */
   state at;
-  int operation; /* which warp operation it waits in */
+  int operation; /* which warp operation it waits in, with what, and what is then to be done for all lanes */
+  void *lane;
+  void (*all)(void *const lanes[32]);
   uint64_t value;
 };
 
 static fiber fibers[MAX_THREADS];
 static char *stacks;
-static ucontext_t scheduler;
+static void *scheduler; /* its stack pointer while a fiber runs */
 static int n_threads, running;
+static size_t shared_bytes; /* that the launch asked for */
+static char *shared_memory; /* exactly as many, so that the sanitizer sees what goes beyond */
 static const std::function<void()> *thread_body;
 
 [[noreturn]] static void broken(const char *what) {
@@ -39,28 +41,46 @@ static const std::function<void()> *thread_body;
   abort();
 }
 
-static void start(void) {
+/* Leaves the registers that a callee keeps on the stack, whose pointer goes to *save, and takes up another stack. The
+ * library's own switch would ask the kernel for signal masks twice, and clear shadow memory, at every barrier. */
+extern "C" void shim_switch(void **save, void *to);
+#if defined(__x86_64__)
+enum { SAVED_WORDS = 6 };
+asm(".text\n.globl shim_switch\n.type shim_switch, @function\nshim_switch:\n"
+    "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
+    "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
+    "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n");
+#else
+#error "the stand-ins change stacks on x86-64 only"
+#endif
+
+/* Without a frame of its own that the sanitizer would mark: the stack serves the next block. */
+__attribute__((no_sanitize("address", "undefined"))) static void start(void) {
   (*thread_body)();
   fibers[running].at = DONE;
+  shim_switch(&fibers[running].stack_pointer, scheduler);
 }
 
 static void wait_in(state at, int operation) {
   fiber *me = &fibers[running];
   me->at = at;
   me->operation = operation;
-  swapcontext(&me->context, &scheduler);
+  shim_switch(&me->stack_pointer, scheduler);
 }
 
 static void block_barrier(void) { wait_in(AT_BLOCK, 0); }
-static void warp_barrier(int operation) { wait_in(AT_WARP, operation); }
 
-/* Lets a warp go whose lanes all came to one operation.  @return : false when it does not wait in any. */
+/* Lets a warp go whose lanes all came to one operation, which is done for all of them at once.
+ *  @return : false when it does not wait in any. */
 static bool release_warp(int first) {
   int waiting = 0;
   for (int i = first; i < first + 32; i++)
     waiting += fibers[i].at == AT_WARP && fibers[i].operation == fibers[first].operation;
   if (waiting == 0) return false;
   if (waiting < 32) broken("not all lanes of the warp came to the same warp operation");
+  void *lanes[32];
+  for (int i = 0; i < 32; i++) lanes[i] = fibers[first + i].lane;
+  fibers[first].all(lanes);
   for (int i = first; i < first + 32; i++) fibers[i].at = READY;
   return true;
 }
@@ -75,12 +95,11 @@ static bool release_block(void) {
   return true;
 }
 
+/* As if it had called shim_switch() at its very beginning, on a stack aligned as at a call. */
 static void prepare(fiber *f, char *stack) {
-  getcontext(&f->context);
-  f->context.uc_stack.ss_sp = stack;
-  f->context.uc_stack.ss_size = STACK_BYTES;
-  f->context.uc_link = &scheduler;
-  makecontext(&f->context, start, 0);
+  void **top = (void **)(void *)(stack + STACK_BYTES) - 2;
+  *top = (void *)start;
+  f->stack_pointer = top - SAVED_WORDS;
   f->at = READY;
 }
 
@@ -88,7 +107,7 @@ static void resume(int thread) {
   if (fibers[thread].at != READY) return;
   running = thread;
   threadIdx.x = (unsigned)thread;
-  swapcontext(&scheduler, &fibers[thread].context);
+  shim_switch(&scheduler, fibers[thread].stack_pointer);
 }
 
 /* A warp runs on through its own operations up to a barrier of the block, while the others stand still: what it could
@@ -99,7 +118,16 @@ static void run_warp(int first) {
   } while (release_warp(first));
 }
 
+/* A copy into shared memory that has been asked for. */
+struct copy_ahead {
+  void *to;
+  const void *from;
+  int bytes;
+};
+static std::vector<copy_ahead> copies[MAX_THREADS];
+
 static void run_block(void) {
+  if (shared_memory) memset(shared_memory, 0xff, shared_bytes);
   for (int i = 0; i < n_threads; i++) prepare(&fibers[i], stacks + (size_t)i * STACK_BYTES);
   do {
     for (int k = 0; k < n_threads; k += 32) run_warp(shim_reversed ? n_threads - 32 - k : k);
@@ -117,23 +145,115 @@ int __syncthreads_or(int value) {
   return any;
 }
 
+void shim_collective(int operation, void *mine, void (*all)(void *const lanes[32])) {
+  fibers[running].lane = mine;
+  fibers[running].all = all;
+  wait_in(AT_WARP, operation);
+}
+
+struct exchanged {
+  uint64_t in, out;
+  int from;
+};
+
 uint64_t shim_exchange(uint64_t value, int from_lane, int operation) {
-  const int me = running;
-  fibers[me].value = value;
-  warp_barrier(operation);
-  const uint64_t other = fibers[me / 32 * 32 + from_lane].value;
-  warp_barrier(operation + 1000);
-  return other;
+  exchanged mine = {value, 0, from_lane};
+  shim_collective(operation, &mine, [](void *const lanes[32]) {
+    for (int i = 0; i < 32; i++) {
+      exchanged *to = (exchanged *)lanes[i];
+      to->out = ((exchanged *)lanes[to->from])->in;
+    }
+  });
+  return mine.out;
 }
 
 unsigned __ballot_sync(unsigned, int value) {
-  const int me = running;
-  fibers[me].value = value != 0;
-  warp_barrier(2000);
-  unsigned mask = 0;
-  for (int i = 0; i < 32; i++) mask |= (unsigned)fibers[me / 32 * 32 + i].value << i;
-  warp_barrier(3000);
-  return mask;
+  exchanged mine = {value != 0, 0, 0};
+  shim_collective(SHIM_BALLOT, &mine, [](void *const lanes[32]) {
+    uint64_t mask = 0;
+    for (int i = 0; i < 32; i++) mask |= ((exchanged *)lanes[i])->in << i;
+    for (int i = 0; i < 32; i++) ((exchanged *)lanes[i])->out = mask;
+  });
+  return (unsigned)mine.out;
+}
+
+/* -- matrix units and copies that run ahead ------------------------------------------------------------------------- */
+
+char *shim_shared(void) { return shared_memory; }
+
+/* Over k in one order for every element; what it reads and writes has been looked at by the sanitizer before. */
+__attribute__((optimize("O3"), no_sanitize("address", "undefined"))) static void
+add_products(int64_t m, int64_t n, int64_t k, const float *a, const float *b, float *c) {
+  for (int64_t j = 0; j < n; j++)
+    for (int64_t l = 0; l < k; l++)
+      for (int64_t i = 0; i < m; i++) c[j * m + i] += a[l * m + i] * b[j * k + l];
+}
+
+struct mma_lane {
+  float *c;
+  const uint32_t *a;
+  uint32_t b[2];
+};
+
+static float half_of(uint32_t pair, int high) {
+  return __bfloat162float({(uint16_t)(high ? pair >> 16 : pair & 0xffff)});
+}
+
+void shim_mma(float *c, const uint32_t *a, uint32_t b0, uint32_t b1) {
+  mma_lane mine = {c, a, {b0, b1}};
+  shim_collective(SHIM_MMA, &mine, [](void *const lanes[32]) {
+    float all_a[16][16], all_b[16 * 8], sums[16 * 8] = {};
+    for (int lane = 0; lane < 32; lane++) {
+      const mma_lane *from = (const mma_lane *)lanes[lane];
+      const int g = lane / 4, t = lane % 4;
+      for (int i = 0; i < 4; i++)
+        for (int high = 0; high < 2; high++)
+          all_a[2 * t + i / 2 * 8 + high][g + i % 2 * 8] = half_of(from->a[i], high);
+      for (int i = 0; i < 2; i++)
+        for (int high = 0; high < 2; high++) all_b[g * 16 + 2 * t + i * 8 + high] = half_of(from->b[i], high);
+    }
+    add_products(16, 8, 16, &all_a[0][0], all_b, sums);
+    for (int lane = 0; lane < 32; lane++)
+      for (int i = 0; i < 4; i++)
+        ((mma_lane *)lanes[lane])->c[i] += sums[(lane % 4 * 2 + i % 2) * 16 + lane / 4 + i / 2 * 8];
+  });
+}
+
+struct matrices_lane {
+  uint32_t *to;
+  const char *row;
+  bool transposed;
+};
+
+void shim_load_matrices(uint32_t *to, const void *row, bool transposed) {
+  matrices_lane mine = {to, (const char *)row, transposed};
+  if ((uintptr_t)row % 16) broken("a row of a matrix is not aligned");
+  shim_collective(SHIM_LOAD_MATRICES + transposed, &mine, [](void *const lanes[32]) {
+    for (int i = 0; i < 32 * 4 * 2; i++) { /* lane, matrix, half of the pair */
+      const matrices_lane *lane = (const matrices_lane *)lanes[i / 8];
+      const int matrix = i / 2 % 4, g = i / 32, t = i / 8 % 4 * 2 + i % 2;
+      const int r = lane->transposed ? t : g, column = lane->transposed ? g : t;
+      memcpy((char *)(lane->to + matrix) + 2 * (i % 2), ((const matrices_lane *)lanes[8 * matrix + r])->row + 2 * column, 2);
+    }
+  });
+}
+
+static void run_copy(const copy_ahead &c) {
+  memcpy(c.to, c.from, (size_t)c.bytes);
+  memset((char *)c.to + c.bytes, 0, (size_t)(16 - c.bytes));
+}
+
+void shim_copy_ahead(void *shared, const void *global, int bytes) {
+  if ((uintptr_t)shared % 16 || (uintptr_t)global % 16 || bytes < 0 || bytes > 16) broken("a copy is not aligned");
+  if (shim_reversed)
+    run_copy({shared, global, bytes});
+  else
+    copies[running].push_back({shared, global, bytes});
+}
+
+void shim_copies_wait(void) {
+  for (const copy_ahead &c : copies[running]) run_copy(c);
+  copies[running].clear();
 }
 
 /* -- streams: work waits until somebody waits for it --------------------------------------------------------------- */
@@ -191,17 +311,31 @@ static void run_kernel(const cudaLaunchConfig_t &config, const std::function<voi
   gridDim = config.gridDim;
   blockDim = config.blockDim;
   n_threads = (int)config.blockDim.x;
+  shared_bytes = config.dynamicSmemBytes;
+  shared_memory = shared_bytes ? (char *)aligned_alloc(16, shared_bytes) : NULL;
   for (unsigned j = 0; j < gridDim.y; j++)
     for (unsigned i = 0; i < gridDim.x; i++) {
       blockIdx = dim3(i, j);
       run_block();
     }
+  free(shared_memory);
+}
+
+enum { SHARED_AT_FIRST = 48 << 10, SHARED_MOST = 163 << 10 }; /* of sm_80; 227 KB of sm_90 and sm_100 */
+static thread_local size_t shared_allowed = SHARED_AT_FIRST;
+
+/* Asked for just before a launch, and good for the next launches of the thread. */
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
+  if (value < 0 || value > SHARED_MOST) return cudaErrorInvalidValue;
+  shared_allowed = value > SHARED_AT_FIRST ? (size_t)value : (size_t)SHARED_AT_FIRST;
+  return cudaSuccess;
 }
 
 cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread) {
   const unsigned threads = config->blockDim.x, x = config->gridDim.x, y = config->gridDim.y;
   if (threads == 0 || threads % 32 || threads > MAX_THREADS || !x || !y || y > 65535)
     return cudaErrorInvalidConfiguration;
+  if (config->dynamicSmemBytes > shared_allowed) return cudaErrorInvalidValue;
   shim_counts.launches++;
   issue(config->stream, [config = *config, thread] { run_kernel(config, thread); });
   return cudaSuccess;
@@ -361,12 +495,16 @@ struct shim_matrix {
 
 static void multiply(int64_t m, int64_t n, int64_t k, float scale, const shim_matrix &a, const shim_matrix &b, float keep,
                      void *c, cudaDataType_t c_type, int64_t c_stride) {
+  std::vector<float> all_a((size_t)(m * k)), all_b((size_t)(k * n)), sums((size_t)(m * n));
+  for (int64_t l = 0; l < k; l++) {
+    for (int64_t i = 0; i < m; i++) all_a[(size_t)(l * m + i)] = a(i, l);
+    for (int64_t j = 0; j < n; j++) all_b[(size_t)(j * k + l)] = b(l, j);
+  }
+  add_products(m, n, k, all_a.data(), all_b.data(), sums.data());
   for (int64_t j = 0; j < n; j++)
     for (int64_t i = 0; i < m; i++) {
-      float sum = 0;
-      for (int64_t l = 0; l < k; l++) sum += a(i, l) * b(l, j);
       const float old = keep != 0 ? keep * read(c, c_type, j * c_stride + i) : 0;
-      write(c, c_type, j * c_stride + i, scale * sum + old);
+      write(c, c_type, j * c_stride + i, scale * sums[(size_t)(j * m + i)] + old);
     }
 }
 
