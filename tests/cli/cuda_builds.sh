@@ -60,8 +60,8 @@ refuses() {
   printf '#include <stdint.h>\n%s\n' "$1" >"$TMPDIR/bad.cu"
   does_not nvcc_compiles
 }
-nvcc_compiles() { "$nvcc" $flags -c -o "$TMPDIR/bad.o" "$TMPDIR/bad.cu" >/dev/null 2>&1; }
-nvcc=$(sed -n 's/^\([^ ]*nvcc\) .*/\1/p' "$TMPDIR/log" | head -1)
+nvcc_compiles() { $nvcc $flags -c -o "$TMPDIR/bad.o" "$TMPDIR/bad.cu" >/dev/null 2>&1; }
+nvcc=$(sed -n 's/^\(.*nvcc\) .*/\1/p' "$TMPDIR/log" | head -1)
 check "a narrowing conversion is refused" refuses 'int8_t f(int64_t x) { return x; }'
 check "an unused variable of a kernel is refused" refuses '__global__ void k(int *p) { int unused = 3; p[0] = 1; }'
 printf '__global__ void k(int *p) { p[0] = 1; }\n' >"$TMPDIR/bad.cu"
