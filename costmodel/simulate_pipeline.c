@@ -23,7 +23,7 @@ typedef struct position {
 
 typedef struct run {
   const bl_model *model;
-  const bl_work *work;
+  const bl_work *const *work; /* [n] */
   position *p;
   int32_t n;
 } run;
@@ -45,8 +45,9 @@ static void finish(position *p, int32_t number, double ready_us, double start_us
 
 /* Compute pays what links have taken from it since. */
 static double price(const run *r, position *p, const bl_action *a) {
-  double us = r->work->us[bl_work_row(r->model, p->step, a)][a->kind];
-  if (a->group != BL_GROUP_NONE && a->resource != BL_RESOURCE_COMPUTE) p->owed_us += r->work->stolen * us;
+  const bl_work *work = r->work[p - r->p];
+  double us = work->us[bl_work_row(r->model, p->step, a)][a->kind];
+  if (a->group != BL_GROUP_NONE && a->resource != BL_RESOURCE_COMPUTE) p->owed_us += work->stolen * us;
   if (a->resource == BL_RESOURCE_COMPUTE) us += p->owed_us, p->owed_us = 0;
   return us;
 }
@@ -58,7 +59,7 @@ static void meet(run *r, const bl_action *call) {
     position *p = &r->p[i];
     if (call->group == BL_GROUP_ENDS && i > 0 && i < r->n - 1) continue;
     if (!p->met || p->met->kind != call->kind) return;
-    const double at = ready(p, p->met), us = r->work->us[bl_work_row(r->model, p->step, p->met)][call->kind];
+    const double at = ready(p, p->met), us = r->work[i]->us[bl_work_row(r->model, p->step, p->met)][call->kind];
     if (at > start) start = at;
     if (us > longest) longest = us;
   }
@@ -111,7 +112,7 @@ static bl_status run_all(run *r) {
   return BL_OK;
 }
 
-bl_status bl_simulate_pipeline(const bl_step *step, const bl_model *model, const bl_work *work,
+bl_status bl_simulate_pipeline(const bl_step *step, const bl_model *model, const bl_work *const *work,
                                bl_pipeline_simulation *out) {
   run r = {.model = model, .work = work, .n = step[0].pp};
   bl_status status = BL_OK;

@@ -16,9 +16,10 @@ typedef struct bl_pipeline_simulation {
   double step_us;  /* when the last position ends */
 } bl_pipeline_simulation;
 
-/*! bl_simulate_pipeline() : one step of the programs step[0 .. pp), those of all positions.  The caller frees with
- *  bl_pipeline_simulation_free().  @return : BL_OK; BL_EINPUT where no position can go on; BL_EMACHINE. */
-bl_status bl_simulate_pipeline(const bl_step *step, const bl_model *model, const bl_work *work,
+/*! bl_simulate_pipeline() : one step of the programs step[0 .. pp), those of all positions, whose actions take what
+ *  work[position] says.  The caller frees with bl_pipeline_simulation_free().  @return : BL_OK; BL_EINPUT where no
+ * position can go on; BL_EMACHINE. */
+bl_status bl_simulate_pipeline(const bl_step *step, const bl_model *model, const bl_work *const *work,
                                bl_pipeline_simulation *out);
 void bl_pipeline_simulation_free(bl_pipeline_simulation *simulation); /* a zeroed one is fine */
 

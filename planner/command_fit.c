@@ -47,7 +47,7 @@ static bl_status print_tables(const bl_fit *fit) {
   for (int32_t g = 0; g < fit->n_groups; g++) {
     const bl_fit_group *group = &fit->group[g];
     const bl_measured_step *s = fit->step[group->first];
-    bl_table_cell(table, "%s", s->cluster.device);
+    bl_table_cell(table, "%s", s->cluster.node_group[0].device.name);
     bl_table_cell(table, "%s", type_of(s));
     bl_table_cell(table, "%s", s->release);
     bl_table_cell(table, "%d", group->steps);
@@ -69,7 +69,7 @@ static void write_group(bl_json_writer *w, const bl_fit *fit, int32_t g) {
   const bl_fit_group *group = &fit->group[g];
   const bl_measured_step *first = fit->step[group->first];
   bl_json_begin_object(w);
-  bl_json_put_string(w, "device", first->cluster.device);
+  bl_json_put_string(w, "device", first->cluster.node_group[0].device.name);
   bl_json_put_string(w, "type", first->type);
   bl_json_put_string(w, "release", first->release);
   bl_json_put_number(w, "efficiency", group->efficiency);
@@ -110,23 +110,24 @@ static void print_json(const bl_fit *fit) {
 /* The cluster of the steps, which must be one, with what was fitted last for each type. */
 static bl_status save_cluster(const bl_fit *fit) {
   bl_cluster c = fit->step[0]->cluster;
+  bl_device *d = &c.node_group[0].device;
   for (int32_t g = 0; g < fit->n_groups; g++) {
     const bl_fit_group *group = &fit->group[g];
     const bl_measured_step *s = fit->step[group->first];
-    char source[sizeof c.efficiency_source];
+    char source[sizeof d->efficiency_source];
     if (strcmp(s->cluster.name, c.name) != 0)
       return bl_fail(BL_EINPUT, "%s has steps of two clusters, %s and %s: -o writes one", arg.steps, c.name,
                      s->cluster.name);
     snprintf(source, sizeof source, "ballast-plan fit: %d steps of release %s, such as %s; mean error %.1f %%",
              group->steps, s->release, s->name, 100 * (group->judged > 0 ? group->judged_error : group->own_error));
     if (!s->type[0]) {
-      c.efficiency = group->efficiency;
-      memcpy(c.efficiency_source, source, sizeof source);
+      d->efficiency = group->efficiency;
+      memcpy(d->efficiency_source, source, sizeof source);
     }
-    for (int32_t t = 0; t < c.n_types; t++)
-      if (s->type[0] && strcmp(c.types[t].name, s->type) == 0) {
-        c.types[t].efficiency = group->efficiency;
-        memcpy(c.types[t].source, source, sizeof source);
+    for (int32_t t = 0; t < d->n_types; t++)
+      if (s->type[0] && strcmp(d->types[t].name, s->type) == 0) {
+        d->types[t].efficiency = group->efficiency;
+        memcpy(d->types[t].source, source, sizeof source);
       }
   }
   return bl_cluster_save(arg.output, &c);

@@ -185,10 +185,12 @@ static bl_status prepare(pricing *p, const char *homes, const double *speed, con
   p->machine.micro_batches = o->micro_batches > 0 ? (int32_t)o->micro_batches : p->shape->micro_batches;
   p->machine.horizon = o->horizon;
   p->machine.speed = speed;
-  const double budget = o->memory_gb > 0 ? o->memory_gb * 1e9 : o->cluster ? p->cluster.memory_bytes : 0;
+  const double budget = o->memory_gb > 0 ? o->memory_gb * 1e9
+                        : o->cluster     ? p->cluster.node_group[0].device.memory_bytes
+                                         : 0;
   if (budget > 0) {
-    bl_place_memory_make(&p->model, p->profile ? p->profile->num_bytes : p->cluster.num_bytes, placement->layers,
-                         budget, &p->memory);
+    bl_place_memory_make(&p->model, p->profile ? p->profile->num_bytes : p->cluster.node_group[0].device.num_bytes,
+                         placement->layers, budget, &p->memory);
     BL_TRY(bl_place_memory_check(&p->memory, experts, ranks, placement->slots, total / ranks));
   }
   p->problem = (bl_place_problem){.machine = &p->machine,

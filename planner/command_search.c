@@ -59,16 +59,19 @@ static bl_status load_imbalance(inputs *in) {
 static bl_status use_profile(bl_cluster *c) {
   bl_profile p;
   BL_TRY(bl_profile_load(arg.profile, &p));
-  if (p.num_bytes != c->num_bytes)
-    return bl_fail(BL_EINPUT, "%s: measured numbers of %d bytes, cluster %s computes with %d", arg.profile, p.num_bytes,
-                   c->name, c->num_bytes);
-  if (p.sgemm_gflops > c->tflops * 1e3)
-    return bl_fail(BL_EINPUT, "%s: %.1f TFLOP/s measured on %s are more than the peak of %s, %.1f", arg.profile,
-                   p.sgemm_gflops * 1e-3, p.device, c->device, c->tflops);
-  c->efficiency = p.sgemm_gflops * 1e-3 / c->tflops;
-  c->memory_gbps = p.triad_gbps;
-  snprintf(c->efficiency_source, sizeof c->efficiency_source, "a large product on %.96s, %.120s", p.device,
-           arg.profile);
+  for (int32_t i = 0; i < c->n_node_groups; i++) {
+    bl_device *d = &c->node_group[i].device;
+    if (p.num_bytes != d->num_bytes)
+      return bl_fail(BL_EINPUT, "%s: measured numbers of %d bytes, cluster %s computes with %d", arg.profile,
+                     p.num_bytes, c->name, d->num_bytes);
+    if (p.sgemm_gflops > d->tflops * 1e3)
+      return bl_fail(BL_EINPUT, "%s: %.1f TFLOP/s measured on %s are more than the peak of %s, %.1f", arg.profile,
+                     p.sgemm_gflops * 1e-3, p.device, d->name, d->tflops);
+    d->efficiency = p.sgemm_gflops * 1e-3 / d->tflops;
+    d->memory_gbps = p.triad_gbps;
+    snprintf(d->efficiency_source, sizeof d->efficiency_source, "a large product on %.96s, %.120s", p.device,
+             arg.profile);
+  }
   return BL_OK;
 }
 
@@ -80,17 +83,17 @@ static bl_status load_inputs(inputs *in) {
   BL_TRY(bl_cluster_load(arg.cluster, &in->cluster));
   BL_TRY(bl_cluster_use_type(&in->cluster, arg.type));
   if (arg.profile) BL_TRY(use_profile(&in->cluster));
-  if (arg.ranks_per_node > in->cluster.ranks_per_node)
+  if (arg.ranks_per_node > bl_cluster_widest_node(&in->cluster))
     return bl_fail(BL_EINPUT, "--ranks-per-node %" PRId64 ": a node of %s has %d", arg.ranks_per_node, in->cluster.name,
-                   in->cluster.ranks_per_node);
-  if (arg.ranks_per_node > 0) in->cluster.ranks_per_node = (int32_t)arg.ranks_per_node;
+                   bl_cluster_widest_node(&in->cluster));
+  if (arg.ranks_per_node > 0) bl_cluster_narrow(&in->cluster, (int32_t)arg.ranks_per_node);
   BL_TRY(load_imbalance(in));
   in->options =
       (bl_search_options){.model = &in->model,
                           .cluster = &in->cluster,
-                          .ranks = arg.ranks > 0 ? (int32_t)arg.ranks : in->cluster.nodes * in->cluster.ranks_per_node,
+                          .ranks = arg.ranks > 0 ? (int32_t)arg.ranks : (int32_t)bl_cluster_ranks(&in->cluster),
                           .batch = (int32_t)arg.batch,
-                          .memory_bytes = in->cluster.memory_bytes * arg.memory_fraction,
+                          .memory_bytes = in->cluster.node_group[0].device.memory_bytes * arg.memory_fraction,
                           .imbalance = in->imbalance,
                           .max_vp = (int32_t)arg.max_vp,
                           .max_micro_batch = (int32_t)arg.max_micro_batch,
@@ -131,7 +134,7 @@ static bl_status save_plan(const inputs *in, const bl_search_entry *best) {
   BL_TRY(bl_search_layout(&in->options, best, &plan.layout));
   plan.layout.sequence = (int32_t)arg.sequence;
   plan.layout.ranks_per_node = (int32_t)arg.ranks_per_node;
-  snprintf(plan.layout.type, sizeof plan.layout.type, "%s", in->cluster.matrix.name);
+  snprintf(plan.layout.type, sizeof plan.layout.type, "%s", in->cluster.node_group[0].device.matrix.name);
   bl_status status = bl_layout_check(&plan.layout, in->model.layers, arg.output);
   if (status == BL_OK) status = bl_plan_save(arg.output, &plan);
   bl_plan_free(&plan);

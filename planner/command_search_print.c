@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { GRID_TEXT = 160 };
 
@@ -79,11 +80,36 @@ static void write_entry(bl_json_writer *w, const bl_search_entry *e) {
 static double bound_of(const bl_search_result *r) { return r->simulated > 0 ? r->proved_us : r->bound_us; }
 
 /* Which efficiency the times follow from. */
-static void write_rate(bl_json_writer *w, const bl_cluster *c) {
+static void write_rate(bl_json_writer *w, const bl_device *c) {
   const bool narrow = c->matrix.tflops > 0;
   bl_json_put_string(w, "type", c->matrix.name);
   bl_json_put_number(w, "efficiency", narrow ? c->matrix.efficiency : c->efficiency);
   bl_json_put_string(w, "efficiency_source", narrow ? c->matrix.source : c->efficiency_source);
+}
+
+/* The next node group after `i` (-1: the first) whose device no group before it has; the number of groups: none. */
+static int32_t next_device(const bl_cluster *c, int32_t i) {
+  while (++i < c->n_node_groups) {
+    int32_t same = 0;
+    while (same < i && memcmp(&c->node_group[same].device, &c->node_group[i].device, sizeof(bl_device)) != 0) same++;
+    if (same == i) break;
+  }
+  return i;
+}
+
+/* Of the first device; beside it, where there are several, of each. */
+static void write_rates(bl_json_writer *w, const bl_cluster *c) {
+  write_rate(w, &c->node_group[0].device);
+  if (next_device(c, 0) == c->n_node_groups) return;
+  bl_json_key(w, "devices");
+  bl_json_begin_array(w);
+  for (int32_t i = 0; i < c->n_node_groups; i = next_device(c, i)) {
+    bl_json_begin_object(w);
+    bl_json_put_string(w, "name", c->node_group[i].device.name);
+    write_rate(w, &c->node_group[i].device);
+    bl_json_end_object(w);
+  }
+  bl_json_end_array(w);
 }
 
 void bl_search_print_json(const bl_search_report *report) {
@@ -92,7 +118,7 @@ void bl_search_print_json(const bl_search_report *report) {
   bl_json_writer_init(&w, stdout, true);
   bl_json_begin_object(&w);
   bl_json_put_number(&w, "ranks", report->options->ranks);
-  write_rate(&w, report->options->cluster);
+  write_rates(&w, report->options->cluster);
   bl_json_put_number(&w, "batch", report->options->batch);
   bl_json_put_number(&w, "layouts", (double)r->layouts);
   bl_json_put_number(&w, "priced", (double)r->priced);
@@ -187,13 +213,21 @@ static void print_bound(const bl_search_result *r) {
          bound_of(r) * 1e-3, gap > 0 ? gap : 0, r->roofline_us * 1e-3);
 }
 
-static void print_rate(const bl_cluster *c) {
+static void print_rate(const bl_device *c) {
   const bool narrow = c->matrix.tflops > 0;
   if (narrow)
     printf("products with weights in %s: %.3f of %.0f TFLOP/s (%s)\n", c->matrix.name, c->matrix.efficiency,
            c->matrix.tflops, c->matrix.source);
   printf("%s: %.3f of %.0f TFLOP/s (%s)\n", narrow ? "all else" : "compute", c->efficiency, c->tflops,
          c->efficiency_source);
+}
+
+static void print_rates(const bl_cluster *c) {
+  const bool several = next_device(c, 0) < c->n_node_groups;
+  for (int32_t i = 0; i < c->n_node_groups; i = next_device(c, i)) {
+    if (several) printf("%s: ", c->node_group[i].device.name);
+    print_rate(&c->node_group[i].device);
+  }
 }
 
 static void print_best(const bl_search_report *report) {
@@ -206,9 +240,9 @@ static void print_best(const bl_search_report *report) {
   for (int k = 0; k < BL_FOOTPRINT_COUNT; k++)
     if (best->memory.bytes[k] > 0)
       printf("%s %s %.1f", k ? "," : "", bl_footprint_names[k], best->memory.bytes[k] * 1e-9);
-  printf("; it may fill %.1f\n", report->options->memory_bytes * 1e-9);
+  printf("; it may fill %.1f\n", best->memory_share * report->options->memory_bytes * 1e-9);
   printf("expert imbalance: %.3f (%s)\n", best->imbalance, report->imbalance_source);
-  print_rate(report->options->cluster);
+  print_rates(report->options->cluster);
   print_bound(r);
   printf("%" PRId64 " folds, %" PRId64 " layouts, %" PRId64 " priced; not priced:\n", r->folds, r->layouts, r->priced);
   for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)
@@ -231,13 +265,13 @@ static bl_status more_ranks(const bl_search_report *report, double held, int32_t
   bl_search_options o = *report->options;
   bl_search_result r;
   const double wanted = o.ranks * held / o.memory_bytes;
-  const int64_t most = (int64_t)o.cluster->nodes * o.cluster->ranks_per_node;
+  const int64_t most = bl_cluster_ranks(o.cluster);
   o.top = 1;
   o.simulate = 0;
   *ranks = 0;
   while (*ranks == 0 && 2 * (int64_t)o.ranks <= most) {
     o.ranks *= 2;
-    if (o.ranks < wanted) continue;
+    if (o.cluster->n_node_groups == 1 && o.ranks < wanted) continue;
     BL_TRY(bl_search(&o, &r));
     if (r.n > 0) *ranks = o.ranks;
     bl_search_free(&r);
@@ -252,21 +286,21 @@ bl_status bl_search_explain_nothing(const bl_search_report *report) {
   int32_t ranks, worst = 0;
   BL_TRY(bl_new(&least, 1, sizeof *least, "layouts"));
   bl_status status = bl_search_least_memory(o, least);
-  if (status == BL_OK) status = more_ranks(report, least->memory.total, &ranks);
+  if (status == BL_OK) status = more_ranks(report, least->memory.total / least->memory_share, &ranks);
   if (status == BL_OK) {
     const bl_footprint *f = &least->memory;
+    const double may = o->memory_bytes * least->memory_share;
     for (int k = 1; k < BL_FOOTPRINT_COUNT; k++)
       if (f->bytes[k] > f->bytes[worst]) worst = k;
     if (ranks > 0) snprintf(more, sizeof more, ", or %d ranks", ranks);
-    status =
-        bl_fail(BL_EINPUT,
-                "model %s does not fit %d ranks with a batch of %d: the leanest layout (%s, zero %d, recompute %s) "
-                "fills %.1f GB of a rank, %.1f GB more than the %.1f GB it may, most of it %s (%.1f GB); nearest "
-                "change: devices of %.0f GB%s",
-                o->model->name, o->ranks, o->batch, grid_text(&least->grid, text), least->grid.zero,
-                bl_recompute_names[least->grid.recompute], f->total * 1e-9, (f->total - o->memory_bytes) * 1e-9,
-                o->memory_bytes * 1e-9, bl_footprint_names[worst], f->bytes[worst] * 1e-9,
-                f->total / report->memory_fraction * 1e-9 + 0.5, more);
+    status = bl_fail(
+        BL_EINPUT,
+        "model %s does not fit %d ranks with a batch of %d: the leanest layout (%s, zero %d, recompute %s) "
+        "fills %.1f GB of a rank, %.1f GB more than the %.1f GB it may, most of it %s (%.1f GB); nearest "
+        "change: devices of %.0f GB%s",
+        o->model->name, o->ranks, o->batch, grid_text(&least->grid, text), least->grid.zero,
+        bl_recompute_names[least->grid.recompute], f->total * 1e-9, (f->total - may) * 1e-9, may * 1e-9,
+        bl_footprint_names[worst], f->bytes[worst] * 1e-9, f->total / report->memory_fraction * 1e-9 + 0.5, more);
   }
   free(least);
   return status;

@@ -47,8 +47,7 @@ static bl_status check_fit(const subject *q) {
   const bl_layout *l = q->layout;
   const bl_model *m = &q->model;
   const char *where = q->arg->plan;
-  const int64_t ranks = (int64_t)l->tp * l->cp * l->dp * l->pp,
-                there = (int64_t)q->cluster.nodes * q->cluster.ranks_per_node;
+  const int64_t ranks = (int64_t)l->tp * l->cp * l->dp * l->pp, there = bl_cluster_ranks(&q->cluster);
   BL_TRY(bl_layout_check(l, m->layers, where));
   if (ranks > there)
     return bl_fail(BL_EINPUT, "%s: the layout has %lld ranks, cluster %s has %lld", where, (long long)ranks,
@@ -73,6 +72,7 @@ static bl_status check_fit(const subject *q) {
 
 static void fill_entry(const subject *q, bl_search_entry *e) {
   const bl_layout *l = q->layout;
+  bl_positions positions;
   bl_grid_costs costs;
   int32_t counts[BL_STAGES_MAX * BL_ITEM_COUNT];
   e->grid = (bl_grid){.tp = l->tp,
@@ -93,13 +93,14 @@ static void fill_entry(const subject *q, bl_search_entry *e) {
                       .gradient_bytes = l->gradient_bytes,
                       .copy_slots = l->copy_slots,
                       .recompute = (bl_recompute)l->recompute,
-                      .input_bytes = q->cluster.matrix.num_bytes};
+                      .input_bytes = q->cluster.node_group[0].device.matrix.num_bytes};
   e->imbalance = q->imbalance;
   memcpy(e->first, l->stage_first, ((size_t)l->n_stages + 1) * sizeof *e->first);
-  bl_grid_cost(&q->model, &q->cluster, &e->grid, q->imbalance, &costs);
+  bl_positions_of(&q->cluster, &e->grid, &positions);
+  bl_grid_cost(&q->model, &positions, &e->grid, q->imbalance, &costs);
   bl_stages_counts(&q->model, &e->grid, e->first, counts);
-  bl_stages_memory(&e->grid, &costs, q->cluster.num_bytes, counts, &e->memory);
-  bl_price_step(&q->cluster, &e->grid, &costs, counts, &e->price);
+  bl_stages_memory(&e->grid, &costs, counts, &e->memory);
+  bl_price_step(&e->grid, &costs, counts, &e->price);
 }
 
 /* A process for each pipeline position. */
@@ -109,7 +110,7 @@ static bl_status draw(const char *path, const bl_search_options *o, const bl_sea
   bl_timeline *timelines = NULL;
   char(*names)[40] = NULL;
   BL_TRY(bl_survivor_build(o, e, e->grid.micro_batches, &s));
-  bl_status status = bl_simulate_pipeline(s.step, o->model, &s.work, &simulation);
+  bl_status status = bl_simulate_pipeline(s.step, o->model, s.work_at, &simulation);
   if (status == BL_OK) status = bl_new(&timelines, (size_t)s.built, sizeof *timelines, "a timeline");
   if (status == BL_OK) status = bl_new(&names, (size_t)s.built, sizeof *names, "a timeline");
   for (int32_t i = 0; status == BL_OK && i < s.built; i++) {
@@ -164,7 +165,7 @@ static bl_status simulate(const subject *q) {
   const bl_search_options options = {.model = &q->model,
                                      .cluster = &q->cluster,
                                      .ranks = bl_layout_world(q->layout),
-                                     .memory_bytes = q->cluster.memory_bytes};
+                                     .memory_bytes = q->cluster.node_group[0].device.memory_bytes};
   BL_TRY(check_fit(q));
   BL_TRY(bl_new(&e, 1, sizeof *e, "a layout"));
   fill_entry(q, e);
@@ -194,10 +195,10 @@ static bl_status load(subject *q) {
   if (l->sequence > 0) q->model.sequence = l->sequence;
   BL_TRY(bl_cluster_load(arg->cluster, &q->cluster));
   BL_TRY(bl_cluster_use_type(&q->cluster, l->type[0] ? l->type : NULL));
-  if (l->ranks_per_node > q->cluster.ranks_per_node)
+  if (l->ranks_per_node > bl_cluster_widest_node(&q->cluster))
     return bl_fail(BL_EINPUT, "%s: layout.ranks_per_node = %d, but a node of %s has %d", arg->plan, l->ranks_per_node,
-                   q->cluster.name, q->cluster.ranks_per_node);
-  if (l->ranks_per_node > 0) q->cluster.ranks_per_node = l->ranks_per_node;
+                   q->cluster.name, bl_cluster_widest_node(&q->cluster));
+  if (l->ranks_per_node > 0) bl_cluster_narrow(&q->cluster, l->ranks_per_node);
   return find_imbalance(q);
 }
 

@@ -85,7 +85,7 @@ static bl_status load_costs(const bl_simulate_arguments *arg, inputs *in, int32_
   if (!arg->profile == !arg->cluster) return bl_fail(BL_EUSAGE, "expected one of --profile and --cluster");
   if (arg->cluster) {
     BL_TRY(bl_cluster_load(arg->cluster, &cluster));
-    *ranks_per_node = cluster.ranks_per_node;
+    *ranks_per_node = bl_cluster_narrowest_node(&cluster);
     return bl_cluster_profile(&cluster, &in->model, bl_layout_world(&in->layout), &in->profile);
   }
   BL_TRY(bl_profile_load(arg->profile, &in->profile));

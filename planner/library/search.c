@@ -114,9 +114,9 @@ static bl_status read_inputs(const ballast_search_options *o, inputs *in) {
   BL_TRY(read_imbalance(o, in));
   in->options = (bl_search_options){.model = &in->model,
                                     .cluster = &in->cluster,
-                                    .ranks = o->ranks > 0 ? o->ranks : in->cluster.nodes * in->cluster.ranks_per_node,
+                                    .ranks = o->ranks > 0 ? o->ranks : (int32_t)bl_cluster_ranks(&in->cluster),
                                     .batch = o->batch,
-                                    .memory_bytes = in->cluster.memory_bytes * o->memory_fraction,
+                                    .memory_bytes = in->cluster.node_group[0].device.memory_bytes * o->memory_fraction,
                                     .imbalance = in->imbalance,
                                     .max_vp = o->max_vp,
                                     .max_micro_batch = o->max_micro_batch,
@@ -140,12 +140,13 @@ static bl_status explain_nothing(const inputs *in) {
   bl_search_entry *least;
   BL_TRY(bl_new(&least, 1, sizeof *least, "a layout"));
   bl_status status = bl_search_least_memory(&in->options, least);
+  const double may = in->options.memory_bytes * least->memory_share;
   if (status == BL_OK)
     status = bl_fail(BL_EINPUT,
                      "model %s does not fit %d ranks with a batch of %d: the leanest layout fills %.1f GB of a rank, "
                      "%.1f GB more than the %.1f GB it may",
                      in->model.name, in->options.ranks, in->options.batch, least->memory.total * 1e-9,
-                     (least->memory.total - in->options.memory_bytes) * 1e-9, in->options.memory_bytes * 1e-9);
+                     (least->memory.total - may) * 1e-9, may * 1e-9);
   free(least);
   return status;
 }

@@ -6,16 +6,17 @@
 enum { GRADIENT_BYTES = 4, MOMENT_BYTES = 8, MASTER_BYTES = 4 };
 
 static void set_levels(const bl_cluster *cluster, const bl_place_rack *rack, int32_t ranks, bl_place_machine *out) {
-  const int32_t node = cluster->ranks_per_node;
+  const bl_node_group *group = &cluster->node_group[0];
+  const int32_t node = group->ranks_per_node;
   const int64_t in_rack = rack && rack->nodes > 0 ? (int64_t)rack->nodes * node : 0;
   out->levels = 1;
-  out->level[0] = (bl_place_level){node, 1, cluster->intra.gbps, cluster->intra.latency_us};
+  out->level[0] = (bl_place_level){node, 1, group->links.intra.gbps, group->links.intra.latency_us};
   if (ranks <= node) {
     out->level[0].ranks = ranks;
     return;
   }
   out->levels = 2;
-  out->level[1] = (bl_place_level){0, cluster->ranks_per_card, cluster->inter.gbps, cluster->inter.latency_us};
+  out->level[1] = (bl_place_level){0, cluster->ranks_per_card, group->links.inter.gbps, group->links.inter.latency_us};
   if (in_rack > 0 && in_rack < ranks) {
     out->levels = 3;
     out->level[1].ranks = (int32_t)in_rack;
@@ -59,7 +60,7 @@ bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *pro
   memset(out, 0, sizeof *out);
   if (model->experts < 1) return bl_fail(BL_EINPUT, "model %s has no experts to place", model->name);
   const double parameters = (double)bl_model_part_parameters(model, BL_PART_EXPERT);
-  const int32_t num_bytes = profile ? profile->num_bytes : cluster->num_bytes;
+  const int32_t num_bytes = profile ? profile->num_bytes : cluster->node_group[0].device.num_bytes;
   out->ranks = ranks;
   out->exchanges = 4;
   out->micro_batches = 1;
@@ -68,10 +69,14 @@ bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *pro
   out->fill_bytes = parameters * num_bytes;
   out->reduce_bytes = parameters * GRADIENT_BYTES;
   out->state_bytes = parameters * (MOMENT_BYTES + MASTER_BYTES + (num_bytes < MASTER_BYTES ? num_bytes : 0));
-  if (cluster && (int64_t)cluster->nodes * cluster->ranks_per_node < ranks)
-    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d: place on that many, or give it %lld nodes",
-                   cluster->name, (long long)cluster->nodes * cluster->ranks_per_node, ranks,
-                   ((long long)ranks + cluster->ranks_per_node - 1) / cluster->ranks_per_node);
+  if (cluster && cluster->n_node_groups > 1)
+    return bl_fail(BL_EINPUT, "cluster %s: placements are priced on nodes that are alike, found %d node_groups",
+                   cluster->name, cluster->n_node_groups);
+  if (cluster && bl_cluster_ranks(cluster) < ranks) {
+    const int32_t node = cluster->node_group[0].ranks_per_node;
+    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d: place on that many, or give it %d nodes",
+                   cluster->name, (long long)bl_cluster_ranks(cluster), ranks, (ranks + node - 1) / node);
+  }
   if (cluster) {
     set_levels(cluster, rack, ranks, out);
   } else {

@@ -1,8 +1,10 @@
 #include "planner/search/block_bound.h"
 #include "planner/search/stages.h"
+#include <float.h>
 #include <string.h>
 
 static double larger(double a, double b) { return a > b ? a : b; }
+static double smaller(double a, double b) { return a < b ? a : b; }
 
 /* -- items --------------------------------------------------------------------------------------------------------- */
 
@@ -109,7 +111,7 @@ void bl_block_cost(const bl_model *m, const bl_grid *g, const bl_work *work, boo
     out->square_us[BL_ITEM_HEAD] -= work->us[BL_ITEM_HEAD][BL_ACTION_SQUARE_GRADS];
     out->update_us[BL_ITEM_HEAD] -= work->us[BL_ITEM_HEAD][BL_ACTION_OPTIMIZER];
   }
-  out->send_us = head.us[BL_ACTION_SEND_ACTIVATION];
+  out->send_us = smaller(head.us[BL_ACTION_SEND_ACTIVATION], head.us[BL_ACTION_SEND_GRADIENT]);
 }
 
 static double weighted(const double *us, const int32_t *count) {
@@ -124,13 +126,15 @@ static double links_us(const bl_block_costs *c, const int32_t *count) {
                 weighted(c->row_link_us, count));
 }
 
-double bl_block_bound_any(const bl_grid *g, const bl_block_costs *c, const int32_t *count) {
-  double dearest = 0;
-  const double mean = (weighted(c->forward_us, count) + weighted(c->backward_us, count)) / g->pp;
-  for (int k = 0; k < BL_ITEM_COUNT; k++)
-    if (count[k] > 0) dearest = larger(dearest, c->forward_us[k] + c->backward_us[k]);
-  return g->micro_batches * larger(larger(mean, dearest), links_us(c, count) / g->pp) +
-         (weighted(c->square_us, count) + weighted(c->update_us, count)) / g->pp;
+double bl_block_bound_any(const bl_grid *g, const bl_positions *p, const bl_block_costs *c, const int32_t *count) {
+  double us[BL_POSITION_KINDS][BL_ITEM_COUNT], links = DBL_MAX, state = DBL_MAX, sum;
+  for (int32_t k = 0; k < p->kinds; k++) {
+    for (int i = 0; i < BL_ITEM_COUNT; i++) us[k][i] = c[k].forward_us[i] + c[k].backward_us[i];
+    links = smaller(links, links_us(&c[k], count));
+    state = smaller(state, weighted(c[k].square_us, count) + weighted(c[k].update_us, count));
+  }
+  const double slowest = bl_positions_share(p, (const double(*)[BL_ITEM_COUNT])us, count, &sum);
+  return g->micro_batches * larger(slowest, links / g->pp) + state / g->pp;
 }
 
 /* -- a division ---------------------------------------------------------------------------------------------------- */
@@ -182,15 +186,17 @@ static double position_bound(const division *d, int32_t s, bool beside) {
   return way + g->micro_batches * work + (total > warm_up + 1 ? start + end : larger(start, end));
 }
 
-double bl_block_bound(const bl_model *model, const bl_grid *g, const bl_block_costs *c, const int32_t *first,
-                      bool beside) {
+double bl_block_bound(const bl_model *model, const bl_grid *g, const bl_positions *p, const bl_block_costs *costs,
+                      const int32_t *first, bool beside) {
   const int32_t stages = g->pp * g->vp;
   int32_t counts[BL_STAGES_MAX * BL_ITEM_COUNT];
   double longest = 0, update = 0;
-  division d = {.g = g, .send_us = c->send_us};
+  division d = {.g = g, .send_us = DBL_MAX};
+  for (int32_t k = 0; k < p->kinds; k++) d.send_us = smaller(d.send_us, costs[k].send_us);
   const bl_grid flat = {.pp = stages, .vp = 1};
   bl_stages_counts(model, &flat, first, counts);
   for (int32_t s = 0; s < stages; s++) {
+    const bl_block_costs *c = &costs[p->kind[s % g->pp]];
     d.forward[s + 1] = d.forward[s] + weighted(c->forward_us, counts + s * BL_ITEM_COUNT);
     const int32_t *count = counts + s * BL_ITEM_COUNT;
     const double all = weighted(c->backward_us, count);
@@ -202,6 +208,7 @@ double bl_block_bound(const bl_model *model, const bl_grid *g, const bl_block_co
   }
   bl_stages_counts(model, g, first, counts);
   for (int32_t s = 0; s < g->pp; s++) {
+    const bl_block_costs *c = &costs[p->kind[s]];
     const int32_t *count = counts + s * BL_ITEM_COUNT;
     const double blocks = larger(position_bound(&d, s, beside), g->micro_batches * links_us(c, count));
     longest = larger(longest, blocks + weighted(c->square_us, count));

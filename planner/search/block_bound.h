@@ -19,18 +19,20 @@ typedef struct bl_block_costs {
   double again_us[BL_ITEM_COUNT]; /* of the backward: recomputation, which needs no gradient and may go ahead of it */
   double dense_link_us[BL_ITEM_COUNT], expert_link_us[BL_ITEM_COUNT], row_link_us[BL_ITEM_COUNT]; /* of links */
   double square_us[BL_ITEM_COUNT], update_us[BL_ITEM_COUNT];
-  double send_us; /* to a neighbour, one direction */
+  double send_us; /* to the nearer neighbour, one direction */
 } bl_block_costs;
 
 /*! bl_block_cost() : sums of a table's actions; beside: rows travel on links (bl_step_options.rows_beside). The head's
  *  item has the multi-token modules. */
 void bl_block_cost(const bl_model *model, const bl_grid *grid, const bl_work *work, bool beside, bl_block_costs *out);
 
-/*! bl_block_bound_any() : at most the simulated step of any division of the model's items, count[k] in all. */
-double bl_block_bound_any(const bl_grid *grid, const bl_block_costs *costs, const int32_t *count);
+/*! bl_block_bound_any() : at most the simulated step of any division of the model's items, count[k] in all;
+ *  costs[positions->kinds]. */
+double bl_block_bound_any(const bl_grid *grid, const bl_positions *positions, const bl_block_costs *costs,
+                          const int32_t *count);
 
 /*! bl_block_bound() : at most the simulated step of the division first[pp * vp + 1]; beside: as bl_pass_pipeline(). */
-double bl_block_bound(const bl_model *model, const bl_grid *grid, const bl_block_costs *costs, const int32_t *first,
-                      bool beside);
+double bl_block_bound(const bl_model *model, const bl_grid *grid, const bl_positions *positions,
+                      const bl_block_costs *costs, const int32_t *first, bool beside);
 
 #endif

@@ -84,9 +84,12 @@ static bl_status read_step(bl_json object, double memory_fraction, bl_measured_s
   BL_TRY(bl_model_load(path, &s->model));
   BL_TRY(bl_json_string(object, "cluster", &path));
   BL_TRY(bl_cluster_load(path, &s->cluster));
+  if (s->cluster.n_node_groups > 1)
+    return bl_json_fail(object, "cluster: expected one with nodes of one kind, found %d node_groups",
+                        s->cluster.n_node_groups);
   BL_TRY(bl_cluster_use_type(&s->cluster, s->type[0] ? s->type : NULL));
-  BL_TRY(bl_json_int_or(object, "ranks_per_node", 1, s->cluster.ranks_per_node, &ranks_per_node));
-  if (ranks_per_node > 0) s->cluster.ranks_per_node = (int32_t)ranks_per_node;
+  BL_TRY(bl_json_int_or(object, "ranks_per_node", 1, bl_cluster_widest_node(&s->cluster), &ranks_per_node));
+  if (ranks_per_node > 0) bl_cluster_narrow(&s->cluster, (int32_t)ranks_per_node);
   BL_TRY(bl_json_number(object, "step_us", 1e-3, 1e15, &s->step_us));
   s->named_split = bl_json_has(object, "fitted");
   BL_TRY(bl_json_bool_or(object, "fitted", &s->fitted));
@@ -94,7 +97,7 @@ static bl_status read_step(bl_json object, double memory_fraction, bl_measured_s
   BL_TRY(bl_new(&s->imbalance, (size_t)s->model.experts + 1, sizeof *s->imbalance, "imbalances"));
   for (int32_t i = 0; i <= s->model.experts; i++) s->imbalance[i] = 1;
   o->model = &s->model, o->cluster = &s->cluster, o->imbalance = s->imbalance;
-  o->memory_bytes = memory_fraction * s->cluster.memory_bytes;
+  o->memory_bytes = memory_fraction * s->cluster.node_group[0].device.memory_bytes;
   o->max_vp = o->fixed.vp, o->max_micro_batch = o->fixed.micro_batch, o->top = 1;
   return BL_OK;
 }
@@ -113,8 +116,10 @@ static bl_status read_steps(bl_json root, double memory_fraction, bl_fit *fit) {
   return BL_OK;
 }
 
+static const bl_device *device_of(const bl_measured_step *s) { return &s->cluster.node_group[0].device; }
+
 static bool same_group(const bl_measured_step *a, const bl_measured_step *b) {
-  return strcmp(a->cluster.device, b->cluster.device) == 0 && strcmp(a->type, b->type) == 0 &&
+  return strcmp(device_of(a)->name, device_of(b)->name) == 0 && strcmp(a->type, b->type) == 0 &&
          strcmp(a->release, b->release) == 0;
 }
 
@@ -156,11 +161,12 @@ void bl_fit_free(bl_fit *fit) {
 /* -- fitting ------------------------------------------------------------------------------------------------------- */
 
 static bl_status predict(bl_measured_step *s, double efficiency, double *us) {
+  bl_device *device = &s->cluster.node_group[0].device; /* that of all nodes */
   bl_search_result r;
   if (s->type[0])
-    s->cluster.matrix.efficiency = efficiency;
+    device->matrix.efficiency = efficiency;
   else
-    s->cluster.efficiency = efficiency;
+    device->efficiency = efficiency;
   BL_TRY(bl_search(&s->options, &r));
   const bool found = r.n > 0;
   if (found) *us = r.entry[0].price.step_us;
@@ -187,7 +193,7 @@ static bl_status solve(const bl_fit *fit, int32_t group, int32_t left_out, doubl
   BL_TRY(deviation(fit, group, left_out, 1, &sum));
   if (sum > 0)
     return bl_fail(BL_EINPUT, "steps of %s, release %s: even at efficiency 1 they are predicted slower than measured",
-                   fit->step[fit->group[group].first]->cluster.device, fit->step[fit->group[group].first]->release);
+                   device_of(fit->step[fit->group[group].first])->name, fit->step[fit->group[group].first]->release);
   while (high - low > 1e-6) {
     const double middle = (low + high) / 2;
     BL_TRY(deviation(fit, group, left_out, exp(middle), &sum));
@@ -212,7 +218,7 @@ static bl_status run_group(bl_fit *fit, int32_t g) {
       fitted += !fit->step[i]->named_split || fit->step[i]->fitted;
     }
   if (fitted == 0)
-    return bl_fail(BL_EINPUT, "steps of %s, release %s: none may be fitted", fit->step[group->first]->cluster.device,
+    return bl_fail(BL_EINPUT, "steps of %s, release %s: none may be fitted", device_of(fit->step[group->first])->name,
                    fit->step[group->first]->release);
   BL_TRY(solve(fit, g, -1, &group->efficiency));
   for (int32_t i = 0; i < fit->n_steps; i++) {

@@ -8,52 +8,60 @@ static double smaller(double a, double b) { return a < b ? a : b; }
 
 /* -- exchanges ----------------------------------------------------------------------------------------------------- */
 
-/* How many of a group's ranks, `stride` apart, share a node. */
-static double ranks_in_node(const bl_cluster *c, double size, double stride) {
-  return larger(1, smaller((double)(int64_t)(c->ranks_per_node / stride), size));
-}
-
 /* All-gather or reduce-scatter of a buffer of `bytes` in a ring: one latency a hop. */
-static double ring_us(const bl_cluster *c, double bytes, double size, double stride) {
-  const double local = ranks_in_node(c, size, stride), nodes = size / local;
-  if (size <= 1) return 0;
-  const double latency_us = (nodes - 1) * c->inter.latency_us + (size - nodes) * c->intra.latency_us;
-  const double gbps = local >= size ? c->intra.gbps : smaller(c->inter.gbps * local, c->intra.gbps);
-  return latency_us + bytes * (size - 1) / size / gbps * 1e-3;
+static double ring_us(const bl_reach *r, double bytes) {
+  if (r->size <= 1) return 0;
+  const double latency_us = (r->racks - 1) * r->rack.latency_us + (r->nodes - r->racks) * r->inter.latency_us +
+                            (r->size - r->nodes) * r->intra.latency_us;
+  double gbps = r->intra.gbps;
+  if (r->nodes > 1) gbps = smaller(gbps, r->inter.gbps * r->least);
+  if (r->racks > 1) gbps = smaller(gbps, r->rack.gbps * r->least_in_rack);
+  return latency_us + bytes * (r->size - 1) / r->size / gbps * 1e-3;
 }
 
 /* On how many of `places` the choices of a token lie, where these are even. */
 static double places_met(double places, double choices) { return places * (1 - pow(1 - 1 / places, choices)); }
 
-static double nodes_met(const bl_model *m, double nodes) {
-  const double most = m->groups > 1 ? m->group_top_k * larger(1, nodes / m->groups) : nodes;
-  return smaller(places_met(nodes, m->top_k), most);
+/* On how many nodes but its own the choices of a token lie, sent from the node with the fewest ranks of the group. */
+static double others_met(const bl_model *m, const bl_reach *r) {
+  const double others = r->nodes - 1, each = (r->size - r->least) / others / r->size;
+  const double met = others * (1 - pow(1 - each, m->top_k));
+  return m->groups > 1 ? smaller(met, m->group_top_k * larger(1, r->nodes / m->groups) * others / r->nodes) : met;
 }
 
 /* Every rank sends the rows of its tokens, `bytes` a choice, evenly over the ep ranks, itself included. */
-static double exchange_us(const bl_model *m, const bl_cluster *c, const bl_grid *g, double bytes) {
-  const double size = g->ep, local = ranks_in_node(c, size, g->etp), nodes = size / local;
-  if (size <= 1) return 0;
+static double exchange_us(const bl_model *m, const bl_reach *r, bool node_dispatch, double bytes) {
+  if (r->size <= 1) return 0;
   const double into =
-      g->node_dispatch ? places_met(size, m->top_k) * (local - 1) / local : m->top_k * (local - 1) / size;
-  const double out = (g->node_dispatch ? nodes_met(m, nodes) : m->top_k) * (nodes - 1) / nodes;
-  const double inside = bytes * into / c->intra.gbps, outside = bytes * out / c->inter.gbps;
-  return (local < size ? c->inter.latency_us : c->intra.latency_us) + larger(inside, outside) * 1e-3;
+      node_dispatch ? places_met(r->size, m->top_k) * (r->most - 1) / r->most : m->top_k * (r->most - 1) / r->size;
+  double us_per_byte = into / r->intra.gbps, latency_us = r->intra.latency_us;
+  if (r->nodes > 1) {
+    const double out = node_dispatch ? others_met(m, r) : m->top_k * (r->size - r->least) / r->size;
+    us_per_byte = larger(us_per_byte, out / r->inter.gbps);
+    latency_us = r->inter.latency_us;
+  }
+  if (r->racks > 1) { /* of the other nodes, those of other racks */
+    const double beyond = 1 - r->least_in_rack / r->size, nodes = beyond * r->nodes / (r->nodes - 1);
+    us_per_byte = larger(us_per_byte, (node_dispatch ? others_met(m, r) * nodes : m->top_k * beyond) / r->rack.gbps);
+    latency_us = r->rack.latency_us;
+  }
+  return latency_us + us_per_byte * bytes * 1e-3;
 }
 
-static double send_us(const bl_cluster *c, double bytes, double stride) {
-  const bl_link *link = stride < c->ranks_per_node ? &c->intra : &c->inter;
-  return link->latency_us + bytes / link->gbps * 1e-3;
+static double send_us(const bl_link *link, double bytes) { return link->latency_us + bytes / link->gbps * 1e-3; }
+
+/* The slowest link within a group. */
+static const bl_link *slowest_link(const bl_reach *r) {
+  return r->racks > 1 ? &r->rack : r->nodes > 1 ? &r->inter : &r->intra;
 }
 
 /* -- compute ------------------------------------------------------------------------------------------------------- */
 
 typedef struct item_maker {
   const bl_model *m;
-  const bl_cluster *c;
+  const bl_position_view *v;
   const bl_grid *g;
   double imbalance, num, tokens, part; /* part: tokens once tp has split the sequence */
-  double matrix_rate, core_rate;       /* operations a microsecond of the slowest device */
   double *us;                          /* [BL_ACTION_COUNT]: where actions of the item are noted, or NULL */
 } item_maker;
 
@@ -78,8 +86,8 @@ static double tiles(double rows, double width) { return (1 + 64 / rows) * (1 + 6
 
 /* `matrices` times `weights` entries, `width` their narrower side, on `rows` rows in all. */
 static passes products(const item_maker *k, double weights, double matrices, double rows, double width) {
-  const bl_cluster *c = k->c;
-  const double forward = 2 * weights * rows * tiles(rows / matrices, width) / k->matrix_rate;
+  const bl_pace *c = &k->v->pace;
+  const double forward = 2 * weights * rows * tiles(rows / matrices, width) / k->v->pace.matrix_rate;
   const double read = matrices * weights * k->num, gradients = matrices * weights * 2 * bl_grid_gradient_bytes(k->g);
   return (passes){larger(forward, read / c->memory_gbps * 1e-3) + c->call_us,
                   larger(2 * forward, (read + gradients) / c->memory_gbps * 1e-3) + c->call_us};
@@ -87,12 +95,12 @@ static passes products(const item_maker *k, double weights, double matrices, dou
 
 /* Multiply-adds without weights; `again`: operations backward, of those forward. */
 static passes core(const item_maker *k, double macs, double again) {
-  const double forward = 2 * macs / k->core_rate;
+  const double forward = 2 * macs / k->v->pace.core_rate;
   return (passes){forward, again * forward};
 }
 
 static passes traffic(const item_maker *k, double forward_bytes, double backward_bytes) {
-  const bl_cluster *c = k->c;
+  const bl_pace *c = &k->v->pace;
   return (passes){forward_bytes / c->memory_gbps * 1e-3 + c->call_us,
                   backward_bytes / c->memory_gbps * 1e-3 + c->call_us};
 }
@@ -114,9 +122,7 @@ static passes activation(const item_maker *k, double hidden, bool gated) {
 /* -- layers -------------------------------------------------------------------------------------------------------- */
 
 /* All-gather and reduce-scatter of a block that tp splits, one direction. */
-static double tp_pair_us(const item_maker *k) {
-  return 2 * ring_us(k->c, k->tokens * k->m->hidden * k->num, k->g->tp, 1);
-}
+static double tp_pair_us(const item_maker *k) { return 2 * ring_us(&k->v->tp, k->tokens * k->m->hidden * k->num); }
 
 static double head_widths(const bl_model *m) {
   return m->latent_attention ? m->head_width + m->rope_width + m->value_width : 2.0 * m->head_width;
@@ -137,7 +143,7 @@ static passes add_attention(const item_maker *k, bl_item_price *p) {
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
   if (cp > 1) { /* keys and values of all others pass by, their gradients too on the way back */
     const double kv = m->latent_attention ? m->heads * head_widths(m) : 2.0 * m->kv_heads * m->head_width;
-    const double travel = ring_us(k->c, k->tokens * cp * larger(kv / tp, 2.0 * m->head_width) * k->num, cp, tp);
+    const double travel = ring_us(&k->v->cp, k->tokens * cp * larger(kv / tp, 2.0 * m->head_width) * k->num);
     const double under = smaller(travel, inner.forward), under_bwd = smaller(2 * travel, inner.backward);
     const passes ring = {travel - under + BL_PRICE_STOLEN * under,
                          2 * travel - under_bwd + BL_PRICE_STOLEN * under_bwd};
@@ -161,7 +167,7 @@ static passes add_state_space(const item_maker *k, bl_item_price *p) {
   note_passes(k, BL_ACTION_STATE_SPACE_FWD, BL_ACTION_STATE_SPACE_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
-  const double exchange = ring_us(k->c, rows * cp * (3 * inner + both + m->state_heads), cp, tp);
+  const double exchange = ring_us(&k->v->cp, rows * cp * (3 * inner + both + m->state_heads));
   note(k, BL_ACTION_HEADS_EXCHANGE, exchange);
   p->us[BL_PRICE_CONTEXT] += 2 * exchange;
   return work;
@@ -200,10 +206,10 @@ static void note_experts(const item_maker *k, double weights, double homes, doub
   note(k, BL_ACTION_SCATTER_BWD, moved.backward * 3 / 7);
   static const bl_action_kind exchanges[] = {BL_ACTION_DISPATCH, BL_ACTION_COMBINE, BL_ACTION_COMBINE_BWD,
                                              BL_ACTION_DISPATCH_BWD};
-  const double once = exchange_us(m, k->c, k->g, k->part * row_bytes * k->imbalance / pieces);
+  const double once = exchange_us(m, &k->v->ep, k->g->node_dispatch, k->part * row_bytes * k->imbalance / pieces);
   for (int i = 0; i < 4; i++) note(k, exchanges[i], once);
-  note(k, BL_ACTION_ROWS_GATHER, ring_us(k->c, part * row_bytes, k->g->etp, 1));
-  note(k, BL_ACTION_ROWS_SCATTER, ring_us(k->c, part * row_bytes, k->g->etp, 1));
+  note(k, BL_ACTION_ROWS_GATHER, ring_us(&k->v->etp, part * row_bytes));
+  note(k, BL_ACTION_ROWS_SCATTER, ring_us(&k->v->etp, part * row_bytes));
 }
 
 /* Gate, shared experts, experts; *exchange: what crosses links in one direction. */
@@ -231,8 +237,8 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   note_experts(k, weights, homes, rows, width, sent);
   p->us[BL_PRICE_DENSE] += total(dense);
   p->us[BL_PRICE_EXPERT] += total(work);
-  const double once = exchange_us(m, k->c, g, k->part * row_bytes * k->imbalance);
-  const double gather = ring_us(k->c, rows * row_bytes, etp, 1);
+  const double once = exchange_us(m, &k->v->ep, g->node_dispatch, k->part * row_bytes * k->imbalance);
+  const double gather = ring_us(&k->v->etp, rows * row_bytes);
   p->us[BL_PRICE_EXCHANGE] += 4 * once;
   p->us[BL_PRICE_TENSOR] += 4 * gather;
   *exchange = 2 * once + 2 * gather + (m->shared_experts > 0 ? tp_pair_us(k) : 0);
@@ -256,8 +262,8 @@ static void add_recompute(const item_maker *k, bl_item_price *p, bl_layer_kind k
   if (m->latent_attention && bl_layer_has_attention(kind))
     up = (double)m->heads *
          ((double)(m->head_width + m->rope_width) * m->q_rank + (double)(m->head_width + m->value_width) * m->kv_rank);
-  const double us = 2 * up * k->tokens / k->g->tp / k->matrix_rate +
-                    bytes * k->num * k->part / k->c->memory_gbps * 1e-3 + k->c->call_us;
+  const double us = 2 * up * k->tokens / k->g->tp / k->v->pace.matrix_rate +
+                    bytes * k->num * k->part / k->v->pace.memory_gbps * 1e-3 + k->v->pace.call_us;
   note(k, BL_ACTION_RECOMPUTE, us);
   p->us[BL_PRICE_RECOMPUTE] += us;
 }
@@ -305,22 +311,11 @@ static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_
 }
 
 /* Prices of all items; work: NULL, or where each action's is noted too. */
-static void price_items(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out,
-                        bl_work *work) {
-  const double tokens = bl_grid_tokens(m, g), ranks = (double)g->tp * g->cp * g->dp * g->pp;
-  const double slowest = bl_cluster_slowest(c, ranks);
-  item_maker k = {m,
-                  c,
-                  g,
-                  imbalance,
-                  c->num_bytes,
-                  tokens,
-                  tokens / g->tp,
-                  bl_cluster_rate(c) / slowest,
-                  c->tflops * c->efficiency * 1e6 / slowest,
-                  NULL};
+static void price_items(const bl_model *m, const bl_position_view *v, const bl_grid *g, double imbalance,
+                        int32_t num_bytes, bl_position_costs *out, bl_work *work) {
+  const double tokens = bl_grid_tokens(m, g);
+  item_maker k = {m, v, g, imbalance, num_bytes, tokens, tokens / g->tp, NULL};
   memset(out, 0, sizeof *out);
-  bl_item_sizes(m, g, c->num_bytes, imbalance, out->size);
   bl_item_price *p = out->price;
   if (work) k.us = work->us[BL_ITEM_EMBED];
   const passes look_up = traffic(&k, 3 * m->hidden * k.num * k.part, 3 * m->hidden * k.num * k.part);
@@ -336,67 +331,78 @@ static void price_items(const bl_model *m, const bl_cluster *c, const bl_grid *g
   price_head(&k, &p[m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE], &p[BL_ITEM_HEAD]);
   for (int i = 0; i < BL_ITEM_COUNT; i++)
     for (int u = 0; u < BL_PRICE_COUNT; u++) p[i].total += p[i].us[u];
+  if (g->pp > 1) {
+    out->down_us = send_us(&v->down, k.part * m->hidden * k.num);
+    out->up_us = send_us(&v->up, k.part * m->hidden * k.num);
+  }
   /* A parameter among so many that latency does not show. */
   const double gradient = bl_grid_gradient_bytes(g), per = 1e12;
-  const double shard = bl_grid_shard(g), replicas = (double)g->dp * g->cp / shard, stride = (double)g->etp * g->ep;
-  const double experts = smaller(g->edp, shard);
-  if (g->pp > 1) out->send_us = 2 * send_us(c, k.part * m->hidden * k.num, (double)g->tp * g->cp * g->dp);
-  out->dense_gather_us = ring_us(c, k.num * per, shard, g->tp) / per;
-  out->dense_reduce_us = ring_us(c, gradient * per, shard, g->tp) / per;
-  out->expert_gather_us = ring_us(c, k.num * per, experts, stride) / per;
-  out->expert_reduce_us = ring_us(c, gradient * per, experts, stride) / per;
-  if (g->zero > 0 && replicas > 1) {
-    out->replica_us = 2 * ring_us(c, gradient * per / shard, replicas, shard * g->tp) / per;
-    out->replica_layer_us = 2 * ring_us(c, 0, replicas, shard * g->tp);
-  } else if (g->zero == 0)
-    out->dense_reduce_us = ring_us(c, gradient * per, (double)g->dp * g->cp, g->tp) / per;
-  const bl_link *link = ranks_in_node(c, g->ep, g->etp) < g->ep ? &c->inter : &c->intra;
-  out->copy_byte_us = g->ep > 1 ? 1e-3 / link->gbps : 0;
+  out->dense_gather_us = ring_us(&v->shard, k.num * per) / per;
+  out->dense_reduce_us = ring_us(g->zero > 0 ? &v->shard : &v->dense, gradient * per) / per;
+  out->expert_gather_us = ring_us(&v->experts, k.num * per) / per;
+  out->expert_reduce_us = ring_us(&v->experts, gradient * per) / per;
+  if (g->zero > 0 && v->replicas.size > 1) {
+    out->replica_us = 2 * ring_us(&v->replicas, gradient * per / v->shard.size) / per;
+    out->replica_layer_us = 2 * ring_us(&v->replicas, 0);
+  }
+  out->copy_byte_us = g->ep > 1 ? 1e-3 / slowest_link(&v->ep)->gbps : 0;
+  out->state_byte_us = 1e-3 / v->pace.memory_gbps;
 }
 
-void bl_grid_cost(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_grid_costs *out) {
-  price_items(m, c, g, imbalance, out, NULL);
+void bl_grid_cost(const bl_model *m, const bl_positions *positions, const bl_grid *g, double imbalance,
+                  bl_grid_costs *out) {
+  out->positions = positions;
+  bl_item_sizes(m, g, positions->num_bytes, imbalance, out->size);
+  for (int32_t k = 0; k < positions->kinds; k++)
+    price_items(m, &positions->view[k], g, imbalance, positions->num_bytes, &out->at[k], NULL);
 }
 
 /* -- actions ------------------------------------------------------------------------------------------------------- */
 
 /* What is done once a step (under zero 3 some of it in every micro-batch) for `dense` and `expert` parameters. */
-static void note_state(const bl_cluster *c, const bl_grid *g, const bl_grid_costs *costs, bool layer, double dense,
+static void note_state(int32_t num_bytes, const bl_grid *g, const bl_position_costs *costs, bool layer, double dense,
                        double expert, double *us) {
   const double passes_of_ring = g->zero == 0 ? 2 : 1; /* an all-reduce is a reduce-scatter and an all-gather */
   us[BL_ACTION_DENSE_REDUCE] = passes_of_ring * dense * costs->dense_reduce_us;
   us[BL_ACTION_EXPERT_REDUCE] = passes_of_ring * expert * costs->expert_reduce_us;
   us[BL_ACTION_WEIGHT_GATHER] = dense * costs->dense_gather_us;
   us[BL_ACTION_EXPERT_GATHER] = expert * costs->expert_gather_us;
-  bl_price_update(c, g, dense, expert, &us[BL_ACTION_OPTIMIZER], &us[BL_ACTION_SQUARE_GRADS]);
+  bl_price_update(g, num_bytes, costs->state_byte_us, dense, expert, &us[BL_ACTION_OPTIMIZER],
+                  &us[BL_ACTION_SQUARE_GRADS]);
   /* Replicas of a sharded state add up their gradients once all are reduced: nothing hides it. */
   us[BL_ACTION_SQUARE_GRADS] += (dense + expert) * costs->replica_us + (layer ? costs->replica_layer_us : 0);
 }
 
-void bl_grid_work(const bl_model *m, const bl_cluster *c, const bl_grid *g, double imbalance, bl_work *out) {
-  bl_grid_costs costs;
+void bl_grid_work(const bl_model *m, const bl_positions *positions, int32_t kind, const bl_grid *g, double imbalance,
+                  bl_work *out) {
+  const bl_position_view *v = &positions->view[kind];
+  const int32_t num_bytes = positions->num_bytes;
+  bl_position_costs costs;
+  bl_item_size size[BL_ITEM_COUNT];
   memset(out, 0, sizeof *out);
-  price_items(m, c, g, imbalance, &costs, out);
+  bl_item_sizes(m, g, num_bytes, imbalance, size);
+  price_items(m, v, g, imbalance, num_bytes, &costs, out);
   const bl_item module = m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE;
-  const double tokens = bl_grid_tokens(m, g), tp = g->tp, matrix = (double)m->vocabulary * m->hidden / tp;
-  const double split = ring_us(c, tokens * m->hidden * c->num_bytes, tp, 1);
-  const bl_item_size *size = costs.size;
+  const double tokens = bl_grid_tokens(m, g), matrix = (double)m->vocabulary * m->hidden / g->tp;
+  const double split = ring_us(&v->tp, tokens * m->hidden * num_bytes);
   const double head = size[BL_ITEM_HEAD].dense_parameters - m->multi_token * size[module].dense_parameters;
   for (int i = 0; i < BL_ITEM_COUNT; i++) {
     double *us = out->us[i];
     us[BL_ACTION_SEQUENCE_GATHER] = us[BL_ACTION_SEQUENCE_SCATTER] = split;
-    us[BL_ACTION_SEND_ACTIVATION] = us[BL_ACTION_SEND_GRADIENT] = costs.send_us / 2;
-    us[BL_ACTION_TIED_REDUCE] = g->pp > 1 ? send_us(c, bl_grid_gradient_bytes(g) * matrix, tp * g->cp * g->dp) : 0;
-    us[BL_ACTION_COPY_FILL] = size[i].copy_parameters * c->num_bytes * costs.copy_byte_us;
+    us[BL_ACTION_SEND_ACTIVATION] = costs.down_us;
+    us[BL_ACTION_SEND_GRADIENT] = costs.up_us;
+    if (g->pp > 1) /* between the last position and the first */
+      us[BL_ACTION_TIED_REDUCE] = send_us(i == BL_ITEM_EMBED ? &v->up : &v->down, bl_grid_gradient_bytes(g) * matrix);
+    us[BL_ACTION_COPY_FILL] = size[i].copy_parameters * num_bytes * costs.copy_byte_us;
     us[BL_ACTION_COPY_REDUCE] = size[i].copy_parameters * bl_grid_gradient_bytes(g) * costs.copy_byte_us;
     us[BL_ACTION_HEAD] = out->us[BL_ITEM_HEAD][BL_ACTION_HEAD];
     us[BL_ACTION_MODULE_FWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_FWD];
     us[BL_ACTION_MODULE_BWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_BWD];
     if (i != BL_ITEM_EMBED && i != BL_ITEM_HEAD)
-      note_state(c, g, &costs, true, size[i].dense_parameters, size[i].expert_parameters, us);
+      note_state(num_bytes, g, &costs, true, size[i].dense_parameters, size[i].expert_parameters, us);
   }
-  note_state(c, g, &costs, false, size[BL_ITEM_EMBED].dense_parameters + (g->pp == 1 ? head : 0), 0,
+  note_state(num_bytes, g, &costs, false, size[BL_ITEM_EMBED].dense_parameters + (g->pp == 1 ? head : 0), 0,
              out->us[BL_ITEM_EMBED]);
-  note_state(c, g, &costs, false, head, 0, out->us[BL_ITEM_HEAD]);
+  note_state(num_bytes, g, &costs, false, head, 0, out->us[BL_ITEM_HEAD]);
   out->stolen = BL_PRICE_STOLEN;
 }

@@ -16,6 +16,7 @@ typedef struct searcher {
   int32_t count[BL_ITEM_COUNT]; /* of the whole model */
   bl_search_entry *variant;     /* workspace: the best zero and recomputation of one fold */
   bl_search_entry *tried;       /* workspace */
+  bl_positions positions;       /* of the fold looked at */
   bool least_memory;            /* look for that instead of time; the best is result->entry[0] */
   bl_search_visitor visit;      /* or only hand each layout to this, or NULL */
   void *context;
@@ -35,33 +36,41 @@ static double imbalance_of(const bl_search_options *o, const bl_grid *g) {
 static bool price(const bl_search_options *o, const bl_grid *g, const bl_grid_costs *costs, double limit,
                   bl_search_entry *e) {
   int32_t counts[BL_STAGES_MAX * BL_ITEM_COUNT];
-  const int32_t num = o->cluster->num_bytes;
   e->grid = *g;
   e->imbalance = imbalance_of(o, g);
-  if (!bl_stages_divide(o->model, g, costs, num, limit, e->first)) return false;
+  if (!bl_stages_divide(o->model, g, costs, limit, e->first)) return false;
   bl_stages_counts(o->model, g, e->first, counts);
-  bl_stages_memory(g, costs, num, counts, &e->memory);
-  bl_price_step(o->cluster, g, costs, counts, &e->price);
-  return e->memory.total <= limit;
+  e->memory_share = bl_stages_memory_share(costs, bl_stages_memory(g, costs, counts, &e->memory));
+  bl_price_step(g, costs, counts, &e->price);
+  return e->memory.total <= limit * e->memory_share;
 }
 
 bool bl_search_price(const bl_search_options *o, const bl_grid *grid, bl_search_entry *e) {
+  bl_positions positions;
   bl_grid_costs costs;
   int32_t count[BL_ITEM_COUNT];
   bl_items_of_model(o->model, count);
-  bl_grid_cost(o->model, o->cluster, grid, imbalance_of(o, grid), &costs);
+  bl_positions_of(o->cluster, grid, &positions);
+  bl_grid_cost(o->model, &positions, grid, imbalance_of(o, grid), &costs);
   const bool fits = price(o, grid, &costs, o->memory_bytes, e);
   if (!fits) price(o, grid, &costs, DBL_MAX / 2, e);
-  e->bound_us = bl_price_bound(o->cluster, grid, &costs, count);
+  e->bound_us = bl_price_bound(grid, &costs, count);
   return fits;
 }
 
-/* At most what the fullest rank holds: the mean of all positions, each with as little in flight as the last. */
+/* At most what the fullest rank holds, were it of the cluster's first device: the mean of all positions, by their
+ * devices' memory, each with as little in flight as the last. */
 static double memory_bound(const searcher *s, const bl_grid *g, const bl_grid_costs *costs) {
+  const bl_positions *p = costs->positions;
   bl_footprint f;
-  bl_footprint_of(costs->size, s->count, g, s->o->cluster->num_bytes, bl_grid_in_flight(g, g->pp - 1), &f);
-  return (f.total - f.bytes[BL_FOOTPRINT_WORKSPACE]) / g->pp;
+  double shares = 0;
+  for (int32_t k = 0; k < p->kinds; k++) shares += p->count[k] * p->memory_share[k];
+  bl_footprint_of(costs->size, s->count, g, p->num_bytes, bl_grid_in_flight(g, g->pp - 1), &f);
+  return (f.total - f.bytes[BL_FOOTPRINT_WORKSPACE]) / shares;
 }
+
+/* What the fullest rank holds, likewise. */
+static double fullest(const bl_search_entry *e) { return e->memory.total / e->memory_share; }
 
 static double worst_kept(const searcher *s) {
   return s->result->n < s->o->top ? DBL_MAX : s->result->entry[s->result->n - 1].price.step_us;
@@ -76,17 +85,17 @@ static void try_layout(searcher *s, const bl_grid *g, const bl_grid_costs *costs
   }
   const double least = memory_bound(s, g, costs);
   if (s->least_memory) {
-    if (s->variant->memory.total <= least) return;
+    if (fullest(s->variant) <= least) return;
     price(o, g, costs, DBL_MAX / 2, s->tried);
     s->result->priced++;
-    if (s->tried->memory.total < s->variant->memory.total) *s->variant = *s->tried;
+    if (fullest(s->tried) < fullest(s->variant)) *s->variant = *s->tried;
     return;
   }
   if (least > o->memory_bytes) {
     reject(s, BL_SEARCH_MEMORY_BOUND, g);
     return;
   }
-  const double bound = bl_price_bound(o->cluster, g, costs, s->count), kept = worst_kept(s);
+  const double bound = bl_price_bound(g, costs, s->count), kept = worst_kept(s);
   if (bound < s->result->bound_us) s->result->bound_us = bound;
   if (bound >= kept || bound >= s->variant->price.step_us) {
     reject(s, BL_SEARCH_TIME_BOUND, g);
@@ -133,7 +142,7 @@ static void each_variant(searcher *s, bl_grid *g) {
         if ((o->zero_fixed && o->fixed.zero != g->zero) || (o->recompute_fixed && o->fixed.recompute != g->recompute))
           continue;
         if (!known[z][r] || bl_grid_overlaps(g)) /* all else is the same for every vp */
-          bl_grid_cost(o->model, o->cluster, g, imbalance_of(o, g), &costs[z][r]);
+          bl_grid_cost(o->model, &s->positions, g, imbalance_of(o, g), &costs[z][r]);
         known[z][r] = !bl_grid_overlaps(g);
         try_layout(s, g, &costs[z][r]);
       }
@@ -144,6 +153,7 @@ static void each_variant(searcher *s, bl_grid *g) {
 
 static void each_micro_batch(searcher *s, bl_grid *g) {
   const int32_t sequences = s->o->batch / g->dp;
+  bl_positions_of(s->o->cluster, g, &s->positions);
   s->result->folds++;
   for (int32_t b = 1; b <= s->o->max_micro_batch && b <= sequences; b++) {
     if (sequences % b != 0 || !wanted(s->o->fixed.micro_batch, b)) continue;
@@ -199,7 +209,7 @@ static void enumerate(searcher *s) {
                .overlap = o->overlap,
                .gradient_bytes = o->gradient_bytes,
                .shard = o->shard,
-               .input_bytes = o->cluster->matrix.num_bytes};
+               .input_bytes = o->cluster->node_group[0].device.matrix.num_bytes};
   for (g.tp = 1; g.tp <= o->ranks; g.tp++) {
     if (o->ranks % g.tp != 0 || !wanted(o->fixed.tp, g.tp)) continue;
     if (o->model->heads % g.tp != 0 || o->model->state_heads % g.tp != 0) {
@@ -218,9 +228,9 @@ static void enumerate(searcher *s) {
 }
 
 static bl_status check_options(const bl_search_options *o) {
-  if (o->ranks < 1 || (int64_t)o->cluster->nodes * o->cluster->ranks_per_node < o->ranks)
+  if (o->ranks < 1 || bl_cluster_ranks(o->cluster) < o->ranks)
     return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d", o->cluster->name,
-                   (long long)o->cluster->nodes * o->cluster->ranks_per_node, o->ranks);
+                   (long long)bl_cluster_ranks(o->cluster), o->ranks);
   if (o->model->layers > BL_STAGES_MAX_LAYERS)
     return bl_fail(BL_EINPUT, "model %s has %d layers, the search takes at most %d", o->model->name, o->model->layers,
                    BL_STAGES_MAX_LAYERS);
@@ -230,6 +240,19 @@ static bl_status check_options(const bl_search_options *o) {
   return BL_OK;
 }
 
+/* Operations a microsecond of the first ranks together, in the faster type. */
+static double all_rates(const bl_cluster *c, int64_t ranks) {
+  double sum = 0;
+  for (int32_t i = 0; i < c->n_node_groups && ranks > 0; i++) {
+    const bl_node_group *group = &c->node_group[i];
+    const double base = bl_device_core_rate(&group->device), rate = bl_device_rate(&group->device);
+    const int64_t all = (int64_t)group->nodes * group->ranks_per_node, used = all < ranks ? all : ranks;
+    sum += (double)used * (rate > base ? rate : base);
+    ranks -= used;
+  }
+  return sum;
+}
+
 static bl_status begin(searcher *s, const bl_search_options *o, bl_search_result *out) {
   memset(out, 0, sizeof *out);
   *s = (searcher){.o = o, .result = out};
@@ -237,8 +260,7 @@ static bl_status begin(searcher *s, const bl_search_options *o, bl_search_result
   bl_items_of_model(o->model, s->count);
   out->bound_us = DBL_MAX;
   const double flop = bl_model_training_flop(o->model, (int64_t)o->batch * o->model->sequence, true);
-  const double base = o->cluster->tflops * o->cluster->efficiency * 1e6, rate = bl_cluster_rate(o->cluster);
-  out->roofline_us = flop / ((rate > base ? rate : base) * o->ranks);
+  out->roofline_us = flop / all_rates(o->cluster, o->ranks);
   BL_TRY(bl_new(&out->entry, (size_t)o->top, sizeof *out->entry, "layouts"));
   /* Both workspaces in one allocation. */
   const bl_status status = bl_new(&s->variant, 2, sizeof *s->variant, "layouts");
@@ -309,7 +331,7 @@ bl_status bl_search_least_memory(const bl_search_options *o, bl_search_entry *en
   bl_search_result result;
   BL_TRY(begin(&s, o, &result));
   s.least_memory = true;
-  s.variant->memory.total = DBL_MAX;
+  s.variant->memory.total = DBL_MAX, s.variant->memory_share = 1;
   enumerate(&s);
   *entry = *s.variant;
   free(s.variant);

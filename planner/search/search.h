@@ -14,7 +14,7 @@ typedef struct bl_search_options {
   const bl_model *model;
   const bl_cluster *cluster;
   int32_t ranks, batch;    /* batch: sequences of a step, of all ranks */
-  double memory_bytes;     /* that a rank may fill */
+  double memory_bytes;     /* that a rank of the cluster's first device may fill; of others in proportion */
   const double *imbalance; /* [experts + 1]: max/mean rows of a rank, by ep */
   int32_t max_vp, max_micro_batch, copy_slots;
   int32_t gradient_bytes, shard; /* 0: 4; all of dp x cp */
@@ -53,6 +53,7 @@ typedef struct bl_search_entry {
   bl_step_price price;     /* in closed form */
   bl_step_price simulated; /* survivor.h; step_us 0: not simulated */
   bl_footprint memory;     /* of the fullest position */
+  double memory_share;     /* of its devices' memory in that of the cluster's first */
   double bound_us, imbalance;
   int32_t first[BL_STAGES_MAX + 1]; /* stages */
 } bl_search_entry;
@@ -81,7 +82,8 @@ void bl_search_free(bl_search_result *result);
 
 /*! bl_search_simulate() : the second stage. Simulates the entries; then all other layouts whose bound (block_bound.h)
  * is below the best simulated time, dearest closed form last, at most options->simulate of them. Entries become the K
- *  fastest of what was simulated, fastest first. Called by bl_search().  @return : BL_OK, BL_EMACHINE (`result` is then freed). */
+ *  fastest of what was simulated, fastest first. Called by bl_search().  @return : BL_OK, BL_EMACHINE (`result` is then
+ * freed). */
 bl_status bl_search_simulate(const bl_search_options *options, bl_search_result *result);
 
 /*! bl_search_visit() : every complete layout of the space, in the order of the search, with its costs. */
@@ -95,7 +97,8 @@ bool bl_search_may_fit(const bl_search_options *options, const bl_grid *grid, co
  *  the memory of the division without a limit. */
 bool bl_search_price(const bl_search_options *options, const bl_grid *grid, bl_search_entry *entry);
 
-/*! bl_search_least_memory() : the layout whose fullest rank holds least, whatever its time; its step is priced too.
+/*! bl_search_least_memory() : the layout whose fullest rank holds least of its memory, whatever its time; its step is
+ *  priced too.
  *  @return : BL_OK, or BL_EINPUT where no layout folds at all. */
 bl_status bl_search_least_memory(const bl_search_options *options, bl_search_entry *entry);
 

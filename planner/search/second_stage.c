@@ -69,33 +69,34 @@ static bl_status simulate_entries(stage *s) {
 
 /* As bl_block_bound_any(), from sums that are at hand: what its items take beside rows that links may hide. */
 static double quick_bound(const stage *s, const bl_grid *g, const bl_grid_costs *costs, bool beside) {
-  double sum = 0, dearest = 0;
+  double us[BL_POSITION_KINDS][BL_ITEM_COUNT], sum;
   const double again = g->recompute == BL_RECOMPUTE_FFN || g->recompute == BL_RECOMPUTE_FULL; /* two of four again */
-  for (int k = 0; k < BL_ITEM_COUNT; k++) {
-    const double exchange = costs->price[k].us[BL_PRICE_EXCHANGE];
-    const double us = costs->price[k].total - (beside ? exchange * (1 + again / 2) : 0);
-    sum += s->count[k] * us;
-    if (s->count[k] > 0 && us > dearest) dearest = us;
-  }
-  const double mean = sum / g->pp;
-  return g->micro_batches * (mean > dearest ? mean : dearest);
+  for (int32_t k = 0; k < costs->positions->kinds; k++)
+    for (int i = 0; i < BL_ITEM_COUNT; i++) {
+      const bl_item_price *price = &costs->at[k].price[i];
+      us[k][i] = price->total - (beside ? price->us[BL_PRICE_EXCHANGE] * (1 + again / 2) : 0);
+    }
+  return g->micro_batches * bl_positions_share(costs->positions, (const double(*)[BL_ITEM_COUNT])us, s->count, &sum);
 }
 
 /* Keeps a layout whose bounds leave hope, and that fits. */
 static void consider_one(stage *s, const bl_grid *g, const bl_grid_costs *costs) {
   const bl_search_options *o = s->o;
+  const bl_positions *p = costs->positions;
   bl_work work;
-  bl_block_costs blocks;
+  bl_block_costs blocks[BL_POSITION_KINDS];
   const bool beside = bl_grid_overlaps(g) || g->pieces > 1;
   if (quick_bound(s, g, costs, beside) >= best_us(s)) return;
   if (s->status != BL_OK || !bl_search_may_fit(o, g, costs)) return;
   s->result->hopeful++;
-  bl_grid_work(o->model, o->cluster, g, o->model->experts > 0 ? o->imbalance[g->ep] : 1, &work);
-  bl_block_cost(o->model, g, &work, beside, &blocks);
-  if (bl_block_bound_any(g, &blocks, s->count) >= best_us(s)) return;
+  for (int32_t k = 0; k < p->kinds; k++) {
+    bl_grid_work(o->model, p, k, g, o->model->experts > 0 ? o->imbalance[g->ep] : 1, &work);
+    bl_block_cost(o->model, g, &work, beside, &blocks[k]);
+  }
+  if (bl_block_bound_any(g, p, blocks, s->count) >= best_us(s)) return;
   s->result->divided++;
   if (!bl_search_price(o, g, s->tried)) return;
-  const double bound = bl_block_bound(o->model, g, &blocks, s->tried->first, bl_grid_overlaps(g));
+  const double bound = bl_block_bound(o->model, g, p, blocks, s->tried->first, bl_grid_overlaps(g));
   if (bound >= best_us(s)) return;
   s->status = bl_grow(&s->candidate, &s->room, s->n + 1, sizeof *s->candidate, "layouts");
   if (s->status != BL_OK) return;

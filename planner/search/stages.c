@@ -16,13 +16,19 @@ void bl_stages_counts(const bl_model *model, const bl_grid *grid, const int32_t 
     count_stage(model, stages, s, first[s], first[s + 1], counts + (int64_t)(s % grid->pp) * BL_ITEM_COUNT);
 }
 
-int32_t bl_stages_memory(const bl_grid *grid, const bl_grid_costs *costs, int32_t num_bytes, const int32_t *counts,
-                         bl_footprint *out) {
+double bl_stages_memory_share(const bl_grid_costs *costs, int32_t position) {
+  return costs->positions->memory_share[costs->positions->kind[position]];
+}
+
+int32_t bl_stages_memory(const bl_grid *grid, const bl_grid_costs *costs, const int32_t *counts, bl_footprint *out) {
   int32_t fullest = 0;
+  double most = 0;
   for (int32_t d = 0; d < grid->pp; d++) {
     bl_footprint f;
-    bl_footprint_of(costs->size, counts + (int64_t)d * BL_ITEM_COUNT, grid, num_bytes, bl_grid_in_flight(grid, d), &f);
-    if (d == 0 || f.total > out->total) *out = f, fullest = d;
+    bl_footprint_of(costs->size, counts + (int64_t)d * BL_ITEM_COUNT, grid, costs->positions->num_bytes,
+                    bl_grid_in_flight(grid, d), &f);
+    const double full = f.total / bl_stages_memory_share(costs, d);
+    if (d == 0 || full > most) *out = f, fullest = d, most = full;
   }
   return fullest;
 }
@@ -32,7 +38,7 @@ typedef struct divider {
   const bl_model *model;
   const bl_grid *grid;
   const bl_grid_costs *costs;
-  int32_t num_bytes, stages;
+  int32_t stages;
   double memory_bytes;
   int16_t before[BL_STAGES_MAX_LAYERS + 1][BL_ITEM_COUNT]; /* items of each kind among the first l layers */
 } divider;
@@ -40,15 +46,17 @@ typedef struct divider {
 /* The time of layers from..to-1 as a stage, or DBL_MAX where they do not fit. */
 static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to) {
   int32_t count[BL_ITEM_COUNT];
+  const int32_t position = stage % d->grid->pp;
   for (int k = 0; k < BL_ITEM_COUNT; k++) count[k] = d->before[to][k] - d->before[from][k];
   count[BL_ITEM_EMBED] = stage == 0;
   count[BL_ITEM_HEAD] = stage == d->stages - 1;
   if (d->grid->vp == 1) {
     bl_footprint f;
-    bl_footprint_of(d->costs->size, count, d->grid, d->num_bytes, bl_grid_in_flight(d->grid, stage), &f);
-    if (f.total > d->memory_bytes) return DBL_MAX;
+    bl_footprint_of(d->costs->size, count, d->grid, d->costs->positions->num_bytes, bl_grid_in_flight(d->grid, stage),
+                    &f);
+    if (f.total > d->memory_bytes * bl_stages_memory_share(d->costs, position)) return DBL_MAX;
   }
-  return bl_device_us(d->costs, count);
+  return bl_device_us(bl_costs_at(d->costs, position), count);
 }
 
 /* The best last run of a division of the first j layers into stages 0..stage; before[i]: the slowest of the stages in
@@ -64,10 +72,10 @@ static int32_t last_run(const divider *d, int32_t stage, const double *before, i
   return best;
 }
 
-bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, int32_t num_bytes,
-                      double memory_bytes, int32_t *first) {
+bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, double memory_bytes,
+                      int32_t *first) {
   const int32_t layers = model->layers;
-  divider d = {model, grid, costs, num_bytes, grid->pp * grid->vp, memory_bytes, {{0}}};
+  divider d = {model, grid, costs, grid->pp * grid->vp, memory_bytes, {{0}}};
   double row[2][BL_STAGES_MAX_LAYERS + 1];
   int16_t *from; /* [stages][layers + 1]: where the stage that ends there begins */
   if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;

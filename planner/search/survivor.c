@@ -5,6 +5,17 @@
 #include <math.h>
 #include <string.h>
 
+static bl_status price_positions(const bl_search_options *o, const bl_search_entry *e, bl_survivor *out) {
+  const bl_grid *g = &e->grid;
+  bl_positions positions;
+  bl_positions_of(o->cluster, g, &positions);
+  BL_TRY(bl_new(&out->work, (size_t)positions.kinds, sizeof *out->work, "prices of actions"));
+  BL_TRY(bl_new(&out->work_at, (size_t)g->pp, sizeof *out->work_at, "prices of actions"));
+  for (int32_t k = 0; k < positions.kinds; k++) bl_grid_work(o->model, &positions, k, g, e->imbalance, &out->work[k]);
+  for (int32_t d = 0; d < g->pp; d++) out->work_at[d] = &out->work[positions.kind[d]];
+  return BL_OK;
+}
+
 bl_status bl_survivor_build(const bl_search_options *o, const bl_search_entry *e, int32_t micro_batches,
                             bl_survivor *out) {
   const bl_grid *g = &e->grid;
@@ -12,12 +23,12 @@ bl_status bl_survivor_build(const bl_search_options *o, const bl_search_entry *e
   const bl_step_options options = {.copies = g->copy_slots > 0 && o->model->experts > 0,
                                    .exchanges_inline = true,
                                    .rows_beside = beside || g->pieces > 1,
-                                   .ranks_per_node = o->cluster->ranks_per_node};
+                                   .ranks_per_node = bl_cluster_narrowest_node(o->cluster)};
   bl_status status = BL_OK;
   memset(out, 0, sizeof *out);
   BL_TRY(bl_search_layout(o, e, &out->layout));
   out->layout.micro_batches = micro_batches;
-  bl_grid_work(o->model, o->cluster, g, e->imbalance, &out->work);
+  BL_TRY_GOTO(status, price_positions(o, e, out), failed);
   BL_TRY_GOTO(status, bl_new(&out->step, (size_t)g->pp, sizeof *out->step, "step programs"), failed);
   for (; out->built < g->pp; out->built++) {
     bl_step *step = &out->step[out->built];
@@ -39,6 +50,8 @@ failed:
 void bl_survivor_free(bl_survivor *s) {
   for (int32_t i = 0; i < s->built; i++) bl_step_free(&s->step[i]);
   free(s->step);
+  free(s->work);
+  free(s->work_at);
   bl_layout_free(&s->layout);
   memset(s, 0, sizeof *s);
 }
@@ -146,7 +159,7 @@ static bl_status simulate(const bl_search_options *o, const bl_search_entry *e, 
   bl_pipeline_simulation simulation = {0};
   double most = -1, us[BL_PRICE_COUNT];
   BL_TRY(bl_survivor_build(o, e, micro_batches, &s));
-  const bl_status status = bl_simulate_pipeline(s.step, o->model, &s.work, &simulation);
+  const bl_status status = bl_simulate_pipeline(s.step, o->model, s.work_at, &simulation);
   const int32_t wanted = *of;
   out->step_us = simulation.step_us;
   for (int32_t i = 0; status == BL_OK && i < s.layout.pp; i++) {

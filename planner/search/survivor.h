@@ -9,9 +9,10 @@
 /* Programs of all positions, and what their actions take. */
 typedef struct bl_survivor {
   bl_layout layout;
-  bl_work work;
-  int32_t built; /* programs in step */
-  bl_step *step; /* [pp] */
+  bl_work *work;           /* [kinds of positions] */
+  const bl_work **work_at; /* [pp]: of each position */
+  int32_t built;           /* programs in step */
+  bl_step *step;           /* [pp] */
 } bl_survivor;
 
 /*! bl_survivor_build() : for an entry of the search; micro_batches of a step, of which the entry's may have more. The

@@ -40,8 +40,9 @@ static void try_divisions(division *d, int32_t stage) {
   d->first[stages] = model.layers;
   const bl_grid flat = {.pp = stages, .vp = 1};
   bl_stages_counts(&model, &flat, d->first, counts);
-  for (int32_t s = 0; s < stages; s++) slowest = fmax(slowest, bl_device_us(d->costs, counts + s * BL_ITEM_COUNT));
-  if (d->grid->vp == 1) bl_stages_memory(d->grid, d->costs, 2, counts, &f);
+  for (int32_t s = 0; s < stages; s++)
+    slowest = fmax(slowest, bl_device_us(&d->costs->at[0], counts + s * BL_ITEM_COUNT));
+  if (d->grid->vp == 1) bl_stages_memory(d->grid, d->costs, counts, &f);
   if ((d->grid->vp > 1 || f.total <= d->limit) && slowest < d->best) d->best = slowest;
 }
 
@@ -60,18 +61,20 @@ static void test_stages(void) {
                    .zero = 1,
                    .micro_batch = 2,
                    .micro_batches = 12};
+      bl_positions at;
       bl_grid_costs costs;
       int32_t first[16], counts[16 * BL_ITEM_COUNT];
       double slowest = 0;
-      bl_grid_cost(&model, &cluster, &g, 1, &costs);
+      cost_on(&cluster, &model, &g, 1, &at, &costs);
       division d = {.grid = &g, .costs = &costs, .limit = (double[]){1e30, 3e9, 1.5e9, 1e9}[step], .best = DBL_MAX};
       try_divisions(&d, 1);
-      const bool found = bl_stages_divide(&model, &g, &costs, 2, d.limit, first);
+      const bool found = bl_stages_divide(&model, &g, &costs, d.limit, first);
       CHECK(found == (d.best < DBL_MAX));
       if (!found) continue;
       const bl_grid flat = {.pp = g.pp * g.vp, .vp = 1};
       bl_stages_counts(&model, &flat, first, counts);
-      for (int32_t s = 0; s < flat.pp; s++) slowest = fmax(slowest, bl_device_us(&costs, counts + s * BL_ITEM_COUNT));
+      for (int32_t s = 0; s < flat.pp; s++)
+        slowest = fmax(slowest, bl_device_us(&costs.at[0], counts + s * BL_ITEM_COUNT));
       CHECK_NEAR(slowest, d.best, 1e-9 * d.best);
     }
 }
@@ -207,17 +210,18 @@ static void test_too_little_memory(void) {
 static void test_overlap(void) {
   bl_grid g = {
       .tp = 1, .cp = 1, .dp = 4, .pp = 4, .vp = 2, .etp = 1, .ep = 4, .edp = 1, .micro_batch = 2, .micro_batches = 16};
+  bl_positions at;
   bl_grid_costs open, beside;
-  bl_grid_cost(&model, &cluster, &g, 1, &open);
+  cost_on(&cluster, &model, &g, 1, &at, &open);
   g.overlap = true;
-  bl_grid_cost(&model, &cluster, &g, 1, &beside);
-  const double *before = open.price[BL_ITEM_MOE].us, *after = beside.price[BL_ITEM_MOE].us;
+  cost_on(&cluster, &model, &g, 1, &at, &beside);
+  const double *before = open.at[0].price[BL_ITEM_MOE].us, *after = beside.at[0].price[BL_ITEM_MOE].us;
   const double us = before[BL_PRICE_EXCHANGE], alone = (3 + 4) / 32.0;
   REQUIRE(us > 0 && us < before[BL_PRICE_DENSE] + before[BL_PRICE_EXPERT]);
   CHECK_NEAR(after[BL_PRICE_EXCHANGE], us * (alone + (1 - alone) * 24 / 132), 1e-9 * us);
   g.vp = 1;
-  bl_grid_cost(&model, &cluster, &g, 1, &beside);
-  CHECK_NEAR(beside.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], us, 1e-9 * us);
+  cost_on(&cluster, &model, &g, 1, &at, &beside);
+  CHECK_NEAR(beside.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], us, 1e-9 * us);
 }
 
 /* What a search reports is what its layout costs by itself, interleaved ones that hide exchanges too. */
@@ -242,46 +246,48 @@ static void test_entries_alone(void) {
 static void test_node_dispatch(void) {
   bl_grid g = {
       .tp = 1, .cp = 1, .dp = 8, .pp = 1, .vp = 1, .etp = 1, .ep = 8, .edp = 1, .micro_batch = 4, .micro_batches = 1};
+  bl_positions at;
   bl_grid_costs flat, nodes;
   bl_cluster slow = cluster;
-  slow.inter = (bl_link){0.01, 0};
+  slow.node_group[0].links.inter = (bl_link){0.01, 0};
   const double bytes = 4 * 1024 * 2.0 * 1024, us = bytes / 0.01 * 1e-3;
-  bl_grid_cost(&model, &slow, &g, 1, &flat);
+  cost_on(&slow, &model, &g, 1, &at, &flat);
   g.node_dispatch = true;
-  bl_grid_cost(&model, &slow, &g, 1, &nodes);
+  cost_on(&slow, &model, &g, 1, &at, &nodes);
   /* Two choices on two nodes: each is off the own node half of the time; they lie on 2 (1 - 1/4) = 1.5 nodes, half of
    * them not the own. Four passes. */
-  CHECK_NEAR(flat.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 2 * 0.5, 1e-6 * us);
-  CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.5 * 0.5, 1e-6 * us);
+  CHECK_NEAR(flat.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 2 * 0.5, 1e-6 * us);
+  CHECK_NEAR(nodes.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.5 * 0.5, 1e-6 * us);
   /* Within a node: two choices on four ranks are 4 (1 - 9/16) = 1.75 ranks, three quarters of them others. */
   g.dp = g.ep = 4;
-  slow.intra = (bl_link){0.01, 0};
-  bl_grid_cost(&model, &slow, &g, 1, &nodes);
-  CHECK_NEAR(nodes.price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.75 * 0.75, 1e-6 * us);
+  slow.node_group[0].links.intra = (bl_link){0.01, 0};
+  cost_on(&slow, &model, &g, 1, &at, &nodes);
+  CHECK_NEAR(nodes.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * us * 1.75 * 0.75, 1e-6 * us);
 }
 
 /* Half as many ranks hold a state: twice as much of it each, and its replicas reduce each layer's gradients. */
 static void test_shard(void) {
   bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .zero = 3, .micro_batch = 1};
+  bl_positions at;
   bl_grid_costs all, half;
   bl_footprint whole, shared;
   int32_t count[BL_ITEM_COUNT];
   bl_items_of_model(&model, count);
   g.micro_batches = 1;
-  bl_grid_cost(&model, &cluster, &g, 1, &all);
+  cost_on(&cluster, &model, &g, 1, &at, &all);
   bl_footprint_of(all.size, count, &g, 2, 1, &whole);
   g.shard = 8;
-  bl_grid_cost(&model, &cluster, &g, 1, &half);
+  cost_on(&cluster, &model, &g, 1, &at, &half);
   bl_footprint_of(half.size, count, &g, 2, 1, &shared);
   CHECK_NEAR(shared.bytes[BL_FOOTPRINT_MOMENTS], 2 * whole.bytes[BL_FOOTPRINT_MOMENTS], 1);
-  CHECK_NEAR(all.replica_us + all.replica_layer_us, 0, 0);
+  CHECK_NEAR(all.at[0].replica_us + all.at[0].replica_layer_us, 0, 0);
   /* Two halves of four bytes an eighth between two nodes: there and back, one hop each. */
-  CHECK_NEAR(half.replica_us, 2 * 4.0 / 8 / 2 / 20 * 1e-3, 1e-10);
-  CHECK_NEAR(half.replica_layer_us, 2 * 12, 1e-9);
+  CHECK_NEAR(half.at[0].replica_us, 2 * 4.0 / 8 / 2 / 20 * 1e-3, 1e-10);
+  CHECK_NEAR(half.at[0].replica_layer_us, 2 * 12, 1e-9);
   bl_step_price spread, replicated;
-  bl_price_step(&cluster, &g, &half, count, &replicated);
-  half.replica_us = half.replica_layer_us = 0;
-  bl_price_step(&cluster, &g, &half, count, &spread);
+  bl_price_step(&g, &half, count, &replicated);
+  half.at[0].replica_us = half.at[0].replica_layer_us = 0;
+  bl_price_step(&g, &half, count, &spread);
   double parameters = 0;
   for (int k = 0; k < BL_ITEM_COUNT; k++)
     parameters += count[k] * (half.size[k].dense_parameters + half.size[k].expert_parameters);
@@ -293,52 +299,54 @@ static void test_shard(void) {
 /* Gradients in two bytes: half the memory, half the traffic of their reduction. */
 static void test_gradient_bytes(void) {
   bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 4, .edp = 4, .zero = 1, .micro_batch = 1};
+  bl_positions at;
   bl_grid_costs four, two;
   bl_footprint f;
   const int32_t count[BL_ITEM_COUNT] = {1, 2, 4, 1};
-  bl_grid_cost(&model, &cluster, &g, 1, &four);
+  cost_on(&cluster, &model, &g, 1, &at, &four);
   bl_footprint_of(four.size, count, &g, 2, 1, &f);
   const double before = f.bytes[BL_FOOTPRINT_GRADIENTS];
   g.gradient_bytes = 2;
-  bl_grid_cost(&model, &cluster, &g, 1, &two);
+  cost_on(&cluster, &model, &g, 1, &at, &two);
   bl_footprint_of(two.size, count, &g, 2, 1, &f);
   CHECK_NEAR(f.bytes[BL_FOOTPRINT_GRADIENTS], before / 2, 1);
-  CHECK_NEAR(two.dense_reduce_us, four.dense_reduce_us / 2, 1e-3 * four.dense_reduce_us);
-  CHECK_NEAR(two.dense_gather_us, four.dense_gather_us, 0);
+  CHECK_NEAR(two.at[0].dense_reduce_us, four.at[0].dense_reduce_us / 2, 1e-3 * four.at[0].dense_reduce_us);
+  CHECK_NEAR(two.at[0].dense_gather_us, four.at[0].dense_gather_us, 0);
 }
 
 /* One block a layer, on a machine where bytes cost nothing, then on one where only bytes do. */
 static void test_prices_by_hand(void) {
   bl_model m = model;
+  bl_positions at;
   bl_grid_costs costs;
   bl_cluster c = cluster;
   const bl_grid g = {
       .tp = 1, .cp = 1, .dp = 1, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 1, .micro_batch = 1, .micro_batches = 1};
   const double T = 1024, H = 1024, rate = 150e6;
   add_state_space(&m);
-  c.call_us = 0, c.memory_gbps = 1e12;
-  bl_grid_cost(&m, &c, &g, 1, &costs);
+  c.node_group[0].device.call_us = 0, c.node_group[0].device.memory_gbps = 1e12;
+  cost_on(&c, &m, &g, 1, &at, &costs);
   /* Three passes over the weights in tiles; the core forward, and 2.5 times that backward, over half of the sequence.
    */
   const double attention = 6 * T * 4 * H * H * (1 + 64 / T) * (1 + 64 / H) + 3.5 * 2 * T * (2 * H) * T / 2;
-  CHECK_NEAR(costs.price[BL_ITEM_ATTENTION].total, attention / rate, 1e-6 * attention / rate);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_ATTENTION].total, attention / rate, 1e-6 * attention / rate);
   const double inner = 128, both = 64, weights = H * (2 * inner + both + 4) + 4 * (inner + both) + inner * H;
   const double scan = 64 * (32 + inner) + 2 * inner * 16;
   const double mixer = 6 * T * weights * (1 + 64 / T) * (1 + 64 / H) + 3.5 * 2 * T * scan;
-  CHECK_NEAR(costs.price[BL_ITEM_STATE_SPACE].total, mixer / rate, 1e-6 * mixer / rate);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_STATE_SPACE].total, mixer / rate, 1e-6 * mixer / rate);
   /* Gate with both projections of 256, then two choices of 256 x 2048 and back on eight experts. */
   const double gate = 6 * T * (8 * H + 2 * 256 * H) * (1 + 64 / T) * (1 + 64 / 8.0);
   const double experts = 6 * 2 * T * (2 * 256 * 2048) * (1 + 64 / 256.0) * (1 + 64 / 2048.0);
-  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_DENSE], gate / rate, 1e-6 * gate / rate);
-  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], experts / rate, 1e-6 * experts / rate);
-  c.memory_gbps = 1000, c.tflops = 1e9;
-  bl_grid_cost(&m, &c, &g, 1, &costs);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_EXPERTS].us[BL_PRICE_DENSE], gate / rate, 1e-6 * gate / rate);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], experts / rate, 1e-6 * experts / rate);
+  c.node_group[0].device.memory_gbps = 1000, c.node_group[0].device.tflops = 1e9;
+  cost_on(&c, &m, &g, 1, &at, &costs);
   /* Weights of two bytes read twice, fp32 gradients read and written; norm, residual and turned queries and keys. */
   const double bytes = 4 * H * H * (2 + 2 + 8) + T * 2 * (11 * H + 4 * (2 * H));
-  CHECK_NEAR(costs.price[BL_ITEM_ATTENTION].total, bytes * 1e-6, 1e-3 * bytes * 1e-6);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_ATTENTION].total, bytes * 1e-6, 1e-3 * bytes * 1e-6);
   const double rows = 2 * T;
   const double moved = 8 * (2 * 256 * 2048) * (2 + 2 + 8) + rows * 2 * 2048 * 5 + rows * 2 * 256 * 12;
-  CHECK_NEAR(costs.price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], moved * 1e-6, 1e-3 * moved * 1e-6);
+  CHECK_NEAR(costs.at[0].price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], moved * 1e-6, 1e-3 * moved * 1e-6);
 }
 
 /* Gradients reduced under the last backward, all but those of one layer, take processors from it. */
@@ -347,20 +355,21 @@ static void test_reduction_by_hand(void) {
       .tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .micro_batch = 4, .micro_batches = 1};
   const int32_t count[BL_ITEM_COUNT] = {0, 4, 0, 0};
   bl_cluster fast = cluster;
+  bl_positions at;
   bl_grid_costs costs;
   bl_step_price price;
-  fast.inter = (bl_link){1000, 0}, fast.intra = (bl_link){1000, 0};
-  bl_grid_cost(&model, &fast, &g, 1, &costs);
-  bl_price_step(&fast, &g, &costs, count, &price);
+  fast.node_group[0].links.inter = (bl_link){1000, 0}, fast.node_group[0].links.intra = (bl_link){1000, 0};
+  cost_on(&fast, &model, &g, 1, &at, &costs);
+  bl_price_step(&g, &costs, count, &price);
   const double us = 2 * 4 * 4 * costs.size[BL_ITEM_DENSE].dense_parameters * 15 / 16 * 1e-6;
-  REQUIRE(us < bl_device_us(&costs, count) * 2 / 3);
+  REQUIRE(us < bl_device_us(&costs.at[0], count) * 2 / 3);
   CHECK_NEAR(price.us[BL_PRICE_REDUCE], us / 4 + us * 24 / 132, 1e-6 * us);
   /* The same layers as blocks: eight, of which one is left over. */
   bl_model m = model;
   const int32_t blocks[BL_ITEM_COUNT] = {[BL_ITEM_ATTENTION] = 4, [BL_ITEM_FFN] = 4};
   add_state_space(&m);
-  bl_grid_cost(&m, &fast, &g, 1, &costs);
-  bl_price_step(&fast, &g, &costs, blocks, &price);
+  cost_on(&fast, &m, &g, 1, &at, &costs);
+  bl_price_step(&g, &costs, blocks, &price);
   CHECK_NEAR(price.us[BL_PRICE_REDUCE], us / 8 + us * 24 / 132, 1e-6 * us);
 }
 
@@ -368,16 +377,19 @@ static void test_reduction_by_hand(void) {
  */
 static void test_spread(void) {
   bl_cluster uneven = cluster;
-  uneven.spread = 0.02;
-  CHECK_NEAR(bl_cluster_slowest(&uneven, 1), 1, 0);
-  CHECK_NEAR(bl_cluster_slowest(&uneven, 128), 1 + 0.02 * 2.455, 1e-4);
-  CHECK_NEAR(bl_cluster_slowest(&uneven, 2048), 1 + 0.02 * 3.321, 1e-4);
+  bl_device *device = &uneven.node_group[0].device;
+  device->spread = 0.02;
+  CHECK_NEAR(bl_device_slowest(device, 1), 1, 0);
+  CHECK_NEAR(bl_device_slowest(device, 128), 1 + 0.02 * 2.455, 1e-4);
+  CHECK_NEAR(bl_device_slowest(device, 2048), 1 + 0.02 * 3.321, 1e-4);
+  bl_positions at;
   bl_grid_costs even, slower;
   const bl_grid g = {.tp = 1, .cp = 1, .dp = 16, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 16, .micro_batch = 64};
-  bl_grid_cost(&model, &cluster, &g, 1, &even);
-  bl_grid_cost(&model, &uneven, &g, 1, &slower);
-  const double ratio = slower.price[BL_ITEM_MOE].us[BL_PRICE_EXPERT] / even.price[BL_ITEM_MOE].us[BL_PRICE_EXPERT];
-  CHECK(ratio > 1.01 && ratio < bl_cluster_slowest(&uneven, 16));
+  cost_on(&cluster, &model, &g, 1, &at, &even);
+  cost_on(&uneven, &model, &g, 1, &at, &slower);
+  const double ratio =
+      slower.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXPERT] / even.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXPERT];
+  CHECK(ratio > 1.01 && ratio < bl_device_slowest(device, 16));
 }
 
 static void test_layout_of_entry(void) {

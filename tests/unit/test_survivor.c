@@ -12,7 +12,7 @@
 static void make_large_model(bool blocks) {
   make_model();
   model.shared_experts = 1, model.shared_width = 512;
-  cluster.nodes = 8;
+  cluster.node_group[0].nodes = 8;
   if (blocks) add_state_space(&model);
 }
 
@@ -114,6 +114,16 @@ static void print_grid(const bl_grid *g) {
          g->dp, g->pp, g->vp, g->etp, g->ep, g->zero, (int)g->recompute, g->micro_batches, g->overlap);
 }
 
+static void block_costs(const bl_search_options *o, const bl_grid *g, double uneven, bl_positions *at,
+                        bl_block_costs *costs) {
+  bl_work work;
+  bl_positions_of(o->cluster, g, at);
+  for (int32_t k = 0; k < at->kinds; k++) {
+    bl_grid_work(o->model, at, k, g, uneven, &work);
+    bl_block_cost(o->model, g, &work, bl_grid_overlaps(g) || g->pieces > 1, &costs[k]);
+  }
+}
+
 /* Shortened steps are the whole ones; no bound is above its simulation, and they are near. */
 static void test_random_layouts(void) {
   static bl_search_entry e;
@@ -126,8 +136,8 @@ static void test_random_layouts(void) {
   int done = 0, compared = 0;
   for (; done < n;) {
     bl_grid g;
-    bl_work work;
-    bl_block_costs costs;
+    bl_positions at;
+    bl_block_costs costs[BL_POSITION_KINDS];
     if (!random_grid(&rng, &g)) continue;
     done++;
     make_large_model(bl_rng_below(&rng, 2));
@@ -144,10 +154,9 @@ static void test_random_layouts(void) {
     for (int k = 0; k < BL_PRICE_COUNT; k++) CHECK(e.simulated.us[k] >= -1e-9 * parts);
     if (off > worst) worst = off;
     if (off > 1e-4) printf("off %g: ", off), print_grid(&g);
-    bl_grid_work(&model, &cluster, &g, e.imbalance, &work);
-    bl_block_cost(&model, &g, &work, bl_grid_overlaps(&g) || g.pieces > 1, &costs);
-    const double any = bl_block_bound_any(&g, &costs, count);
-    const double bound = bl_block_bound(&model, &g, &costs, e.first, bl_grid_overlaps(&g));
+    block_costs(&o, &g, e.imbalance, &at, costs);
+    const double any = bl_block_bound_any(&g, &at, costs, count);
+    const double bound = bl_block_bound(&model, &g, &at, costs, e.first, bl_grid_overlaps(&g));
     const double slack = 1 + 1e-12;
     if (!check_count(any <= bound * slack && bound <= whole * slack)) {
       print_grid(&g);
@@ -177,20 +186,19 @@ typedef struct oracle {
 } oracle;
 
 static void simulate_one(oracle *w, const bl_grid *g, const bl_grid_costs *costs) {
-  bl_work work;
-  bl_block_costs blocks;
+  bl_positions at;
+  bl_block_costs blocks[BL_POSITION_KINDS];
   const bool fits = bl_search_price(&w->o, g, w->e);
-  bl_grid_work(w->o.model, w->o.cluster, g, w->e->imbalance, &work);
-  bl_block_cost(w->o.model, g, &work, bl_grid_overlaps(g) || g->pieces > 1, &blocks);
+  block_costs(&w->o, g, w->e->imbalance, &at, blocks);
   if (bl_search_may_fit(&w->o, g, costs)) {
     w->may_fit++;
-    w->divided += bl_block_bound_any(g, &blocks, w->count) < w->warm_us;
+    w->divided += bl_block_bound_any(g, &at, blocks, w->count) < w->warm_us;
   }
   if (!fits) return;
   if (bl_survivor_simulate(&w->o, true, w->e) != BL_OK) w->fine = false;
   const double us = w->e->simulated.step_us, slack = 1 + 1e-12;
-  const double bound = bl_block_bound(w->o.model, g, &blocks, w->e->first, bl_grid_overlaps(g));
-  if (!(bl_block_bound_any(g, &blocks, w->count) <= bound * slack && bound <= us * slack)) w->bounds_hold = false;
+  const double bound = bl_block_bound(w->o.model, g, &at, blocks, w->e->first, bl_grid_overlaps(g));
+  if (!(bl_block_bound_any(g, &at, blocks, w->count) <= bound * slack && bound <= us * slack)) w->bounds_hold = false;
   w->n++;
   w->hopeful += bound < w->found_us;
   if (us < w->best_us) w->best_us = us;
@@ -216,20 +224,41 @@ static double warm_us(bl_search_options o) {
   return us;
 }
 
+/* Nodes of 4, 4 and 2 ranks, or of 3 ranks between others; the third group's devices are slow and small. */
+static void make_uneven(const int32_t *ranks_per_node, int32_t racks) {
+  const bl_node_group even = cluster.node_group[0];
+  for (int32_t i = 0; i < 3; i++) {
+    cluster.node_group[i] = even;
+    cluster.node_group[i].nodes = 1, cluster.node_group[i].ranks_per_node = ranks_per_node[i];
+  }
+  cluster.n_node_groups = 3;
+  bl_device *slow = &cluster.node_group[2].device;
+  slow->tflops *= 0.6, slow->memory_gbps *= 0.8, slow->memory_bytes *= 0.75, slow->call_us *= 1.5;
+  cluster.node_group[2].links.inter.gbps *= 0.5;
+  if (racks > 0) cluster.racks = (bl_racks){.nodes = racks, .link = {5, 20}};
+}
+
 static void test_against_all(void) {
+  static const int32_t even[3] = {0}, short_last[3] = {4, 4, 2}, short_middle[3] = {4, 3, 5}, mixed[3] = {4, 4, 4};
   static const struct {
     int32_t ranks, batch;
     double memory_bytes;
     bool overlap, blocks;
     int32_t pieces;
-  } cases[] = {{2, 8, 8e9, false, false, 1},   {4, 16, 2e9, false, false, 4},  {4, 16, 1.2e9, false, true, 2},
-               {6, 24, 2e9, true, false, 1},   {8, 16, 1e9, false, false, 2},  {8, 16, 0.8e9, true, true, 1},
-               {8, 32, 0.8e9, true, false, 2}, {16, 16, 0.6e9, true, false, 1}};
-  const size_t n = check_is_small() ? 3 : sizeof cases / sizeof *cases;
+    const int32_t *nodes;
+    int32_t racks;
+  } cases[] = {{2, 8, 8e9, false, false, 1, even, 0},          {4, 16, 2e9, false, false, 4, even, 0},
+               {4, 16, 1.2e9, false, true, 2, even, 0},        {10, 20, 2e9, false, false, 2, short_last, 0},
+               {6, 24, 2e9, true, false, 1, even, 0},          {8, 16, 1e9, false, false, 2, even, 0},
+               {12, 24, 2e9, true, false, 1, short_middle, 0}, {12, 12, 1.2e9, false, true, 1, mixed, 2},
+               {8, 16, 0.8e9, true, true, 1, even, 0},         {8, 32, 0.8e9, true, false, 2, even, 0},
+               {16, 16, 0.6e9, true, false, 1, even, 0}};
+  const size_t n = check_is_small() ? 4 : sizeof cases / sizeof *cases;
   int64_t hopeful = 0, may_fit = 0;
   for (size_t i = 0; i < n; i++) {
     bl_search_result r;
     make_large_model(cases[i].blocks);
+    if (cases[i].nodes[0] > 0) make_uneven(cases[i].nodes, cases[i].racks);
     oracle w = {.o = options(), .best_us = 1e30, .bounds_hold = true, .fine = true};
     w.o.ranks = cases[i].ranks, w.o.batch = cases[i].batch, w.o.memory_bytes = cases[i].memory_bytes;
     w.o.overlap = cases[i].overlap, w.o.pieces = cases[i].pieces, w.o.max_micro_batch = 2, w.o.simulate = 100000,
@@ -262,6 +291,7 @@ static void test_against_all(void) {
     CHECK(r.open > 0 || r.entry[0].simulated.step_us <= w.best_us * (1 + 1e-9));
     bl_search_free(&r);
   }
+  make_large_model(false);
   printf("actions of %lld of %lld layouts priced\n", (long long)hopeful, (long long)may_fit);
   CHECK(3 * hopeful < 2 * may_fit); /* sums at hand spare many of them */
 }
