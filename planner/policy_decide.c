@@ -213,13 +213,13 @@ static bl_status decide_cost(bl_policy *p, int32_t l) {
     if (p->max_copies > 0) search_copies(p, l, &layer->hosts);
     return BL_OK;
   }
-  int32_t n, exchanged;
+  int32_t n, moved;
   bl_rehome_options options;
   bl_rehome_options_init(&options);
   const double *scenarios = scenarios_of(p, l, &n, &options.copies);
   options.copies.copy_price = p->config.copy_price;
   layer->last_look = p->history.known;
-  BL_TRY(bl_rehome(p->copies, p->shares, &layer->hosts, p->spare, scenarios, n, p->speed, &options, &exchanged));
+  BL_TRY(bl_rehome(p->copies, p->shares, &layer->hosts, p->spare, scenarios, n, p->speed, &options, &moved));
   if (p->max_copies > 0) search_copies(p, l, &layer->hosts);
   return BL_OK;
 }

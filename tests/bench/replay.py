@@ -22,9 +22,9 @@ RUNS = [  # ranks, slots, late repair, mean to reach, percent late to reach
 ]
 TIMES = {8: 20, 16: 200}  # microseconds of a decision to reach, mean
 WEIGHED = [  # trace, ranks, slots, copy price, copies to reach at a mean imbalance of 1.05, moves to reach
-    ("recorded", 8, 5, 0.04, 4, 25),
-    ("mild", 8, 5, 0.024, 2, None),
-    ("recorded", 16, 3, 0.03, 11, None),
+    ("recorded", 8, 5, 0.031, 4, 25),
+    ("mild", 8, 5, 0.018, 2, None),
+    ("recorded", 16, 3, 0.022, 11, None),
 ]
 
 

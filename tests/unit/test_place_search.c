@@ -4,7 +4,6 @@
 #include "planner/place/copies.h"
 #include "planner/place/homes.h"
 #include "planner/place/order.h"
-#include "planner/place/rehome.h"
 #include "planner/place/window.h"
 #include "tests/check.h"
 
@@ -254,39 +253,6 @@ static void test_bad_homes_need_more_slots(void) {
   }
 }
 
-/* The same layer once homes may move: a few exchanges give back perfect balance with one slot; then fewer copies. */
-static void test_rehome_repairs_bad_homes(void) {
-  enum { E = 32, P = 4 };
-  const int32_t slots[P] = {9, 9, 9, 9};
-  double load[E] = {0};
-  for (int32_t e = 0; e < 8; ++e) load[e] = 0.5;
-  bl_hosts hosts, spare[2];
-  bl_copies *search;
-  bl_shares *shares;
-  bl_rehome_options options;
-  int32_t exchanged, total = 0, copies = 0;
-  REQUIRE_OK(bl_hosts_create(&hosts, E, P, slots));
-  for (int i = 0; i < 2; ++i) REQUIRE_OK(bl_hosts_create(&spare[i], E, P, slots));
-  REQUIRE_OK(bl_copies_create(E, P, hosts.n_copy_slots, &search));
-  REQUIRE_OK(bl_shares_create(E, P, hosts.n_copy_slots, &shares));
-  bl_rehome_options_init(&options);
-  for (int round = 0; round < 4; ++round) {
-    REQUIRE_OK(bl_rehome(search, shares, &hosts, spare, load, 1, NULL, &options, &exchanged));
-    total += exchanged;
-  }
-  CHECK_NEAR(bl_shares_solve(shares, &hosts, load, NULL), 1.0, 1e-6);
-  CHECK(total > 0 && total <= 6); /* six of the eight have to leave */
-  int32_t homes[P] = {0};
-  for (int32_t e = 0; e < E; ++e) ++homes[hosts.home[e]];
-  for (int32_t r = 0; r < P; ++r) CHECK_INT(homes[r], 8);
-  for (int32_t s = 0; s < hosts.n_copy_slots; ++s) copies += hosts.copy_expert[s] >= 0;
-  CHECK(copies <= 3);
-  bl_shares_free(shares);
-  bl_copies_free(search);
-  bl_hosts_free(&hosts);
-  for (int i = 0; i < 2; ++i) bl_hosts_free(&spare[i]);
-}
-
 static void test_order(void) {
   bl_rng rng;
   bl_rng_seed(&rng, 7, 1);
@@ -361,7 +327,6 @@ int main(void) {
   RUN(test_copies_against_all);
   RUN(test_copies_are_legal);
   RUN(test_bad_homes_need_more_slots);
-  RUN(test_rehome_repairs_bad_homes);
   RUN(test_order);
   RUN(test_clipped_homes);
   RUN(test_relabel_keeps_most);
