@@ -31,7 +31,7 @@ extern "C" {
 #endif
 
 #define BALLAST_VERSION_MAJOR 1 /* changes when a program built for the older one cannot use the newer one */
-#define BALLAST_VERSION_MINOR 0 /* grows with what is added */
+#define BALLAST_VERSION_MINOR 1 /* grows with what is added */
 
 typedef int32_t ballast_status;
 enum {
@@ -53,7 +53,7 @@ void ballast_close(ballast *handle);
  */
 const char *ballast_message(const ballast *handle);
 
-/*! ballast_version() : "1.0". */
+/*! ballast_version() : "1.1". */
 const char *ballast_version(void);
 
 /* -- placement ----------------------------------------------------------------------------------------------------- */
@@ -215,14 +215,51 @@ typedef struct ballast_layout {
 
 typedef struct ballast_found ballast_found; /* what a search found */
 
-/*! ballast_search() : the best layouts, best first.
+/*! ballast_search() : the best layouts, best first, by closed forms.
  *  @return : BALLAST_OK; BALLAST_INVALID where an input is wrong or nothing fits (how much is missing is said). */
 ballast_status ballast_search(ballast *handle, const ballast_search_options *options, ballast_found **out);
 void ballast_found_free(ballast_found *found);
 
+/* What a search can do besides; a member that is 0 asks for nothing. Since 1.1. */
+typedef struct ballast_search_extras {
+  uint64_t bytes;     /* sizeof(ballast_search_extras) */
+  int32_t simulate;   /* simulates the step programs of the best by closed form, and of at most so many other layouts
+                         that their bounds leave; `ballast-plan search` takes 200 */
+  int32_t max_pieces; /* most pieces (1, 2, 4, ... 64) of a MoE layer's rows that simulations try; 0: 1 */
+  int32_t shard;      /* a sharded state spreads over so many ranks, with replicas between them; 0: all of dp x cp */
+  int32_t gradient_bytes; /* of a number that gradients are summed and reduced in, 2 or 4; 0: 4 */
+} ballast_search_extras;
+
+/*! ballast_search_with() : ballast_search() with extras, what `ballast-plan search` finds. Where layouts are simulated,
+ *  the simulated times order them and are their step_us. extras: NULL for none.  @return : as ballast_search(). Since
+ *  1.1. */
+ballast_status ballast_search_with(ballast *handle, const ballast_search_options *options,
+                                   const ballast_search_extras *extras, ballast_found **out);
+
 int32_t ballast_found_count(const ballast_found *found);
 double ballast_found_bound_us(const ballast_found *found); /* no layout that memory allows takes less */
 ballast_status ballast_found_layout(const ballast_found *found, int32_t i, ballast_layout *out);
+
+/* How a layout's step was predicted, and where it goes. Since 1.1. */
+typedef struct ballast_layout_detail {
+  uint64_t bytes;                      /* sizeof(ballast_layout_detail), set by the caller */
+  double closed_form_us, simulated_us; /* 0: not simulated */
+  /* Parts of step_us on the ranks that compute most: attention, feed-forward, gate, embedding and head; experts with
+     scatter and gather; forward once more; exchange of tp and etp; exposed exchange of cp; dispatch and combine over
+     ep; sends between stages; filling and draining the pipeline; exposed reduction of gradients and gather of weights;
+     the update. */
+  double dense_us, experts_us, recompute_us, tensor_us, context_us, exchange_us, send_us, bubble_us, reduce_us,
+      optimizer_us;
+  int32_t pieces; /* of a MoE layer's rows */
+  int32_t shard;  /* ranks over which the state is sharded, 1 under zero 0 */
+} ballast_layout_detail;
+
+ballast_status ballast_found_detail(const ballast_found *found, int32_t i, ballast_layout_detail *out);
+
+/*! ballast_found_simulated() : how many layouts were simulated. ballast_found_undecided() : how many others might be faster
+ *  than the best by their bounds, 0 where the best is proved. Since 1.1. */
+int32_t ballast_found_simulated(const ballast_found *found);
+int64_t ballast_found_undecided(const ballast_found *found);
 
 /*! ballast_found_stages() : layers of each of the pp * vp stages of layout i, layers[pp * vp]. */
 ballast_status ballast_found_stages(const ballast_found *found, int32_t i, int32_t *layers);

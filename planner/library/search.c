@@ -1,14 +1,8 @@
 /* search.c - the layout search for callers of the library. */
-#include "planner/search/search.h"
 #include "base/memory.h"
-#include "planner/library/handle.h"
+#include "planner/library/found.h"
 #include "planner/search/imbalance.h"
 #include <string.h>
-
-struct ballast_found {
-  ballast *handle;
-  bl_search_result result;
-};
 
 /* What a search needs, as long as it runs. */
 typedef struct inputs {
@@ -103,8 +97,21 @@ static bl_status check_sizes(const ballast_search_options *o) {
   return BL_OK;
 }
 
-static bl_status read_inputs(const ballast_search_options *o, inputs *in) {
+static bl_status check_extras(const ballast_search_extras *x) {
+  enum { MAX_PIECES = 64 };
+  if (x->simulate < 0)
+    return bl_fail(BL_EINPUT, "the extras of a search: simulate %d, expected at least 0", x->simulate);
+  if (x->shard < 0) return bl_fail(BL_EINPUT, "the extras of a search: shard %d, expected at least 0", x->shard);
+  if (x->max_pieces < 0 || x->max_pieces > MAX_PIECES)
+    return bl_fail(BL_EINPUT, "the extras of a search: max_pieces %d, expected 0 to %d", x->max_pieces, MAX_PIECES);
+  if (x->gradient_bytes != 0 && x->gradient_bytes != 2 && x->gradient_bytes != 4)
+    return bl_fail(BL_EINPUT, "the extras of a search: gradient_bytes %d, expected 2 or 4", x->gradient_bytes);
+  return BL_OK;
+}
+
+static bl_status read_inputs(const ballast_search_options *o, const ballast_search_extras *x, inputs *in) {
   BL_TRY(check_sizes(o));
+  BL_TRY(check_extras(x));
   if (!(o->memory_fraction > 0 && o->memory_fraction <= 1))
     return bl_fail(BL_EINPUT, "a memory fraction of %g: expected above 0 to 1", o->memory_fraction);
   BL_TRY(read_model(o, &in->model));
@@ -123,6 +130,8 @@ static bl_status read_inputs(const ballast_search_options *o, inputs *in) {
                                     .copy_slots = o->copy_slots,
                                     .node_dispatch = o->node_dispatch != 0,
                                     .overlap = o->overlap != 0,
+                                    .shard = x->shard,
+                                    .gradient_bytes = x->gradient_bytes > 0 ? x->gradient_bytes : 4,
                                     .fixed = {.tp = o->tp,
                                               .cp = o->cp,
                                               .dp = o->dp,
@@ -131,7 +140,9 @@ static bl_status read_inputs(const ballast_search_options *o, inputs *in) {
                                               .etp = o->etp,
                                               .ep = o->ep,
                                               .micro_batch = o->micro_batch},
-                                    .top = o->top};
+                                    .top = o->top,
+                                    .pieces = x->max_pieces > 0 ? x->max_pieces : 1,
+                                    .simulate = x->simulate};
   return BL_OK;
 }
 
@@ -151,13 +162,16 @@ static bl_status explain_nothing(const inputs *in) {
   return status;
 }
 
-static bl_status search(const ballast_search_options *given, bl_search_result *result) {
+static bl_status search(const ballast_search_options *given, const ballast_search_extras *extras,
+                        bl_search_result *result) {
   ballast_search_options o;
+  ballast_search_extras x = {.bytes = sizeof x};
   inputs *in = NULL;
   ballast_search_options_init(&o);
   BL_TRY(bl_library_options(given, &o, sizeof o, "the options of a search"));
+  if (extras) BL_TRY(bl_library_options(extras, &x, sizeof x, "the extras of a search"));
   BL_TRY(bl_new(&in, 1, sizeof *in, "a search"));
-  bl_status status = read_inputs(&o, in);
+  bl_status status = read_inputs(&o, &x, in);
   if (status == BL_OK) status = bl_search(&in->options, result);
   if (status == BL_OK && result->n == 0) status = explain_nothing(in);
   free(in->imbalance);
@@ -165,14 +179,15 @@ static bl_status search(const ballast_search_options *given, bl_search_result *r
   return status;
 }
 
-ballast_status ballast_search(ballast *handle, const ballast_search_options *options, ballast_found **out) {
+ballast_status ballast_search_with(ballast *handle, const ballast_search_options *options,
+                                   const ballast_search_extras *extras, ballast_found **out) {
   if (handle == NULL || out == NULL) return BALLAST_INVALID;
   ballast_found *found = NULL;
   *out = NULL;
   bl_status status = bl_new(&found, 1, sizeof *found, "a search");
   if (status == BL_OK) {
     found->handle = handle;
-    status = search(options, &found->result);
+    status = search(options, extras, &found->result);
   }
   if (status == BL_OK)
     *out = found;
@@ -181,52 +196,6 @@ ballast_status ballast_search(ballast *handle, const ballast_search_options *opt
   return bl_library_end(handle, status);
 }
 
-void ballast_found_free(ballast_found *found) {
-  if (found == NULL) return;
-  bl_search_free(&found->result);
-  free(found);
-}
-
-int32_t ballast_found_count(const ballast_found *found) { return found ? found->result.n : 0; }
-
-double ballast_found_bound_us(const ballast_found *found) { return found ? found->result.bound_us : 0; }
-
-static bl_status check_entry(const ballast_found *found, int32_t i, const void *target) {
-  if (i < 0 || i >= found->result.n) return bl_fail(BL_EINPUT, "layout %d: expected 0 to %d", i, found->result.n - 1);
-  return target ? BL_OK : bl_fail(BL_EINPUT, "the place for the result is NULL");
-}
-
-ballast_status ballast_found_layout(const ballast_found *found, int32_t i, ballast_layout *out) {
-  if (found == NULL) return BALLAST_INVALID;
-  const bl_status status = check_entry(found, i, out);
-  if (status == BL_OK) {
-    const bl_search_entry *e = &found->result.entry[i];
-    *out = (ballast_layout){.tp = e->grid.tp,
-                            .cp = e->grid.cp,
-                            .dp = e->grid.dp,
-                            .pp = e->grid.pp,
-                            .vp = e->grid.vp,
-                            .etp = e->grid.etp,
-                            .ep = e->grid.ep,
-                            .edp = e->grid.edp,
-                            .zero = e->grid.zero,
-                            .micro_batch = e->grid.micro_batch,
-                            .micro_batches = e->grid.micro_batches,
-                            .recompute = (int32_t)e->grid.recompute,
-                            .step_us = e->price.step_us,
-                            .bound_us = e->bound_us,
-                            .imbalance = e->imbalance,
-                            .memory_bytes = e->memory.total};
-  }
-  return bl_library_end(found->handle, status);
-}
-
-ballast_status ballast_found_stages(const ballast_found *found, int32_t i, int32_t *layers) {
-  if (found == NULL) return BALLAST_INVALID;
-  const bl_status status = check_entry(found, i, layers);
-  if (status == BL_OK) {
-    const bl_search_entry *e = &found->result.entry[i];
-    for (int32_t s = 0; s < e->grid.pp * e->grid.vp; s++) layers[s] = e->first[s + 1] - e->first[s];
-  }
-  return bl_library_end(found->handle, status);
+ballast_status ballast_search(ballast *handle, const ballast_search_options *options, ballast_found **out) {
+  return ballast_search_with(handle, options, NULL, out);
 }

@@ -225,6 +225,81 @@ def check_decisions(prefix, work):
     return None
 
 
+class SearchOptions(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint64), *((name, ctypes.c_char_p) for name in ("model_path", "model_text", "cluster_path", "cluster_text")),
+                ("model_bytes", ctypes.c_uint64), ("cluster_bytes", ctypes.c_uint64), ("trace_path", ctypes.c_char_p),
+                ("imbalance", ctypes.c_double), ("memory_fraction", ctypes.c_double),
+                *((name, ctypes.c_int32) for name in ("ranks", "batch", "sequence", "top", "max_vp", "max_micro_batch", "copy_slots", "tp", "cp",
+                                                      "dp", "pp", "vp", "etp", "ep", "micro_batch", "node_dispatch", "overlap")),
+                ("type", ctypes.c_char_p)]
+
+
+class SearchExtras(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint64), *((name, ctypes.c_int32) for name in ("simulate", "max_pieces", "shard", "gradient_bytes"))]
+
+
+SIZES = ["tp", "cp", "dp", "pp", "vp", "etp", "ep", "edp", "zero", "micro_batch", "micro_batches"]
+PARTS = ["dense", "experts", "recompute", "tensor", "context", "exchange", "send", "bubble", "reduce", "optimizer"]
+RECOMPUTE = ["none", "selective", "ffn", "full"]
+
+
+class Layout(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int32) for name in (*SIZES, "recompute")),
+                *((name, ctypes.c_double) for name in ("step_us", "bound_us", "imbalance", "memory_bytes"))]
+
+
+class Detail(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint64), ("closed_form_us", ctypes.c_double), ("simulated_us", ctypes.c_double),
+                *((f"{name}_us", ctypes.c_double) for name in PARTS), ("pieces", ctypes.c_int32), ("shard", ctypes.c_int32)]
+
+
+def check_search(prefix, work):
+    """Searches find the layouts, times and bounds of ballast-plan search, simulated or in closed form."""
+    if SANITIZE:
+        return skip("a sanitized library cannot be loaded by Python")
+    library = example.load_library(f"{prefix}/lib/libballast.so")
+    library.ballast_found_bound_us.restype, library.ballast_found_undecided.restype = ctypes.c_double, ctypes.c_int64
+    trace = f"{work}/skewed.blt"
+    run(BUILD / "ballast-trace", "gen", "--experts", 8, "--layers", 2, "--ranks", 1, "--steps", 4, "--zipf", 0.8, "-o", trace)
+    nemotron = str(ROOT / "costmodel/models/nemotron-3-nano-30b-a3b.json")
+    for model, ranks, batch, words, own, extra in (
+            (MODEL, 64, 256, [], {}, {}), (MODEL, 64, 256, ["--simulate", 0], {}, {"simulate": 0}),
+            (MODEL, 32, 256, ["--max-pieces", 4, "--overlap", "exchange", "--shard", 4, "--gradients", "bf16"], {"overlap": 1},
+             {"max_pieces": 4, "shard": 4, "gradient_bytes": 2}),
+            (MODEL, 32, 128, ["--trace", trace, "--copy-slots", 1, "--type", "fp8", "--simulate", 3], {"trace_path": trace, "copy_slots": 1, "type": "fp8"},
+             {"simulate": 3}), (nemotron, 64, 128, ["--dispatch", "choices"], {"node_dispatch": 0}, {})):
+        done = run(BUILD / "ballast-plan", "search", "--model", model, "--cluster", CLUSTER, "--ranks", ranks, "--batch", batch, "--json", *words)
+        check(done.returncode == 0, f"{words}: {done.stderr}")
+        wanted = json.loads(done.stdout)
+        handle, found, options = ctypes.c_void_p(), ctypes.c_void_p(), SearchOptions()
+        library.ballast_open(1, ctypes.byref(handle))
+        library.ballast_search_options_init(ctypes.byref(options))
+        check(options.bytes == ctypes.sizeof(SearchOptions), "the options of a search have grown, older callers' have not")
+        for name, value in {"model_path": model, "cluster_path": CLUSTER, "ranks": ranks, "batch": batch, "node_dispatch": 1, "overlap": 0, **own}.items():
+            setattr(options, name, value.encode() if isinstance(value, str) else value)
+        extras = SearchExtras(bytes=ctypes.sizeof(SearchExtras), **{"simulate": 200, **extra})
+        made = library.ballast_search_with(handle, ctypes.byref(options), ctypes.byref(extras), ctypes.byref(found))
+        if not check(made == 0, f"{words}: {library.ballast_message(handle)}"):
+            continue
+        check(library.ballast_found_count(found) == len(wanted["top"]) and library.ballast_found_simulated(found) == wanted["simulated"]
+              and library.ballast_found_undecided(found) == wanted["open"], f"{words}: other numbers of layouts")
+        check(abs(library.ballast_found_bound_us(found) / wanted["bound_us"] - 1) < 1e-8, f"{words}: another bound")
+        for i, entry in enumerate(wanted["top"]):
+            layout, detail = Layout(), Detail(bytes=ctypes.sizeof(Detail))
+            stages = (ctypes.c_int32 * len(entry["stage_layers"]))()
+            check(library.ballast_found_layout(found, i, ctypes.byref(layout)) == 0 and library.ballast_found_detail(found, i, ctypes.byref(detail)) == 0
+                  and library.ballast_found_stages(found, i, stages) == 0, f"{words}: {library.ballast_message(handle)}")
+            check([getattr(layout, name) for name in SIZES] == [entry[name] for name in SIZES] and RECOMPUTE[layout.recompute] == entry["recompute"]
+                  and detail.pieces == entry["pieces"] and list(stages) == entry["stage_layers"], f"{words}: layout {i}: {entry}")
+            times = [(layout.step_us, entry["step_us"]), (detail.closed_form_us, entry["closed_form_us"]), (layout.memory_bytes, entry["memory_bytes"]),
+                     (detail.simulated_us, entry.get("simulated_us", 0)), *((getattr(detail, f"{p}_us"), entry["time_us"][p]) for p in PARTS)]
+            check(all(abs(mine - theirs) <= 1e-8 * entry["memory_bytes" if mine == layout.memory_bytes else "step_us"] for mine, theirs in times),
+                  f"{words}: layout {i}: {times}")
+        library.ballast_found_free(found)
+        library.ballast_close(handle)
+    return None
+
+
 def main():
     with tempfile.TemporaryDirectory() as work:
         prefix = f"{work}/installed"
@@ -233,6 +308,7 @@ def main():
             check_example(prefix, work)
             check_symbols(prefix)
             check_decisions(prefix, work)
+            check_search(prefix, work)
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
     return failed > 0
 

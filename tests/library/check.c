@@ -332,6 +332,80 @@ static void check_search(ballast *b, const char *model, const char *cluster) {
   CHECK(none == NULL);
 }
 
+/* Simulated times order what closed forms found; the parts of a step are the step. */
+static void check_search_with(ballast *b, const char *model, const char *cluster) {
+  ballast_search_options options;
+  ballast_search_extras extras;
+  ballast_found *found = NULL, *plain = NULL;
+  ballast_layout one;
+  ballast_layout_detail d;
+  memset(&extras, 0, sizeof extras);
+  ballast_search_options_init(&options);
+  options.model_path = model;
+  options.cluster_path = cluster;
+  options.batch = 128;
+  options.ranks = 32;
+  options.top = 3;
+  options.node_dispatch = 1;
+  extras.bytes = sizeof extras;
+  extras.simulate = 1000;
+  extras.max_pieces = 2;
+  extras.shard = 4;
+  extras.gradient_bytes = 2;
+  CHECK(ballast_search_with(b, &options, &extras, &found) == BALLAST_OK);
+  const int32_t n = ballast_found_count(found);
+  CHECK(n >= 1 && ballast_found_simulated(found) >= n && ballast_found_undecided(found) == 0);
+  double before = ballast_found_bound_us(found);
+  for (int32_t i = 0; i < n; i++) {
+    memset(&d, 1, sizeof d);
+    d.bytes = sizeof d;
+    CHECK(ballast_found_layout(found, i, &one) == BALLAST_OK && ballast_found_detail(found, i, &d) == BALLAST_OK);
+    const double sum = d.dense_us + d.experts_us + d.recompute_us + d.tensor_us + d.context_us + d.exchange_us +
+                       d.send_us + d.bubble_us + d.reduce_us + d.optimizer_us;
+    CHECK(d.bytes == sizeof d && one.step_us == d.simulated_us && d.closed_form_us > 0 && one.step_us >= before);
+    CHECK(fabs(sum - one.step_us) < 1e-6 * sum && (d.pieces == 1 || d.pieces == 2));
+    CHECK(one.zero == 0 ? d.shard == 1 : d.shard == (one.dp * one.cp % 4 ? one.dp * one.cp : 4));
+    before = one.step_us;
+  }
+  CHECK(ballast_found_layout(found, 0, &one) == BALLAST_OK && one.step_us == ballast_found_bound_us(found));
+  /* A caller whose structure is of an older or of a newer version. */
+  struct {
+    ballast_layout_detail known;
+    double later;
+  } newer;
+  memset(&newer, 7, sizeof newer);
+  newer.known.bytes = sizeof newer;
+  CHECK(ballast_found_detail(found, 0, &newer.known) == BALLAST_OK && newer.later == 0 && newer.known.simulated_us > 0);
+  d.bytes = offsetof(ballast_layout_detail, simulated_us);
+  d.simulated_us = -5;
+  CHECK(ballast_found_detail(found, 0, &d) == BALLAST_OK && d.simulated_us == -5 && d.closed_form_us > 0);
+  d.bytes = 3;
+  REFUSED(b, ballast_found_detail(found, 0, &d), "bytes is 3");
+  d.bytes = sizeof d;
+  REFUSED(b, ballast_found_detail(found, n, &d), "expected 0 to");
+  REFUSED(b, ballast_found_detail(found, 0, NULL), "NULL");
+  CHECK(ballast_found_detail(NULL, 0, &d) == BALLAST_INVALID);
+  ballast_found_free(found);
+  CHECK(ballast_search_with(b, &options, NULL, &plain) == BALLAST_OK && ballast_found_simulated(plain) == 0);
+  CHECK(ballast_found_detail(plain, 0, &d) == BALLAST_OK && d.simulated_us == 0 && d.closed_form_us > 0);
+  ballast_found_free(plain);
+  found = NULL;
+  extras.simulate = -1;
+  REFUSED(b, ballast_search_with(b, &options, &extras, &found), "simulate -1");
+  extras.simulate = 0;
+  extras.max_pieces = 65;
+  REFUSED(b, ballast_search_with(b, &options, &extras, &found), "max_pieces 65");
+  extras.max_pieces = 0;
+  extras.shard = -1;
+  REFUSED(b, ballast_search_with(b, &options, &extras, &found), "shard -1");
+  extras.shard = 0;
+  extras.gradient_bytes = 3;
+  REFUSED(b, ballast_search_with(b, &options, &extras, &found), "gradient_bytes 3");
+  extras.bytes = 1;
+  REFUSED(b, ballast_search_with(b, &options, &extras, &found), "extras of a search");
+  CHECK(found == NULL && ballast_found_simulated(NULL) == 0 && ballast_found_undecided(NULL) == 0);
+}
+
 static void check_prove(ballast *b, const char *program) {
   ballast_prove_options options;
   const ballast_shape shape = shape_of(NULL, NULL);
@@ -465,6 +539,7 @@ int main(int argc, char **argv) {
   check_policy(b);
   check_arguments(b);
   check_search(b, argv[2], argv[3]);
+  check_search_with(b, argv[2], argv[3]);
   check_prove(b, argv[1]);
   check_deadline(b, argv[4]);
   ballast_close(b);
