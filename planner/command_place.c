@@ -369,7 +369,9 @@ bl_command bl_command_place(void) {
        .type = BL_OPTION_STRING,
        .target = &arg.speeds,
        .metavar = "V,..",
-       .help = "relative speed of every rank, as in 1,1,0.5,1; imbalance then counts loads over speeds"},
+       .help =
+           "relative speed of every rank, as in 1,1,0.5,1; imbalance then counts loads over speeds; with --cluster by "
+           "default its devices'"},
       {.name = "policy",
        .type = BL_OPTION_STRING,
        .target = &arg.policy.policy,

@@ -19,7 +19,8 @@ void bl_place_cost_option_rows(bl_place_cost_options *o, bl_option rows[BL_PLACE
        .type = BL_OPTION_STRING,
        .target = &o->cluster,
        .metavar = "C",
-       .help = "place for the least microseconds of a step on this cluster"},
+       .help = "place for the least microseconds of a step on this cluster (JSON), such as "
+               "costmodel/clusters/h100-hgx.json"},
       {.name = "model",
        .type = BL_OPTION_STRING,
        .target = &o->model,
@@ -64,12 +65,13 @@ void bl_place_cost_option_rows(bl_place_cost_options *o, bl_option rows[BL_PLACE
        .type = BL_OPTION_STRING,
        .target = &o->rack,
        .metavar = "N:GBPS:US",
-       .help = "a third level: racks of N nodes, and between them gigabytes a second of a rank and latency"},
+       .help = "racks of N nodes, between them gigabytes a second of a rank, and latency; goes before the cluster's "
+               "own racks"},
       {.name = "memory-gb",
        .type = BL_OPTION_NUMBER,
        .target = &o->memory_gb,
        .metavar = "X",
-       .help = "memory of a rank for the experts of all layers; by default the cluster's device memory",
+       .help = "memory of a rank for the experts of all layers; by default its device's in the cluster file",
        .min = 0,
        .max = 1e9,
        .given = &o->any}};
@@ -94,12 +96,15 @@ typedef struct pricing {
   bl_model model;
   bl_cluster cluster;
   bl_profile *profile; /* NULL: none */
+  bl_place_seats seats;
   bl_place_machine machine;
   bl_place_memory memory; /* layers 0: no budget is known */
   double scale;           /* of counted tokens, to a mean micro-batch */
   double *mean;           /* [source ranks][experts] of a layer */
   double *rows;           /* [ranks]: most tokens of a micro-batch in any layer; [ranks] more as workspace */
+  double *budget;         /* [ranks]: bytes */
   int32_t *contiguous;    /* [experts] */
+  int32_t *old_home;      /* [experts]: seats before, of a layer */
   bl_plan from;
   bl_place_problem problem;
   bl_place_solver *solver;
@@ -150,11 +155,13 @@ static bl_status load_files(pricing *p) {
   return BL_OK;
 }
 
-/* The homes before, of a layer; contiguous where the plan does not place it. */
-static const int32_t *homes_before(const pricing *p, int32_t layer) {
+/* The seats of the homes before, of a layer; contiguous where the plan does not place it. */
+static const int32_t *homes_before(pricing *p, int32_t layer) {
+  const int32_t *home = p->contiguous;
   for (int32_t l = 0; l < p->from.placement.layers; ++l)
-    if (p->from.placement.layer[l].layer == layer) return p->from.placement.layer[l].home;
-  return p->contiguous;
+    if (p->from.placement.layer[l].layer == layer) home = p->from.placement.layer[l].home;
+  for (int32_t e = 0; e < p->plan->placement.experts; ++e) p->old_home[e] = p->seats.seat[home[e]];
+  return p->old_home;
 }
 
 static double mean_total(const pricing *p, const double *sum, int32_t steps) {
@@ -172,7 +179,8 @@ static bl_status prepare(pricing *p, const char *homes, const double *speed, con
   BL_TRY(load_files(p));
   BL_TRY(bl_new(&p->mean, (size_t)p->shape->ranks * (size_t)experts, sizeof *p->mean, "loads"));
   BL_TRY(bl_new(&p->rows, 2 * (size_t)ranks, sizeof *p->rows, "loads"));
-  BL_TRY(bl_new(&p->contiguous, (size_t)experts, sizeof *p->contiguous, "homes"));
+  BL_TRY(bl_new(&p->contiguous, 2 * (size_t)experts, sizeof *p->contiguous, "homes"));
+  p->old_home = p->contiguous + experts;
   const double recorded = mean_total(p, sum, steps);
   double total = recorded;
   if (o->tokens > 0) total = o->tokens * ranks * p->model.top_k;
@@ -180,21 +188,22 @@ static bl_status prepare(pricing *p, const char *homes, const double *speed, con
   for (int32_t e = 0; e < experts; ++e) p->contiguous[e] = bl_home_contiguous(e, experts, ranks);
   if (o->rack) BL_TRY(read_rack(o->rack, &rack));
   if (o->rack && !o->cluster) return bl_fail(BL_EUSAGE, "--rack goes with --cluster, which says what a node is");
-  BL_TRY(bl_place_machine_make(o->cluster ? &p->cluster : NULL, p->profile, &p->model, &rack, ranks, total / experts,
-                               &p->machine));
+  const bl_cluster *cluster = o->cluster ? &p->cluster : NULL;
+  if (cluster && !o->rack)
+    rack = (bl_place_rack){cluster->racks.nodes, cluster->racks.link.gbps, cluster->racks.link.latency_us};
+  BL_TRY(bl_place_seats_create(cluster, ranks, placement->slots, speed, &p->seats));
+  BL_TRY(bl_place_machine_make(cluster, p->profile, &p->model, &rack, &p->seats, total / experts, &p->machine));
   p->machine.micro_batches = o->micro_batches > 0 ? (int32_t)o->micro_batches : p->shape->micro_batches;
   p->machine.horizon = o->horizon;
-  p->machine.speed = speed;
-  const double budget = o->memory_gb > 0 ? o->memory_gb * 1e9
-                        : o->cluster     ? p->cluster.node_group[0].device.memory_bytes
-                                         : 0;
-  if (budget > 0) {
+  if (p->seats.budget || o->memory_gb > 0) {
+    BL_TRY(bl_new(&p->budget, (size_t)ranks, sizeof *p->budget, "memory of ranks"));
+    for (int32_t r = 0; r < ranks; ++r) p->budget[r] = o->memory_gb > 0 ? o->memory_gb * 1e9 : p->seats.budget[r];
     bl_place_memory_make(&p->model, p->profile ? p->profile->num_bytes : p->cluster.node_group[0].device.num_bytes,
-                         placement->layers, budget, &p->memory);
+                         placement->layers, p->budget, &p->memory);
     BL_TRY(bl_place_memory_check(&p->memory, experts, ranks, placement->slots, total / ranks));
   }
   p->problem = (bl_place_problem){.machine = &p->machine,
-                                  .slots = placement->slots,
+                                  .slots = p->seats.slots,
                                   .homes = strcmp(homes, "free") == 0    ? BL_PLACE_HOMES_FREE
                                            : strcmp(homes, "fixed") == 0 ? BL_PLACE_HOMES_FIXED
                                                                          : BL_PLACE_HOMES_COST,
@@ -204,34 +213,55 @@ static bl_status prepare(pricing *p, const char *homes, const double *speed, con
 
 /* -- layers -------------------------------------------------------------------------------------------------------- */
 
+/* Seats become ranks again. */
+static bl_status store_copies(pricing *p, int32_t l, const bl_place_solution *found) {
+  bl_placement *placement = &p->plan->placement;
+  bl_copy *copies = NULL;
+  int32_t *feeder = NULL;
+  bl_status status = bl_new(&copies, (size_t)found->n_copies, sizeof *copies, "copies");
+  if (status == BL_OK) status = bl_new(&feeder, (size_t)found->n_copies, sizeof *feeder, "copies");
+  for (int32_t i = 0; status == BL_OK && i < found->n_copies; ++i) {
+    copies[i] = found->copies[i];
+    copies[i].rank = p->seats.rank[found->copies[i].rank];
+    feeder[i] = p->seats.rank[found->feeder[i]];
+  }
+  if (status == BL_OK) status = bl_placement_set_copies(placement, l, copies, found->n_copies);
+  if (status == BL_OK && p->problem.relay && found->n_copies > 0)
+    status = bl_placement_set_feeders(placement, l, feeder);
+  free(copies);
+  free(feeder);
+  return status;
+}
+
 static bl_status store(pricing *p, int32_t l, const bl_place_demand *demand, const bl_place_solution *found) {
   bl_placement *placement = &p->plan->placement;
   bl_layer_placement *layer = &placement->layer[l];
-  bl_layer_price price = {
-      .bound_us = found->bound.us, .total_us = found->price.total_us, .slowest_rank = found->price.slowest};
+  bl_layer_price price = {.bound_us = found->bound.us,
+                          .total_us = found->price.total_us,
+                          .slowest_rank = p->seats.rank[found->price.slowest]};
   memcpy(price.us, found->price.us, sizeof price.us);
   memcpy(price.port, found->price.port, sizeof price.port);
+  for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) price.port[t].rank = p->seats.rank[price.port[t].rank];
   snprintf(price.proof, sizeof price.proof, "%s", found->bound.proof);
-  memcpy(layer->home, found->home, (size_t)demand->experts * sizeof *layer->home);
+  for (int32_t e = 0; e < demand->experts; ++e) layer->home[e] = p->seats.rank[found->home[e]];
   layer->imbalance = found->price.imbalance;
   layer->bound = 1;
   layer->proof = "mean-load";
-  BL_TRY(bl_placement_set_copies(placement, l, found->copies, found->n_copies));
-  if (p->problem.relay && found->n_copies > 0) BL_TRY(bl_placement_set_feeders(placement, l, found->feeder));
+  BL_TRY(store_copies(p, l, found));
   return bl_placement_set_price(placement, l, &price);
 }
 
 /* Tokens that each rank receives in a micro-batch, of the layer where they are most. */
 static void note_rows(pricing *p, const bl_layer_placement *layer, const bl_place_demand *demand) {
-  double *now = p->rows + demand->ranks;
-  memset(now, 0, (size_t)demand->ranks * sizeof *now);
+  double *now = p->rows + p->seats.ranks;
+  memset(now, 0, (size_t)p->seats.ranks * sizeof *now);
   for (int32_t e = 0; e < demand->experts; ++e) now[layer->home[e]] += demand->load[e];
   for (int32_t i = 0; i < layer->n_copies; ++i) {
     const bl_copy *copy = &layer->copies[i];
     now[copy->rank] += copy->share * demand->load[copy->expert];
     now[layer->home[copy->expert]] -= copy->share * demand->load[copy->expert];
   }
-  for (int32_t r = 0; r < demand->ranks; ++r) p->rows[r] = fmax(p->rows[r], now[r]);
+  for (int32_t r = 0; r < p->seats.ranks; ++r) p->rows[r] = fmax(p->rows[r], now[r]);
 }
 
 static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
@@ -242,8 +272,8 @@ static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
   for (int64_t i = 0; i < n; ++i) p->mean[i] = sum[l * n + i] * p->scale;
   BL_TRY(bl_place_demand_create(placement->experts, placement->ranks, p->mean, p->shape->ranks, &demand));
   const int32_t *old_home = homes_before(p, placement->layer[l].layer);
-  bl_status status = BL_OK;
-  if (!p->solver) {
+  bl_status status = bl_place_seats_demand(&p->seats, &demand);
+  if (status == BL_OK && !p->solver) {
     p->problem.demand = &demand;
     p->problem.old_home = old_home;
     status = bl_place_solver_create(&p->problem, &p->solver);
@@ -265,14 +295,14 @@ static bl_status check_memory(pricing *p) {
       for (int32_t e = 0; e < placement->experts; ++e) homes += placement->layer[l].home[e] == r;
     const double bytes = bl_place_memory_bytes(&p->memory, placement->slots[r], homes, p->rows[r]);
     p->plan->predicted_memory_bytes = fmax(p->plan->predicted_memory_bytes, bytes);
-    if (bytes <= p->memory.budget_bytes) continue;
-    const double over = bytes - p->memory.budget_bytes, slot = p->memory.layers * p->memory.slot_bytes;
+    if (bytes <= p->memory.budget[r]) continue;
+    const double over = bytes - p->memory.budget[r], slot = p->memory.layers * p->memory.slot_bytes;
     return bl_fail(
         BL_EINPUT,
         "memory of rank %d: the placement found takes %.3f GB there, of which buffers for %.0f tokens %.3f GB: "
         "%.3f GB more than the %.3f GB there are; %.0f slots fewer on it would fit, or %.3f GB more",
-        r, bytes * 1e-9, p->rows[r], p->rows[r] * p->memory.row_bytes * 1e-9, over * 1e-9,
-        p->memory.budget_bytes * 1e-9, ceil(over / slot), over * 1e-9);
+        r, bytes * 1e-9, p->rows[r], p->rows[r] * p->memory.row_bytes * 1e-9, over * 1e-9, p->memory.budget[r] * 1e-9,
+        ceil(over / slot), over * 1e-9);
   }
   return BL_OK;
 }
@@ -288,7 +318,9 @@ bl_status bl_place_cost_all(const bl_place_cost_options *options, const char *ho
   free(p.profile);
   free(p.mean);
   free(p.rows);
+  free(p.budget);
   free(p.contiguous);
+  bl_place_seats_free(&p.seats);
   return status;
 }
 

@@ -1,29 +1,33 @@
 #include "planner/place/machine.h"
+#include "base/memory.h"
+#include "costmodel/fabric.h"
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { GRADIENT_BYTES = 4, MOMENT_BYTES = 8, MASTER_BYTES = 4 };
 
-static void set_levels(const bl_cluster *cluster, const bl_place_rack *rack, int32_t ranks, bl_place_machine *out) {
-  const bl_node_group *group = &cluster->node_group[0];
-  const int32_t node = group->ranks_per_node;
-  const int64_t in_rack = rack && rack->nodes > 0 ? (int64_t)rack->nodes * node : 0;
+/* Nodes have as many seats as the widest one; links are the slowest of all. */
+static void set_levels(const bl_cluster *cluster, const bl_place_rack *rack, const bl_place_seats *seats,
+                       bl_place_machine *out) {
+  const int32_t node = bl_cluster_widest_node(cluster);
+  const int64_t in_rack = (int64_t)rack->nodes * node;
+  bl_reach all;
+  bl_cluster_reach(cluster, 0, seats->ranks, seats->ranks, 1, &all);
   out->levels = 1;
-  out->level[0] = (bl_place_level){node, 1, group->links.intra.gbps, group->links.intra.latency_us};
-  if (ranks <= node) {
-    out->level[0].ranks = ranks;
+  out->level[0] = (bl_place_level){node, 1, all.intra.gbps, all.intra.latency_us};
+  if (all.nodes < 2) {
+    out->level[0].ranks = seats->seats;
     return;
   }
   out->levels = 2;
-  out->level[1] = (bl_place_level){0, cluster->ranks_per_card, group->links.inter.gbps, group->links.inter.latency_us};
-  if (in_rack > 0 && in_rack < ranks) {
+  out->level[1] = (bl_place_level){0, cluster->ranks_per_card, all.inter.gbps, all.inter.latency_us};
+  if (in_rack > 0 && in_rack < seats->seats) {
     out->levels = 3;
     out->level[1].ranks = (int32_t)in_rack;
     out->level[2] = (bl_place_level){0, 1, rack->gbps, rack->latency_us};
   }
   const int32_t inner = out->level[out->levels - 2].ranks;
-  out->level[out->levels - 1].ranks = (ranks + inner - 1) / inner * inner;
+  out->level[out->levels - 1].ranks = (seats->seats + inner - 1) / inner * inner;
 }
 
 static bl_status curve_of(const bl_profile *profile, bl_curve_kind kind, const bl_curve **out) {
@@ -55,13 +59,26 @@ static bl_status set_token(const bl_profile *profile, double rows, bl_place_mach
   return BL_OK;
 }
 
+/* The time of a token on the first device, from its data sheet. */
+static bl_status set_sheet_token(const bl_cluster *cluster, const bl_model *model, double rows, bl_place_machine *out) {
+  bl_profile *sheet;
+  BL_TRY(bl_new(&sheet, 1, sizeof *sheet, "a profile"));
+  bl_status status = bl_cluster_profile(cluster, model, 1, sheet);
+  if (status == BL_OK) status = set_token(sheet, rows, out);
+  free(sheet);
+  return status;
+}
+
 bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *profile, const bl_model *model,
-                                const bl_place_rack *rack, int32_t ranks, double rows, bl_place_machine *out) {
+                                const bl_place_rack *rack, const bl_place_seats *seats, double rows,
+                                bl_place_machine *out) {
   memset(out, 0, sizeof *out);
   if (model->experts < 1) return bl_fail(BL_EINPUT, "model %s has no experts to place", model->name);
+  if (!cluster && !profile) return bl_fail(BL_EINPUT, "the price of a placement needs a cluster or a profile");
   const double parameters = (double)bl_model_part_parameters(model, BL_PART_EXPERT);
   const int32_t num_bytes = profile ? profile->num_bytes : cluster->node_group[0].device.num_bytes;
-  out->ranks = ranks;
+  out->ranks = seats->seats;
+  out->speed = seats->speed;
   out->exchanges = 4;
   out->micro_batches = 1;
   out->horizon = 1;
@@ -69,41 +86,23 @@ bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *pro
   out->fill_bytes = parameters * num_bytes;
   out->reduce_bytes = parameters * GRADIENT_BYTES;
   out->state_bytes = parameters * (MOMENT_BYTES + MASTER_BYTES + (num_bytes < MASTER_BYTES ? num_bytes : 0));
-  if (cluster && cluster->n_node_groups > 1)
-    return bl_fail(BL_EINPUT, "cluster %s: placements are priced on nodes that are alike, found %d node_groups",
-                   cluster->name, cluster->n_node_groups);
-  if (cluster && bl_cluster_ranks(cluster) < ranks) {
-    const int32_t node = cluster->node_group[0].ranks_per_node;
-    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d: place on that many, or give it %d nodes",
-                   cluster->name, (long long)bl_cluster_ranks(cluster), ranks, (ranks + node - 1) / node);
-  }
-  if (cluster) {
-    set_levels(cluster, rack, ranks, out);
-  } else {
-    BL_TRY(set_measured_level(profile, ranks, out));
-  }
-  if (profile) {
-    BL_TRY(set_token(profile, rows, out));
-  } else {
-    bl_profile *sheet = malloc(sizeof *sheet);
-    if (!sheet) return bl_fail(BL_EMACHINE, "out of memory: a profile");
-    bl_status status = bl_cluster_profile(cluster, model, ranks, sheet);
-    if (status == BL_OK) status = set_token(sheet, rows, out);
-    free(sheet);
-    BL_TRY(status);
-  }
+  if (cluster)
+    set_levels(cluster, rack, seats, out);
+  else
+    BL_TRY(set_measured_level(profile, seats->ranks, out));
+  BL_TRY(profile ? set_token(profile, rows, out) : set_sheet_token(cluster, model, rows, out));
   return bl_place_machine_check(out);
 }
 
 /* -- memory -------------------------------------------------------------------------------------------------------- */
 
-void bl_place_memory_make(const bl_model *model, int32_t num_bytes, int32_t layers, double budget_bytes,
+void bl_place_memory_make(const bl_model *model, int32_t num_bytes, int32_t layers, const double *budget,
                           bl_place_memory *out) {
   const double parameters = (double)bl_model_part_parameters(model, BL_PART_EXPERT);
   *out = (bl_place_memory){.slot_bytes = parameters * (num_bytes + GRADIENT_BYTES),
                            .state_bytes = parameters * (MOMENT_BYTES + (num_bytes < MASTER_BYTES ? MASTER_BYTES : 0)),
                            .row_bytes = 2.0 * model->hidden * num_bytes, /* received, and the result to send back */
-                           .budget_bytes = budget_bytes,
+                           .budget = budget,
                            .layers = layers};
 }
 
@@ -112,10 +111,10 @@ double bl_place_memory_bytes(const bl_place_memory *m, int32_t slots, int64_t ho
 }
 
 /* The most slots of a rank with so many homes that fit; less than `homes` where not even these do. */
-static int32_t slots_that_fit(const bl_place_memory *m, int32_t homes, double rows, int32_t most) {
+static int32_t slots_that_fit(const bl_place_memory *m, int32_t rank, int32_t homes, double rows, int32_t most) {
   int32_t slots = most;
   while (slots >= 0 &&
-         bl_place_memory_bytes(m, slots, (int64_t)m->layers * (homes < slots ? homes : slots), rows) > m->budget_bytes)
+         bl_place_memory_bytes(m, slots, (int64_t)m->layers * (homes < slots ? homes : slots), rows) > m->budget[rank])
     --slots;
   return slots;
 }
@@ -133,8 +132,8 @@ bl_status bl_place_memory_check(const bl_place_memory *m, int32_t experts, int32
   for (int32_t r = 0; r < ranks; ++r) {
     const int32_t homes = slots[r] < each ? slots[r] : each;
     const double bytes = bl_place_memory_bytes(m, slots[r], (int64_t)m->layers * homes, rows);
-    if (bytes <= m->budget_bytes) continue;
-    const int32_t fit = slots_that_fit(m, homes, rows, slots[r]);
+    if (bytes <= m->budget[r]) continue;
+    const int32_t fit = slots_that_fit(m, r, homes, rows, slots[r]);
     char change[160];
     if (fit >= homes)
       snprintf(change, sizeof change, "%d slots fit", fit);
@@ -148,7 +147,7 @@ bl_status bl_place_memory_check(const bl_place_memory *m, int32_t experts, int32
                    "memory of rank %d: %d slots and %d homes in %d layers take %.3f GB, buffers for %.0f tokens %.3f "
                    "GB: %.3f GB more than the %.3f GB there are; %s",
                    r, slots[r], homes, m->layers, (bytes - rows * m->row_bytes) * 1e-9, rows,
-                   rows * m->row_bytes * 1e-9, (bytes - m->budget_bytes) * 1e-9, m->budget_bytes * 1e-9, change);
+                   rows * m->row_bytes * 1e-9, (bytes - m->budget[r]) * 1e-9, m->budget[r] * 1e-9, change);
   }
   return BL_OK;
 }

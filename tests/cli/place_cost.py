@@ -13,13 +13,22 @@ from plan_support.tools import Check, folder, made_up, must, run, write_trace  #
 check = Check()
 
 
-def cluster_file(path, nodes, per_node, intra, inter, memory=80e9, per_card=1):
+def cluster_file(path, nodes, per_node, intra, inter, memory=80e9, per_card=1, racks=None):
+    """per_node: ranks of every node, or a list of (nodes, ranks a node, speed)."""
     link = {"gbps": intra[0], "latency_us": intra[1], "source": "made up"}
     far = {"gbps": inter[0], "latency_us": inter[1], "source": "made up"}
     device = {"name": "made up", "tflops": 100, "num_bytes": 2, "memory_bytes": memory, "memory_gbps": 1000,
               "efficiency": 0.5, "call_us": 5, "source": "made up"}
-    path.write_text(json.dumps({"version": 1, "name": "made up", "nodes": nodes, "ranks_per_node": per_node,
-                                "ranks_per_card": per_card, "device": device, "links": {"intra": link, "inter": far}}))
+    text = {"version": 1, "name": "made up", "ranks_per_card": per_card, "device": device,
+            "links": {"intra": link, "inter": far}}
+    if racks:
+        text["links"]["racks"] = {"nodes": racks[0], "gbps": racks[1], "latency_us": racks[2], "source": "made up"}
+    if isinstance(per_node, list):
+        text["node_groups"] = [{"nodes": n, "ranks_per_node": ranks, "device": {**device, "tflops": 100 * speed,
+                                "memory_bytes": memory * speed}} for n, ranks, speed in per_node]
+    else:
+        text["nodes"], text["ranks_per_node"] = nodes, per_node
+    path.write_text(json.dumps(text))
     return path
 
 
@@ -40,11 +49,14 @@ def machine(cluster, model, rows, rack=None):
     least = [parameters * 2 / device["memory_gbps"] * 1e-3] * 2 + [parameters * 8 / device["memory_gbps"] * 1e-3]
     rows = max(rows, 1)
     token = sum(max(flop_us * rows, floor) / rows for floor in least)
-    levels = [(c["ranks_per_node"], c["links"]["intra"]["gbps"], c["links"]["intra"]["latency_us"]),
-              (1 << 30, c["links"]["inter"]["gbps"], c["links"]["inter"]["latency_us"])]
+    groups = c.get("node_groups") or [{"nodes": c["nodes"], "ranks_per_node": c["ranks_per_node"]}]
+    sizes = [g["ranks_per_node"] for g in groups for _ in range(g["nodes"])]
+    node = [i for i, size in enumerate(sizes) for _ in range(size)]  # of each rank
+    levels = [(node, c["links"]["intra"]["gbps"], c["links"]["intra"]["latency_us"]),
+              ([0] * len(node), c["links"]["inter"]["gbps"], c["links"]["inter"]["latency_us"])]
     if rack:
-        levels[1] = (rack[0] * c["ranks_per_node"], *levels[1][1:])
-        levels.append((1 << 30, rack[1], rack[2]))
+        levels[1] = ([n // rack[0] for n in node], *levels[1][1:])
+        levels.append(([0] * len(node), rack[1], rack[2]))
     return {"token_us": token, "row": hidden * 2, "fill": parameters * 2, "reduce": parameters * 4,
             "state": parameters * 14, "levels": levels, "cards": [1, c["ranks_per_card"], 1]}
 
@@ -68,7 +80,7 @@ def profile_file(path, model, transfer=(3.0, 2e-4)):
 def level_between(levels, a, b):
     if a == b:
         return 0
-    return next(i + 1 for i, (size, _, _) in enumerate(levels) if a // size == b // size)
+    return next(i + 1 for i, (size, _, _) in enumerate(levels) if size[a] == size[b])
 
 
 def busiest(m, traffic, ranks):
@@ -95,9 +107,9 @@ def exchange(levels, source, hosts, ranks):
     for rank, tokens in hosts.items():
         room[rank] = tokens
     for level in range(len(levels) + 1):
-        size = 1 if level == 0 else levels[level - 1][0]
-        for group in {r // size for r in hosts}:
-            members = [r for r in range(ranks) if r // size == group]
+        group_of = range(ranks) if level == 0 else levels[level - 1][0]
+        for group in {group_of[r] for r in hosts}:
+            members = [r for r in range(ranks) if group_of[r] == group]
             have, take = left[members].sum(), room[members].sum()
             moved = min(have, take)
             if moved <= 1e-12:
@@ -162,16 +174,22 @@ def test_recomputed():
         (24, 12, 12, 3, 4, None, [1, 0.5, 2], "3,3,4,3,3,4,3,3,4,3,3,4", "free", "direct", 2, 10),
         (12, 6, 3, 1, 8, None, [1, 2], 4, "fixed", "best", 8, 10),
         (32, 16, 4, 4, 4, (2, 5, 40), None, 3, "free", "best", 64, 10),
+        # Nodes that are not alike: (nodes, ranks a node, speed) of each group.
+        (20, 10, 10, 0, [(2, 4, 1), (1, 2, 0.5)], None, None, None, "cost", "direct", 2, 50),
+        (24, 11, 4, 0, [(1, 4, 1), (1, 3, 0.7), (1, 4, 1)], None, None, 4, "free", "best", 8, 10),
+        (32, 14, 14, 0, [(2, 4, 1), (2, 2, 1.5), (1, 4, 1)], (2, 3, 40), None, 4, "cost", "direct", 3, 100),
+        (16, 7, 7, 0, [(1, 4, 1), (1, 4, 0.5)], None, [1, 2], 4, "fixed", "best", 8, 10),
     ]
     for i, (experts, ranks, sources, nodes, per_node, rack, speeds, slots, homes, relay, batches, horizon) in enumerate(cases):
         with folder() as text:
             work = Path(text)
             counts = made_up(i, steps=2, ranks=sources, layers=2, micro_batches=2, experts=experts, skew=0.4 + 0.5 * i)
             write_trace(work / "t.blt", counts)
-            per_card = 2 if i in (0, 4) else 1
-            cluster = cluster_file(work / "c.json", nodes, per_node, (100, 3), (10, 9), per_card=per_card)
+            per_card = 2 if i in (0, 4, 5) else 1
+            in_file = rack if nodes == 0 else None  # or as an option
+            cluster = cluster_file(work / "c.json", nodes, per_node, (100, 3), (10, 9), per_card=per_card, racks=in_file)
             model = model_file(work / "m.json", experts)
-            more = ["--rack", "{}:{}:{}".format(*rack)] if rack else []
+            more = ["--rack", "{}:{}:{}".format(*rack)] if rack and not in_file else []
             more += ["--speeds", ",".join(str(speeds[r % len(speeds)]) for r in range(ranks))] if speeds else []
             more += ["--slots", slots] if slots else []
             args = ["--trace", work / "t.blt", "--ranks", ranks, "--cluster", cluster, "--model", model, "--homes", homes,
@@ -182,7 +200,8 @@ def test_recomputed():
             mean = counts.sum(axis=(0, 3)) / counts.shape[0] / counts.shape[3]  # [sources][layers][experts]
             m = machine(cluster, model, mean[:, 0].sum() / experts, rack)
             old = [e // math.ceil(experts / ranks) for e in range(experts)]
-            speed = np.array([(speeds or [1])[r % len(speeds or [1])] for r in range(ranks)])
+            own = [s for n, k, s in per_node for _ in range(n * k)] if nodes == 0 else [1]
+            speed = np.array([(speeds or own)[r % len(speeds or own)] for r in range(ranks)])
             for layer in plan["placement"]["layers"]:
                 moved_from = old if homes == "cost" else layer["home"]
                 again = price(layer, mean[:, layer["layer"]], m, ranks, batches, horizon, speed, moved_from)
@@ -194,6 +213,27 @@ def test_recomputed():
             first = (work / "p.json").read_bytes()
             must("ballast-plan", "place", *args)
             check(first == (work / "p.json").read_bytes(), f"case {i}: the same arguments give the same plan")
+
+
+def test_racks():
+    """Racks of the file are those of the option, which goes before them; the smallest device's memory counts."""
+    with folder() as text:
+        work = Path(text)
+        write_trace(work / "t.blt", made_up(9, steps=1, ranks=8, layers=1, micro_batches=1, experts=16))
+        model = model_file(work / "m.json", 16)
+
+        def placed(racks, *more):
+            cluster = cluster_file(work / "c.json", 4, 2, (100, 3), (10, 9), racks=racks)
+            must("ballast-plan", "place", "--trace", work / "t.blt", "--ranks", 8, "--cluster", cluster, "--model", model,
+                 "-o", work / "p.json", *more)
+            return (work / "p.json").read_bytes()
+
+        check(placed((2, 0.5, 40)) == placed(None, "--rack", "2:0.5:40") != placed(None), "racks of the file")
+        check(placed((2, 0.5, 40), "--rack", "2:9:10") == placed(None, "--rack", "2:9:10"), "the option goes first")
+        cluster = cluster_file(work / "c.json", 0, [(1, 4, 1), (1, 4, 0.5)], (100, 3), (10, 9), memory=0.02e9)
+        got, _, err = run("ballast-plan", "place", "--trace", work / "t.blt", "--ranks", 8, "--cluster", cluster, "--model",
+                          model, "--slots", 3)
+        check(got == 1 and "memory of rank 4" in err and "0.010 GB there are" in err, f"{got} {err}")
 
 
 def test_profile():
@@ -212,7 +252,7 @@ def test_profile():
         measured = {"token_us": token, "row": 512 * 4, "fill": parameters * 4, "reduce": parameters * 4,
                     "state": parameters * 12, "cards": [1, 1, 1]}
         links = machine(cluster, model, rows)["levels"]
-        for more, levels in ((["--cluster", cluster], links), ([], [(1 << 30, 1e-3 / 2e-4, 3.0)])):
+        for more, levels in ((["--cluster", cluster], links), ([], [([0] * 64, 1e-3 / 2e-4, 3.0)])):
             must("ballast-plan", "place", "--trace", work / "t.blt", "--ranks", 4, "--model", model, "--profile", profile,
                  "--homes", "free", "-o", work / "p.json", *more)
             layer = json.loads((work / "p.json").read_text())["placement"]["layers"][0]
@@ -287,7 +327,7 @@ def test_bad_input():
             ([*base, "--cluster", work / "z.json", "--model", model], 1, "gbps"),
             ([*base, "--cluster", cluster, "--model", model_file(work / "n.json", 16)], 1, "16 experts a layer, the trace 8"),
             (["place", "--trace", work / "t.blt", "--ranks", 8, "--cluster", cluster, "--model", model], 1,
-             "fewer than 8: place on that many, or give it 2 nodes"),
+             "fewer than 8: place on that many, or give it 4 ranks more"),
         ]:
             got, out, err = run("ballast-plan", *arguments)
             check(got == code and words in err and err.count("\n") == 1, f"{arguments[3:]}: exit {got}: {err}")
@@ -318,6 +358,7 @@ def test_bad_input():
 
 
 test_recomputed()
+test_racks()
 test_profile()
 test_choices()
 test_bad_input()

@@ -368,7 +368,7 @@ static void test_bad_machines(void) {
 
 static void test_memory(void) {
   const bl_place_memory memory = {
-      .slot_bytes = 6e6, .state_bytes = 12e6, .row_bytes = 1000, .budget_bytes = 1e9, .layers = 10};
+      .slot_bytes = 6e6, .state_bytes = 12e6, .row_bytes = 1000, .budget = (const double[]){1e9, 1e9}, .layers = 10};
   const int32_t slots[2] = {5, 9}, few[2] = {2, 1}, many[2] = {90, 1};
   /* Rank 0 of 8 experts on 2 ranks: 10 (5 x 6 MB + 4 x 12 MB) = 0.78 GB; rank 1: 10 (9 x 6 + 4 x 12) = 1.02 GB. */
   CHECK_NEAR(bl_place_memory_bytes(&memory, 5, 40, 2000), 0.782e9, 1);
