@@ -84,13 +84,20 @@ static void note_passes(const item_maker *k, bl_action_kind forward, bl_action_k
 
 static double tiles(double rows, double width) { return (1 + 64 / rows) * (1 + 64 / width); }
 
-/* `matrices` times `weights` entries, `width` their narrower side, on `rows` rows in all. */
-static passes products(const item_maker *k, double weights, double matrices, double rows, double width) {
+/* `matrices` times `weights` entries, `width` their narrower side, on `rows` rows in all, at `rate`: one product
+ * forward; backward one for the inputs' gradients, and one that adds to the weights' gradients behind its arithmetic.
+ */
+static passes products_at(const item_maker *k, double rate, double weights, double matrices, double rows,
+                          double width) {
   const bl_pace *c = &k->v->pace;
-  const double forward = 2 * weights * rows * tiles(rows / matrices, width) / k->v->pace.matrix_rate;
-  const double read = matrices * weights * k->num, gradients = matrices * weights * 2 * bl_grid_gradient_bytes(k->g);
-  return (passes){larger(forward, read / c->memory_gbps * 1e-3) + c->call_us,
-                  larger(2 * forward, (read + gradients) / c->memory_gbps * 1e-3) + c->call_us};
+  const double arithmetic = 2 * weights * rows * tiles(rows / matrices, width) / rate;
+  const double once = larger(arithmetic, matrices * weights * k->num / c->memory_gbps * 1e-3);
+  const double add = matrices * weights * 2 * bl_grid_gradient_bytes(k->g) / c->memory_gbps * 1e-3;
+  return (passes){once + c->call_us, once + arithmetic + add + c->call_us};
+}
+
+static passes products(const item_maker *k, double weights, double matrices, double rows, double width) {
+  return products_at(k, k->v->pace.matrix_rate, weights, matrices, rows, width);
 }
 
 /* Multiply-adds without weights; `again`: operations backward, of those forward. */
@@ -198,8 +205,8 @@ static void note_experts(const item_maker *k, double weights, double homes, doub
   const passes products_us = products(k, weights, homes, part, width);
   const passes hidden = activation(k, width * part, m->expert_gated), moved = traffic(k, 5 * sent, 7 * sent);
   note(k, BL_ACTION_EXPERT_FWD, products_us.forward + hidden.forward);
-  note(k, BL_ACTION_EXPERT_DX, products_us.backward / 2 + hidden.backward);
-  note(k, BL_ACTION_EXPERT_DW, products_us.backward / 2);
+  note(k, BL_ACTION_EXPERT_DX, products_us.forward + hidden.backward);
+  note(k, BL_ACTION_EXPERT_DW, products_us.backward - products_us.forward);
   note(k, BL_ACTION_SCATTER, moved.forward * 2 / 5);
   note(k, BL_ACTION_GATHER, moved.forward * 3 / 5);
   note(k, BL_ACTION_GATHER_BWD, moved.backward * 4 / 7);
@@ -295,9 +302,10 @@ static void price_layer(const item_maker *k, bl_layer_kind kind, bl_item_price *
 static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_price *p) {
   const bl_model *m = k->m;
   const double words = (double)m->vocabulary / k->g->tp, logits = k->tokens * words;
-  /* Logits are written and read in both directions, their gradient in fp32. */
-  const passes head =
-      sum(products(k, words * m->hidden, 1, k->tokens, words), traffic(k, 2 * logits * k->num, logits * (k->num + 4)));
+  /* Logits are written, read and turned to fp32; there their maximum is read, subtracted (read and written), they are
+   * exponentiated, summed up and divided. Backward scales that in fp32 and turns it back. */
+  const passes loss = traffic(k, logits * (2 * k->num + 36), logits * (k->num + 12));
+  const passes head = sum(products_at(k, k->v->pace.core_rate, words * m->hidden, 1, k->tokens, words), loss);
   p->us[BL_PRICE_DENSE] = total(head) * (1 + m->multi_token);
   p->us[BL_PRICE_TENSOR] = tp_pair_us(k) * (1 + m->multi_token);
   for (int32_t i = 0; i < m->multi_token; i++) {

@@ -3,8 +3,11 @@
  * Each kind of item (embedding, layers, head) has a price per micro-batch; a device's time is the sum over its items;
  * the pipeline adds its bubble; gradients' reduction and the optimizer follow. What is assumed:
  * - Products with weights take the longer of their arithmetic, at the rate of the data type, and their weights'
- *   bytes, at memory_gbps; backward is twice forward, and gradients are read and written. Arithmetic is done in tiles
- *   of 128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
+ *   bytes, at memory_gbps. Backward is one such product for the gradients of the inputs, and one for those of the
+ *   weights, which reads and writes what it adds to once its sums are done: no arithmetic hides that. Arithmetic is
+ *   done in tiles of 128 x 128, the last of which are half empty on average: factors (1 + 64 / rows) (1 + 64 / width).
+ * - The head's product stays in the type of num_bytes, as Megatron-LM's output layer does under narrower types; the
+ *   loss takes the passes over fp32 logits of its vocab-parallel cross-entropy (core/tensor_parallel/cross_entropy.py).
  * - Attention cores and scans have no weights and run in the type of num_bytes; a core's backward is 2.5 times its
  *   forward, which it repeats (arXiv 2307.08691). What is neither (norms, residuals, rotations, activation functions,
  *   scatter and gather, scores) takes its bytes. Each kind of work takes call_us besides.

@@ -66,7 +66,7 @@ def simulated(tmp):
     traced = ["--trace", f"{tmp}/s.blt"]
     times, kept = {}, {"--shard": "shard", "--copy-slots": "copy_slots", "--sequence": "sequence", "--type": "type",
                        "--ranks-per-node": "ranks_per_node", "--gradients": "gradients"}
-    for more in (["--max-pieces", 4], ["--overlap", "exchange", "--vp", 2], ["--zero", 3, "--recompute", "full"], ["--cp", 2],
+    for more in (["--max-pieces", 4, "--micro-batch", 4, "--ranks-per-node", 2], ["--overlap", "exchange", "--vp", 2], ["--zero", 3, "--recompute", "full"], ["--cp", 2],
                  ["--pp", 1, "--tp", 1], ["--zero", 3, "--pp", 1], ["--zero", 3, "--pp", 1, "--shard", 8], ["--gradients", "bf16"],
                  ["--copy-slots", 1, *traced], ["--sequence", 2048], ["--type", "fp8"],
                  ["--imbalance", 1.3], ["--ranks-per-node", 4]):
@@ -86,7 +86,7 @@ def simulated(tmp):
         check.near(max(e["ts"] + e["dur"] for e in slices), result["step_us"], 1e-6 * result["step_us"], "timeline")
         check(len({e["pid"] for e in slices}) == plan["layout"]["pp"], "a process for each pipeline position")
         if "--max-pieces" in more:
-            check(plan["layout"]["pieces"] in (1, 2, 4), f"{plan['layout']}")
+            check(plan["layout"].get("pieces") in (2, 4), f"{plan['layout']}")
     check(times["--zero", 3, "--pp", 1, "--shard", 8] > times["--zero", 3, "--pp", 1], f"replicas of a state cost: {times}")
     check("sound" in must("ballast-plan", "check", f"{tmp}/s.json"), "check refuses the plan")
     bad = json.load(open(f"{tmp}/s.json", encoding="ascii"))
@@ -159,7 +159,7 @@ def state_space(tmp):
     """A model of single blocks gets a plan, simulated as any other's."""
     code, out, err = search("nemotron-3-nano-30b-a3b", "gb200-nvl72", "--ranks", 16, "--ranks-per-node", 16, "--batch", 1024,
                             "--type", "fp8", "-o", f"{tmp}/hybrid.json")
-    check(code == 0 and "products with weights in fp8: 0.307 of 4900 TFLOP/s (assumed" in out, f"exit {code}: {out} {err}")
+    check(code == 0 and "products with weights in fp8: 0.340 of 4900 TFLOP/s (assumed" in out, f"exit {code}: {out} {err}")
     stages = json.load(open(f"{tmp}/hybrid.json", encoding="ascii"))["layout"]["stages"]
     check(sorted(sum(stages, [])) == list(range(52)), f"{stages}")
     check("layouts simulated" in out, out)

@@ -31,12 +31,14 @@ def rows():
 def stack(row):
     """What a row's release runs, as search options: dispatch, overlap, gradients.
     Up to v25.05 NeMo's dispatcher is the all-to-all; from v25.08 on H100 uses DeepEP, Blackwell still the all-to-all
-    (NeMo's scripts/performance/llm/pretrain_deepseek_v3.py). Recipes after v25.12 run on Megatron-Bridge: DeepEP or
-    HybridEP, exchanges beside another micro-batch's compute for attention models (moe_a2a_overlap), and gradients
-    reduced in bf16 (grad_reduce_in_fp32 False in its performance configurations). TorchTitan has neither of the last."""
+    (NeMo's scripts/performance/llm/pretrain_deepseek_v3.py). Gradients are summed in fp32 up to v25.04 (NeMo 1.0 with
+    megatron_amp_O2, grok1/grok1_314b.yaml), from v25.05 on in bf16: NeMo 2.0's recipes of Grok-1, Llama 4 and DeepSeek-V3
+    set grad_reduce_in_fp32 False, and so does Megatron-Bridge, on which recipes after v25.12 run: DeepEP or HybridEP,
+    exchanges beside another micro-batch's compute for attention models (moe_a2a_overlap). TorchTitan has neither."""
     if row["tag"].startswith("v25"):
         nodes = row["chip"] == "H100" and row["tag"] >= "v25.08"
-        return {"dispatch": "nodes" if nodes else "choices", "overlap": "none", "gradients": "fp32"}
+        gradients = "bf16" if row["tag"] >= "v25.05" else "fp32"
+        return {"dispatch": "nodes" if nodes else "choices", "overlap": "none", "gradients": gradients}
     if row["model"].endswith("torchtitan"):
         return {"dispatch": "nodes", "overlap": "none", "gradients": "fp32"}
     overlap = "none" if row["model"].startswith("nemotron") else "exchange"

@@ -349,6 +349,52 @@ static void test_prices_by_hand(void) {
   CHECK_NEAR(costs.at[0].price[BL_ITEM_EXPERTS].us[BL_PRICE_EXPERT], moved * 1e-6, 1e-3 * moved * 1e-6);
 }
 
+/* Arithmetic hides that weights are read, but not that the sums of their gradients are: two of three products take the
+ * longer of both, the third one's gradients come on top. */
+static void test_products_by_hand(void) {
+  bl_model m = model;
+  bl_positions at;
+  bl_grid_costs costs;
+  bl_cluster c = cluster;
+  bl_grid g = {.tp = 1, .cp = 1, .dp = 1, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 1, .micro_batch = 1};
+  const double T = 1024, H = 1024, weights = 4 * H * H;
+  const double arithmetic = 2 * T * weights * (1 + 64 / T) * (1 + 64 / H) / 150e6;
+  const double inner = 3.5 * 2 * T * 2 * H * T / 2 / 150e6;
+  add_state_space(&m);
+  c.node_group[0].device.call_us = 0;
+  for (int slow = 0; slow < 2; slow++)
+    for (int bytes = 2; bytes <= 4; bytes += 2) {
+      const double gbps = c.node_group[0].device.memory_gbps = slow ? 40 : 1000;
+      g.gradient_bytes = bytes;
+      const double read = weights * 2 / gbps * 1e-3, add = weights * 2 * bytes / gbps * 1e-3;
+      const double rest = T * 2 * (11 * H + 4 * (2 * H)) / gbps * 1e-3;
+      CHECK((read > arithmetic) == (slow > 0) && add > 0.2 * arithmetic);
+      cost_on(&c, &m, &g, 1, &at, &costs);
+      const double us = 2 * fmax(arithmetic, read) + arithmetic + add + inner + rest;
+      CHECK_NEAR(costs.at[0].price[BL_ITEM_ATTENTION].total, us, 1e-6 * us);
+    }
+}
+
+/* A narrower type speeds up layers, not the head. */
+static void test_head_by_hand(void) {
+  bl_positions at, other;
+  bl_grid_costs wide, narrow;
+  bl_cluster c = cluster;
+  const bl_grid g = {.tp = 2, .cp = 1, .dp = 1, .pp = 1, .vp = 1, .etp = 1, .ep = 2, .edp = 1, .micro_batch = 2};
+  c.node_group[0].device.call_us = 0;
+  cost_on(&c, &model, &g, 1, &at, &wide);
+  c.node_group[0].device.matrix = (bl_compute_type){.num_bytes = 1, .tflops = 600, .efficiency = 0.4};
+  cost_on(&c, &model, &g, 1, &other, &narrow);
+  CHECK(narrow.at[0].price[BL_ITEM_MOE].total < 0.9 * wide.at[0].price[BL_ITEM_MOE].total);
+  CHECK_NEAR(narrow.at[0].price[BL_ITEM_HEAD].total, wide.at[0].price[BL_ITEM_HEAD].total, 0);
+  const double T = 2048, H = 1024, words = 16000, logits = T * words;
+  const double arithmetic = 2 * T * H * words * (1 + 64 / T) * (1 + 64 / words) / 150e6, add = H * words * 8 / 1500e3;
+  /* Bytes of a logit: written, read, and turned to four (8); read, 4; read and written twice, 16; read, 4; and once
+   * more, 8. Backward read and written (8), turned back (6). */
+  const double us = 3 * arithmetic + add + logits * (40 + 14) / 1500e3;
+  CHECK_NEAR(wide.at[0].price[BL_ITEM_HEAD].us[BL_PRICE_DENSE], us, 1e-6 * us);
+}
+
 /* Gradients reduced under the last backward, all but those of one layer, take processors from it. */
 static void test_reduction_by_hand(void) {
   bl_grid g = {
@@ -438,6 +484,8 @@ int main(void) {
   RUN(test_overlap);
   RUN(test_entries_alone);
   RUN(test_prices_by_hand);
+  RUN(test_products_by_hand);
+  RUN(test_head_by_hand);
   RUN(test_reduction_by_hand);
   RUN(test_spread);
   RUN(test_shard);
