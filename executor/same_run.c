@@ -53,6 +53,7 @@ static void add_policy(identity *id, const bl_policy_options *policy) {
   add_text(id, "--homes", policy->homes);
   add_text(id, "--ties", policy->ties);
   add_number(id, "--copy-price", policy->copy_price);
+  add_number(id, "--back-off", (double)policy->back_off);
 }
 
 static bl_status describe(const bl_setup *s, const bl_train_options *o, const bl_backend *backend, identity *id) {

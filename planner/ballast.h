@@ -141,9 +141,11 @@ typedef struct ballast_policy_options {
   int64_t lag;        /* decisions see counts at least so many steps old, 1 or more */
   double late_repair; /* imbalance above which hosts are chosen again on the true counts; 0: never */
   double copy_price;  /* homes "cost": of one copy, as a fraction of the layer's balanced time */
+  int64_t back_off;   /* "ballast": steps between decisions that change nothing, at most; 1: decides every step */
 } ballast_policy_options;
 
-/*! ballast_policy_options_init() : "ballast", homes "fixed", lag 1, no late repair, price 0.01; sets bytes. */
+/*! ballast_policy_options_init() : "ballast", homes "fixed", lag 1, no late repair, price 0.01, no back-off; sets
+ * bytes. */
 void ballast_policy_options_init(ballast_policy_options *options);
 
 ballast_status ballast_policy_create(ballast *handle, const ballast_shape *shape, const ballast_policy_options *options,

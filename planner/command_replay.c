@@ -66,6 +66,7 @@ static void print_json(const bl_replay_result *r, bool each, int64_t parameters)
                  {"moves_per_layer_per_1000", r->moves_per_1000},
                  {"late_percent", 100 * r->late},
                  {"late_copies", r->late_copies},
+                 {"decided_percent", 100 * r->decided},
                  {"decide_mean_us", r->decide_mean_us},
                  {"decide_median_us", r->decide_median_us},
                  {"decide_p99_us", r->decide_p99_us}};
@@ -120,6 +121,7 @@ static bl_status print_table(const bl_replay_result *r, bool each, int64_t param
               {"cost of the decisions", "a layer and step", r->cost, 6, arg.regret == 0},
               {"least cost in hindsight", "a layer and step", r->least_cost, 6, arg.regret == 0},
               {"regret", "a layer and step", r->cost - r->least_cost, 6, arg.regret == 0},
+              {"decided", "% of layer-steps", 100 * r->decided, 2, false},
               {"time of a decision, mean", "us a layer", r->decide_mean_us, 1, false},
               {"time of a decision, median", "us a layer", r->decide_median_us, 1, false},
               {"time of a decision, 99 % are below", "us a layer", r->decide_p99_us, 1, false}};
@@ -322,8 +324,10 @@ bl_command bl_command_replay(void) {
           "and step that were not on their rank before; fills and late_fills, copies filled before a step and within "
           "it, in all; moves, homes moved in all, "
           "changes, layer-steps in which any moved, moves_per_layer_per_1000 iterations; late_percent of layer-steps "
-          "repaired late, late_copies filled in each; decide_mean_us, decide_median_us and decide_p99_us, time of one "
-          "layer's decision with its late repair, in processor time. With --model: moved_bytes, fill_bytes and "
+          "repaired late, late_copies filled in each; decided_percent of layer-steps with a decision; decide_mean_us, "
+          "decide_median_us and decide_p99_us, time of one "
+          "layer's decision with its late repair, in processor time, those that --back-off leaves out among them. With "
+          "--model: moved_bytes, fill_bytes and "
           "late_fill_bytes, in all. With --regret: cost of a layer and step (imbalance on the summed micro-batches, "
           "plus "
           "copy_price a copy under --homes cost, plus move_price a home moved, 14/6 of --copy-price), least_cost of "

@@ -31,6 +31,7 @@ static bl_status create_layer(bl_policy *p, const bl_policy_shape *shape, int32_
   BL_TRY(bl_new(&layer->fraction, (size_t)p->max_copies, sizeof *layer->fraction, "a policy"));
   BL_TRY(bl_new(&layer->taken, (size_t)p->max_copies, sizeof *layer->taken, "a policy"));
   BL_TRY(bl_new(&layer->counts, (size_t)p->experts, sizeof *layer->counts, "a policy"));
+  BL_TRY(bl_new(&layer->rest.forecast, (size_t)p->experts, sizeof *layer->rest.forecast, "a policy"));
   for (int32_t i = 0; i < 3; ++i) layer->recent[i] = 1;
   return BL_OK;
 }
@@ -100,6 +101,7 @@ void bl_policy_free(bl_policy *p) {
     free(layer->fraction);
     free(layer->taken);
     free(layer->counts);
+    free(layer->rest.forecast);
   }
   free(p->layer);
   free(p->slots);
@@ -174,6 +176,19 @@ static void count_copies(const bl_hosts *before, const bl_hosts *now, bl_policy_
   }
 }
 
+/* The layer's hosts for the step that begins; layer->planned still are those before. */
+static bl_status decide(bl_policy *p, int32_t l) {
+  bl_policy_layer *layer = &p->layer[l];
+  const double start = p->timed ? now_us() : 0;
+  if (!bl_policy_rests(p, l)) {
+    layer->report.decided = true;
+    BL_TRY(bl_policy_decide(p, l));
+    bl_policy_settle(p, l, bl_hosts_hash(&layer->hosts, 0) != bl_hosts_hash(&layer->planned, 0));
+  }
+  if (p->timed) layer->report.decide_us = now_us() - start;
+  return BL_OK;
+}
+
 bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
   const bool due = p->history.known > 0 && p->config.kind != BL_POLICY_STATIC &&
                    (!p->decided || (uint64_t)iteration - (uint64_t)p->last_decision >= (uint64_t)p->config.every);
@@ -186,11 +201,7 @@ bl_status bl_policy_begin_step(bl_policy *p, int64_t iteration) {
     memset(layer->taken, 0, (size_t)p->max_copies * sizeof *layer->taken);
     memset(layer->counts, 0, (size_t)p->experts * sizeof *layer->counts);
     BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts)); /* the old hosts, to count what changes */
-    if (due) {
-      const double start = p->timed ? now_us() : 0;
-      BL_TRY(bl_policy_decide(p, l));
-      if (p->timed) layer->report.decide_us = now_us() - start;
-    }
+    if (due) BL_TRY(decide(p, l));
     for (int32_t e = 0; e < p->experts; ++e) layer->report.moved += layer->hosts.home[e] != layer->planned.home[e];
     count_copies(&layer->planned, &layer->hosts, &layer->report);
     BL_TRY(bl_hosts_assign(&layer->planned, &layer->hosts));

@@ -37,6 +37,7 @@ typedef struct bl_policy_options {
   const char *homes;  /* "fixed" | "free" | "cost" (ballast alone); default fixed */
   const char *ties;   /* "stable" | "numpy" (smartmoe alone); default stable */
   double copy_price; /* `homes` "cost": what one copy costs, as a fraction of the layer's balanced time; default 0.01 */
+  int64_t back_off; /* recorded steps between decisions that change nothing, at most; default 1: every step (ballast) */
 } bl_policy_options;
 
 void bl_policy_options_init(bl_policy_options *options);
@@ -59,8 +60,8 @@ void bl_policy_free(bl_policy *policy);
 bool bl_policy_moves_homes(const bl_policy *policy);
 bool bl_policy_uses_copies(const bl_policy *policy);
 
-/*! bl_policy_solves_shares() : whether every micro-batch's shares are solved for its own counts; else they follow a rule
- *  or are those of the last decision. */
+/*! bl_policy_solves_shares() : whether every micro-batch's shares are solved for its own counts; else they follow a
+ * rule or are those of the last decision. */
 bool bl_policy_solves_shares(const bl_policy *policy);
 
 /*! bl_policy_dump_to() : from now on end_step writes one JSON line a layer (DESIGN section 8) to `stream` (borrowed).
@@ -104,6 +105,7 @@ typedef struct bl_policy_layer_report {
   int32_t planned;     /* copies that begin_step had in slots: each is filled for the step */
   int32_t changed;     /* of these, those that were not on their rank in the step before */
   int32_t moved;       /* homes that begin_step changed for this step */
+  bool decided;        /* begin_step decided on this layer's hosts */
   bool late;
   int32_t late_copies; /* copies filled late */
   double decide_us; /* time of the layer's decision and late repairs; 0 unless bl_policy_time_decisions() was called */

@@ -4,11 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LAG = 4096 };
+enum { MAX_LAG = 4096, MAX_BACK_OFF = 4096 };
 
 void bl_policy_options_init(bl_policy_options *options) {
-  *options = (bl_policy_options){
-      .policy = "ballast", .lag = 1, .shares = "fresh", .homes = "fixed", .ties = "stable", .copy_price = 0.01};
+  *options = (bl_policy_options){.policy = "ballast",
+                                 .lag = 1,
+                                 .shares = "fresh",
+                                 .homes = "fixed",
+                                 .ties = "stable",
+                                 .copy_price = 0.01,
+                                 .back_off = 1};
 }
 
 void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION_ROWS]) {
@@ -51,6 +56,15 @@ void bl_policy_option_rows(bl_policy_options *o, bl_option rows[BL_POLICY_OPTION
                "chosen to be worth it",
        .min = 0,
        .max = 1},
+      {.name = "back-off",
+       .type = BL_OPTION_INT,
+       .target = &o->back_off,
+       .metavar = "N",
+       .help =
+           "under ballast, let a layer whose decision changes nothing wait 2, 4, 8, ... recorded steps for the next "
+           "one, N at most, unless imbalance or drift wakes it; 1 decides at every step",
+       .min = 1,
+       .max = MAX_BACK_OFF},
       {.name = "ties",
        .type = BL_OPTION_CHOICE,
        .target = &o->ties,
@@ -111,7 +125,7 @@ static bl_status read_modes(const bl_policy_options *o, bl_policy_config *out) {
 }
 
 bl_status bl_policy_config_read(const bl_policy_options *o, bl_policy_config *out) {
-  *out = (bl_policy_config){.late_repair = o->late_repair, .copy_price = o->copy_price};
+  *out = (bl_policy_config){.late_repair = o->late_repair, .copy_price = o->copy_price, .back_off = o->back_off};
   BL_TRY(read_policy(o->policy, out));
   BL_TRY(read_modes(o, out));
   if (o->lag < 0 || o->lag > MAX_LAG)
@@ -121,6 +135,8 @@ bl_status bl_policy_config_read(const bl_policy_options *o, bl_policy_config *ou
     return bl_fail(BL_EUSAGE, "--copy-price %g: expected a fraction from 0 to 1", o->copy_price);
   if (o->late_repair != 0 && !(o->late_repair >= 1))
     return bl_fail(BL_EUSAGE, "--late-repair %g: expected an imbalance of 1 or more, or 0 for never", o->late_repair);
+  if (o->back_off < 1 || o->back_off > MAX_BACK_OFF)
+    return bl_fail(BL_EUSAGE, "--back-off %lld: expected 1 to %d recorded steps", (long long)o->back_off, MAX_BACK_OFF);
   if (out->kind != BL_POLICY_BALLAST) {
     if (out->homes != BL_HOMES_FIXED)
       return bl_fail(BL_EUSAGE, "--homes %s is for ballast alone: %s follows its own rule", o->homes, o->policy);
@@ -128,9 +144,13 @@ bl_status bl_policy_config_read(const bl_policy_options *o, bl_policy_config *ou
       return bl_fail(BL_EUSAGE, "--shares stale is for ballast alone: %s follows its own rule", o->policy);
     if (out->late_repair > 0)
       return bl_fail(BL_EUSAGE, "--late-repair is for ballast alone: %s follows its own rule", o->policy);
+    if (out->back_off > 1)
+      return bl_fail(BL_EUSAGE, "--back-off is for ballast alone: %s follows its own rule", o->policy);
   }
   if (out->ties == BL_TIES_NUMPY && out->kind != BL_POLICY_SMARTMOE)
     return bl_fail(BL_EUSAGE, "--ties numpy is for smartmoe alone");
+  if (out->stale && out->back_off > 1)
+    return bl_fail(BL_EUSAGE, "--back-off needs --shares fresh: stale shares would wait with the hosts");
   if (out->stale && out->late_repair > 0)
     return bl_fail(BL_EUSAGE, "--late-repair needs --shares fresh: stale shares would not use the repaired hosts");
   return BL_OK;

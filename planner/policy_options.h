@@ -7,12 +7,11 @@
 #include "planner/baselines/smartmoe.h"
 #include "planner/policy.h"
 
-enum { BL_POLICY_OPTION_ROWS = 8 };
+enum { BL_POLICY_OPTION_ROWS = 9 };
 
 /*! bl_policy_option_rows() : writes the rows (a heading and --policy, --lag, --shares, --late-repair, --homes,
- * --copy-price,
- *  --ties)
- *  for a command's option table; parsing fills `options`, which must outlive it. Call bl_policy_options_init() first.
+ *  --copy-price, --back-off, --ties) for a command's option table; parsing fills `options`, which must outlive it. Call
+ * bl_policy_options_init() first.
  */
 void bl_policy_option_rows(bl_policy_options *options, bl_option rows[BL_POLICY_OPTION_ROWS]);
 
@@ -26,6 +25,7 @@ typedef struct bl_policy_config {
   bl_homes_mode homes;
   bl_smartmoe_ties ties;
   double copy_price;
+  int64_t back_off;
 } bl_policy_config;
 
 /*! bl_policy_config_read() : BL_EUSAGE for a policy or value that does not exist and for contradictions. */

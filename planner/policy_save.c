@@ -18,6 +18,7 @@ static uint64_t setting_of(const bl_policy *p) {
   uint64_t h = bl_hash_u64((uint64_t)c->kind, (uint64_t)c->every, (uint64_t)c->lag, (uint64_t)c->stale);
   h = bl_hash_u64(h, (uint64_t)c->homes, (uint64_t)c->ties, bl_hash_bytes(&c->late_repair, sizeof c->late_repair, 1));
   h = bl_hash_bytes(&c->copy_price, sizeof c->copy_price, h);
+  h = bl_hash_u64(h, (uint64_t)c->back_off, 0, 0);
   h = bl_hash_u64(h, (uint64_t)p->layers, (uint64_t)p->experts, (uint64_t)p->ranks);
   h = bl_hash_bytes(p->slots, (uint64_t)p->ranks * sizeof *p->slots, h);
   return p->speed ? bl_hash_bytes(p->speed, (uint64_t)p->ranks * sizeof *p->speed, h) : h;
@@ -54,6 +55,11 @@ static void visit_all(bl_policy *p, cursor *c) {
     VISIT(c, layer->fraction, p->max_copies);
     VISIT(c, layer->recent, 3);
     VISIT(c, &layer->last_look, 1);
+    VISIT(c, &layer->rest.wait, 1);
+    VISIT(c, &layer->rest.left, 1);
+    VISIT(c, &layer->rest.imbalance, 1);
+    VISIT(c, &layer->rest.error, 1);
+    VISIT(c, layer->rest.forecast, p->experts);
   }
 }
 
@@ -109,7 +115,7 @@ bl_status bl_policy_load(bl_policy *p, const void *bytes, uint64_t size) {
     return bl_fail(
         BL_EINPUT,
         "expected the state of a policy with the same --policy, --lag, --shares, --late-repair, --homes, --ties, "
-        "--slots, ranks and experts, found another");
+        "--copy-price, --back-off, --slots, ranks and experts, found another");
   if (h.size != c.size || size != c.size + sizeof h || h.hash != bl_hash_bytes(body, c.size, MAGIC))
     return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
   c = (cursor){.read = body};

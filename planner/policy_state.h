@@ -54,6 +54,14 @@ void bl_history_sort(bl_history *history);
  *  @return : n. */
 int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios, double *weights);
 
+/* How long a layer's hosts stay undecided (--back-off), in recorded steps. */
+typedef struct bl_policy_rest {
+  int64_t wait, left; /* from the last decision to the next; of these, those to come */
+  double imbalance;   /* of the hosts decided, on the counts they were decided with */
+  double error;       /* usual distance of a load from its forecast at the last decision */
+  double *forecast;   /* [experts]: of the last decision */
+} bl_policy_rest;
+
 /* One layer. */
 typedef struct bl_policy_layer {
   bl_hosts hosts;    /* in force */
@@ -66,6 +74,7 @@ typedef struct bl_policy_layer {
   double sum;        /* of imbalances over the micro-batches */
   int32_t n;         /* micro-batches */
   int64_t last_look; /* records known when better homes were last looked for */
+  bl_policy_rest rest;
   bl_policy_layer_report report;
 } bl_policy_layer;
 
@@ -92,6 +101,12 @@ struct bl_policy {
 
 /*! bl_policy_decide() : the layer's hosts for the step that begins, from history alone. */
 bl_status bl_policy_decide(bl_policy *policy, int32_t layer);
+
+/*! bl_policy_rests() : whether the layer's hosts stay as they are in this step without a decision; counts the step. */
+bool bl_policy_rests(bl_policy *policy, int32_t layer);
+
+/*! bl_policy_settle() : after a decision: how long the layer rests now. `changed`: whether it has other hosts. */
+void bl_policy_settle(bl_policy *policy, int32_t layer, bool changed);
 
 /*! bl_policy_repair() : hosts chosen again on true counts.  @return : the imbalance reached, the shares solved. */
 double bl_policy_repair(bl_policy *policy, int32_t layer, const double *counts, double imbalance);

@@ -194,6 +194,7 @@ static bl_status score(run *r, int64_t iteration) {
     result->copies_used += report->copies_used;
     result->moves += report->moved;
     result->changes += report->moved > 0;
+    result->decided += report->decided;
     result->late += report->late;
     result->late_copies += report->late_copies;
     result->copies_changed += report->changed;
@@ -225,6 +226,7 @@ static void sum_up(run *r) {
   result->copies_used /= n;
   result->copies_changed /= n;
   result->late /= n;
+  result->decided /= n;
   const double span = (double)result->last - (double)result->first; /* the integers may be too far apart */
   const double iterations = result->steps > 1 ? span * result->steps / (result->steps - 1) : 1;
   result->moves_per_1000 = (double)result->moves / r->layers / iterations * 1000;

@@ -28,6 +28,7 @@ typedef struct bl_replay_result {
   int64_t worst_iteration;    /* where it was worst */
   int32_t worst_layer;        /* in the trace's numbers */
   double copies, copies_used; /* mean over (step, layer): slots filled; of these, those that took tokens */
+  double decided;             /* share of (step, layer) with a decision before the step */
   double copies_changed;      /* mean over (step, layer): copies planned that were not on their rank before */
   int64_t fills, late_fills;  /* copies filled before their step, and late, in all */
   int64_t moves, changes;     /* homes moved; (step, layer) in which any moved */

@@ -23,7 +23,8 @@ void ballast_policy_options_init(ballast_policy_options *options) {
                                       .homes = o.homes,
                                       .lag = o.lag,
                                       .late_repair = o.late_repair,
-                                      .copy_price = o.copy_price};
+                                      .copy_price = o.copy_price,
+                                      .back_off = o.back_off};
 }
 
 static bl_status create(const ballast_shape *shape, const ballast_policy_options *given, ballast_policy *p) {
@@ -42,6 +43,7 @@ static bl_status create(const ballast_shape *shape, const ballast_policy_options
   options.lag = o.lag;
   options.late_repair = o.late_repair;
   options.copy_price = o.copy_price;
+  options.back_off = o.back_off;
   const bl_policy_shape own = {.layers = p->shape.layers,
                                .experts = p->shape.experts,
                                .ranks = p->shape.ranks,

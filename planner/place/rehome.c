@@ -129,8 +129,7 @@ static bl_status list_changes(rehome *r) {
   const int32_t slot = slot_of(r, least);
   const double highest = r->rank_load[most];
   for (int32_t q = 0; q < hosts->ranks; ++q) { /* what copies leave unbalanced */
-    if (q != most)
-      BL_TRY(add_between(r, most, q, 0.5 * (r->rank_load[most] - r->rank_load[q]), -1, slot_of(r, q)));
+    if (q != most) BL_TRY(add_between(r, most, q, 0.5 * (r->rank_load[most] - r->rank_load[q]), -1, slot_of(r, q)));
     if (r->rank_load[q] < highest - r->o->margin) BL_TRY(add_room(r, q));
     if (q != least && q != most)
       BL_TRY(add_between(r, q, least, 0.5 * (r->rank_load[q] - r->rank_load[least]), -1, slot));

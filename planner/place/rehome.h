@@ -3,9 +3,9 @@
  *
  * The objective is that of copies.h: mean over scenarios of the optimal imbalance, plus a price for each copy. A change
  * exchanges two homes, or moves one alone into a copy slot of its new rank (empty, or whose copy it replaces), which
- * leaves a copy slot behind on its old one. A copy that takes load from its home rank p to rank q says which changes may
- * help: an expert of p goes to q whose load is about what flows, or changes places with one of q's whose load is less
- * by about that; or the copied expert itself goes. The same between the most and least loaded rank and all others,
+ * leaves a copy slot behind on its old one. A copy that takes load from its home rank p to rank q says which changes
+ * may help: an expert of p goes to q whose load is about what flows, or changes places with one of q's whose load is
+ * less by about that; or the copied expert itself goes. The same between the most and least loaded rank and all others,
  * with half the difference of their loads as flow. Only the most promising changes are tried, each with a short search
  * for copies; the best is taken while it gains the margin for each home that it moves. */
 #ifndef BL_PLANNER_PLACE_REHOME_H

@@ -20,6 +20,10 @@ RUNS = [  # ranks, slots, late repair, mean to reach, percent late to reach
     (8, 5, 1.02, 1.0001, 1.2),
     (16, 3, 1.02, 1.0004, 3.5),
 ]
+RESTING = [  # ranks, slots, mean to reach where layers rest, 32 recorded steps at most
+    (8, 5, 1.0012),
+    (16, 3, 1.0045),
+]
 TIMES = {8: 20, 16: 200}  # microseconds of a decision to reach, mean
 WEIGHED = [  # trace, ranks, slots, copy price, copies to reach at a mean imbalance of 1.05, moves to reach
     ("recorded", 8, 5, 0.031, 4, 25),
@@ -91,6 +95,25 @@ def bad_homes(build, folder, counts):
     row("replay from bad homes, 4 ranks: homes moved", result["moves_per_layer_per_1000"], "a layer per 1000 iterations", 2)
 
 
+def back_off(build, folder, trace):
+    """Layers that rest: on the recorded trace, and where routing stays as it is."""
+    for ranks, slots, mean in RESTING:
+        result, _ = play(build, trace, ranks, slots, "--back-off", 32)
+        name = f"replay with back-off, {ranks} ranks x {slots} slots"
+        row(name + ": mean imbalance", result["imbalance_mean"], "imbalance", mean,
+            note=f"{result['decided_percent']:.1f} % of layer-steps decided")
+        row(name + ": time of a decision", result["decide_mean_us"], "us", TIMES[ranks], note="those left out among them")
+    for experts, ranks, skew in ((32, 8, 0.5), (64, 16, 1)):
+        stable = os.path.join(folder, "stable.blt")
+        subprocess.run([build / "ballast-trace", "gen", "--experts", str(experts), "--zipf", str(skew), "--drift", "0", "--jumps", "0",
+                        "--bursts", "0", "--steps", "250", "--stride", "10", "-o", stable], check=True, stderr=subprocess.DEVNULL)
+        every, rests = (play(build, stable, ranks, experts // ranks + 1, *o)[0] for o in ([], ["--back-off", 32]))
+        name = f"replay of stable routing, {experts} experts on {ranks} ranks, back-off"
+        row(name + ": decisions saved", every["decided_percent"] / rests["decided_percent"], "x", 5, "higher")
+        row(name + ": their time saved", every["decide_mean_us"] / rests["decide_mean_us"], "x", 5, "higher")
+        row(name + ": mean imbalance added", rests["imbalance_mean"] - every["imbalance_mean"], "imbalance", 1e-5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build/release")
@@ -125,6 +148,7 @@ def main():
             row(name + ": copies", result["copies"], "a layer", copies)
             row(name + ": homes moved", result["moves_per_layer_per_1000"], "a layer per 1000 iterations", moves)
         bad_homes(build, folder, counts)
+        back_off(build, folder, trace)
         row("replay of the recorded trace: peak memory", peak, "MB", 200, note="at most: the script that starts it counts too")
 
 

@@ -153,7 +153,7 @@ def check_symbols(prefix):
 
 class PolicyOptions(ctypes.Structure):
     _fields_ = [("bytes", ctypes.c_uint64), ("rule", ctypes.c_char_p), ("homes", ctypes.c_char_p), ("lag", ctypes.c_int64),
-                ("late_repair", ctypes.c_double), ("copy_price", ctypes.c_double)]
+                ("late_repair", ctypes.c_double), ("copy_price", ctypes.c_double), ("back_off", ctypes.c_int64)]
 
 
 def steps_of(trace, experts):

@@ -202,7 +202,7 @@ def causality(tmp):
     counts[changed] = counts[changed][..., ::-1]
     write_trace(paths[1], counts)
     for options in (["--late-repair", "1.01"], ["--homes", "free"], ["--homes", "cost"], ["--policy", "eplb:1"],
-                    ["--policy", "smartmoe:20"], ["--policy", "fastermoe"], ["--lag", 3], ["--shares", "stale"]):
+                    ["--back-off", 8], ["--policy", "smartmoe:20"], ["--policy", "fastermoe"], ["--lag", 3], ["--shares", "stale"]):
         lag = options[1] if options[0] == "--lag" else 1
         rows = [replay("--trace", path, "--ranks", 4, *options, dump=f"{tmp}/c.jsonl")[1] for path in paths]
         last = (changed + lag) * 3
@@ -215,6 +215,21 @@ def causality(tmp):
              f"{tmp}/c.jsonl")
         prefix = open(f"{tmp}/c.jsonl", encoding="utf-8").read().splitlines()
         check(len(prefix) == 33 and prefix == whole[:33], f"causality {options}: a prefix replays as the whole's prefix")
+
+
+def back_off(tmp):
+    """Routing that stays as it is: decisions and their time fall, the imbalance does not rise."""
+    path = f"{tmp}/stable.blt"
+    for experts, ranks, skew, seed in ((32, 8, "0.5", 1), (64, 16, "1", 2)):
+        must("ballast-trace", "gen", "--experts", experts, "--layers", 4, "--ranks", 4, "--zipf", skew, "--drift", 0, "--jumps", 0,
+             "--bursts", 0, "--steps", 200, "--seed", seed, "-o", path)
+        common = ["--trace", path, "--ranks", ranks, "--steps", "41:200"]
+        every, rests = replay(*common), replay(*common, "--back-off", 32)
+        check(every["decided_percent"] == 100 and rests["decided_percent"] <= 20,
+              f"back-off, {experts} experts: {rests['decided_percent']} % of layer-steps decided")
+        check(rests["imbalance_mean"] <= every["imbalance_mean"] + 2e-5,
+              f"back-off, {experts} experts: {rests['imbalance_mean']} against {every['imbalance_mean']}")
+        check(rests["decide_mean_us"] < every["decide_mean_us"], f"back-off, {experts} experts: {rests['decide_mean_us']} us")
 
 
 def public_trace(tmp):
@@ -273,5 +288,6 @@ with folder() as scratch:
     start_from_plan(scratch)
     micro_batches(scratch)
     causality(scratch)
+    back_off(scratch)
     public_trace(scratch)
 sys.exit(check.end())

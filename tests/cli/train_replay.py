@@ -11,7 +11,7 @@ from train_support.tools import Check, folder, must, read_log, text_file, write_
 check = Check()
 POLICIES = [["static"], ["smartmoe:3"], ["eplb:3"], ["fastermoe"], ["ballast"], ["ballast", "--late-repair", 1.02],
             ["ballast", "--homes", "free"], ["ballast", "--homes", "cost"], ["ballast", "--shares", "stale"],
-            ["ballast", "--lag", 3]]
+            ["ballast", "--lag", 3], ["ballast", "--back-off", 8]]
 
 
 def same_dump(tmp, model, data, ranks, slots, policy):
