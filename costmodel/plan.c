@@ -244,5 +244,6 @@ bl_status bl_placement_check(const bl_placement *placement, const char *where) {
 void bl_plan_free(bl_plan *plan) {
   bl_layout_free(&plan->layout);
   bl_placement_free(&plan->placement);
+  free(plan->search);
   memset(plan, 0, sizeof *plan);
 }

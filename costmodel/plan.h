@@ -6,6 +6,7 @@
 
 #include "base/status.h"
 #include "costmodel/plan_price.h"
+#include "costmodel/plan_search.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -78,6 +79,7 @@ typedef struct bl_plan {
   double predicted_step_us, predicted_imbalance, predicted_memory_bytes;
   double bound_imbalance, bound_gap;
   char bound_proof[64];
+  bl_plan_search *search; /* of the layout; owned, NULL: none */
 } bl_plan;
 
 /*! bl_home_contiguous() : expert e lives at e / ceil(experts / ranks). Works where ranks do not divide experts. */

@@ -178,7 +178,7 @@ static bl_status read_totals(bl_json root, bl_plan *plan) {
 static bl_status read_plan(const char *path, bl_json root, bl_plan *plan) {
   int64_t version;
   bl_json json;
-  BL_TRY(bl_json_keys(root, "version layout placement predicted bound"));
+  BL_TRY(bl_json_keys(root, "version layout placement predicted bound search"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
   if (bl_json_has(root, "placement")) {
     BL_TRY(bl_json_object(root, "placement", &json));
@@ -197,6 +197,12 @@ static bl_status read_plan(const char *path, bl_json root, bl_plan *plan) {
   if (plan->has_layout && plan->has_placement && plan->layout.ep != plan->placement.ranks)
     return bl_fail(BL_EINPUT, "%s: the placement is for %d ranks, but layout.ep is %d", path, plan->placement.ranks,
                    plan->layout.ep);
+  if (bl_json_has(root, "search")) {
+    BL_TRY(bl_json_object(root, "search", &json));
+    if (!plan->has_layout) return bl_json_fail(json, "expected a layout, of which this tells, found none");
+    BL_TRY(bl_new(&plan->search, 1, sizeof *plan->search, "a plan"));
+    BL_TRY(bl_plan_search_read(json, plan->search));
+  }
   return read_totals(root, plan);
 }
 
@@ -314,6 +320,10 @@ bl_status bl_plan_save(const char *path, const bl_plan *plan) {
   }
   if (plan->has_placement) write_placement(&w, &plan->placement);
   write_totals(&w, plan);
+  if (plan->search) {
+    bl_json_key(&w, "search");
+    bl_plan_search_write(&w, plan->search);
+  }
   bl_json_end_object(&w);
   bl_json_newline(&w);
   return bl_output_commit(output);

@@ -54,11 +54,30 @@ static bl_status check_totals(const bl_plan *plan) {
   return BL_OK;
 }
 
+/* What a search said of the layout: its parts add up to what the plan predicts, its bounds lie below. */
+static bl_status check_search(const bl_plan *plan) {
+  const bl_plan_search *s = plan->search;
+  double us = 0, bytes = 0;
+  if (!s || !plan->has_predicted) return BL_OK;
+  for (int k = 0; k < BL_PRICE_COUNT; k++) us += s->time_us[k];
+  for (int k = 0; k < BL_FOOTPRINT_COUNT; k++) bytes += s->memory_bytes[k];
+  if (fabs(us - plan->predicted_step_us) > 1e-6 * us)
+    return bl_fail(BL_EINPUT, "%s: search.time_us adds up to %g, expected predicted.step_us, %g", arg.plan, us,
+                   plan->predicted_step_us);
+  if (fabs(bytes - plan->predicted_memory_bytes) > 1e-6 * bytes)
+    return bl_fail(BL_EINPUT, "%s: search.memory_bytes adds up to %g, expected predicted.memory_bytes, %g", arg.plan,
+                   bytes, plan->predicted_memory_bytes);
+  if (s->bound_us > us * (1 + 1e-6))
+    return bl_fail(BL_EINPUT, "%s: search.bound_us, %g, lies above predicted.step_us, %g", arg.plan, s->bound_us, us);
+  return BL_OK;
+}
+
 static bl_status run(void *context) {
   (void)context;
   bl_plan plan;
   BL_TRY(bl_plan_load(arg.plan, &plan));
   bl_status status = check_totals(&plan);
+  if (status == BL_OK) status = check_search(&plan);
   if (status == BL_OK && arg.trace) status = check_trace(&plan);
   if (status == BL_OK) {
     printf("%s: sound:", arg.plan);

@@ -1,163 +1,36 @@
 /* ballast-plan search: the best layouts of a model on a cluster. */
-#include "base/file.h"
-#include "base/memory.h"
-#include "planner/command_search_print.h"
+#include "planner/command_search.h"
 #include "planner/commands.h"
-#include "planner/search/imbalance.h"
-#include "planner/search/search.h"
-#include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-static struct {
-  const char *model, *cluster, *profile, *trace, *output, *recompute, *zero, *dispatch, *overlap, *type, *gradients;
-  int64_t ranks, ranks_per_node, batch, top, sequence, max_vp, max_micro_batch, copy_slots, shard, simulate, pieces;
-  int64_t tp, cp, dp, pp, vp, etp, ep, micro_batch;
-  double imbalance, memory_fraction;
-  bool json;
-} arg = {.top = 10,
-         .max_vp = 12,
-         .max_micro_batch = 16,
-         .simulate = 200,
-         .pieces = 1,
-         .imbalance = 1,
-         .memory_fraction = 0.9,
-         .dispatch = "nodes",
-         .overlap = "none",
-         .gradients = "fp32",
-         .recompute = "any",
-         .zero = "any"};
-
-typedef struct inputs {
-  bl_model model;
-  bl_cluster cluster;
-  double *imbalance;
-  bl_search_options options;
-} inputs;
-
-/* -- inputs -------------------------------------------------------------------------------------------------------- */
-
-static bl_status load_imbalance(inputs *in) {
-  const int32_t experts = in->model.experts;
-  BL_TRY(bl_new(&in->imbalance, (size_t)experts + 1, sizeof *in->imbalance, "imbalances"));
-  for (int32_t ep = 1; ep <= experts; ep++) in->imbalance[ep] = ep > 1 ? arg.imbalance : 1;
-  if (!arg.trace) return BL_OK;
-  bl_trace_reader *trace;
-  BL_TRY(bl_trace_open(arg.trace, &trace));
-  const int32_t traced = bl_trace_shape_of(trace)->experts;
-  bl_status status = BL_OK;
-  if (traced != experts)
-    status = bl_fail(BL_EINPUT, "%s has %d experts, model %s has %d", arg.trace, traced, in->model.name, experts);
-  else
-    status = bl_search_imbalances(trace, (int32_t)arg.copy_slots, in->imbalance);
-  bl_trace_close(trace);
-  return status;
-}
-
-/* What a profile measured on one device in the cluster's place: large products and memory. */
-static bl_status use_profile(bl_cluster *c) {
-  bl_profile p;
-  BL_TRY(bl_profile_load(arg.profile, &p));
-  for (int32_t i = 0; i < c->n_node_groups; i++) {
-    bl_device *d = &c->node_group[i].device;
-    if (p.num_bytes != d->num_bytes)
-      return bl_fail(BL_EINPUT, "%s: measured numbers of %d bytes, cluster %s computes with %d", arg.profile,
-                     p.num_bytes, c->name, d->num_bytes);
-    if (p.sgemm_gflops > d->tflops * 1e3)
-      return bl_fail(BL_EINPUT, "%s: %.1f TFLOP/s measured on %s are more than the peak of %s, %.1f", arg.profile,
-                     p.sgemm_gflops * 1e-3, p.device, d->name, d->tflops);
-    d->efficiency = p.sgemm_gflops * 1e-3 / d->tflops;
-    d->memory_gbps = p.triad_gbps;
-    snprintf(d->efficiency_source, sizeof d->efficiency_source, "a large product on %.96s, %.120s", p.device,
-             arg.profile);
-  }
-  return BL_OK;
-}
-
-static bl_status load_inputs(inputs *in) {
-  const char *const paths[] = {arg.model, arg.cluster, arg.trace, arg.profile};
-  BL_TRY(bl_output_check(arg.output, paths, sizeof paths / sizeof *paths));
-  BL_TRY(bl_model_load(arg.model, &in->model));
-  if (arg.sequence > 0) in->model.sequence = (int32_t)arg.sequence;
-  BL_TRY(bl_cluster_load(arg.cluster, &in->cluster));
-  BL_TRY(bl_cluster_use_type(&in->cluster, arg.type));
-  if (arg.profile) BL_TRY(use_profile(&in->cluster));
-  if (arg.ranks_per_node > bl_cluster_widest_node(&in->cluster))
-    return bl_fail(BL_EINPUT, "--ranks-per-node %" PRId64 ": a node of %s has %d", arg.ranks_per_node, in->cluster.name,
-                   bl_cluster_widest_node(&in->cluster));
-  if (arg.ranks_per_node > 0) bl_cluster_narrow(&in->cluster, (int32_t)arg.ranks_per_node);
-  BL_TRY(load_imbalance(in));
-  in->options =
-      (bl_search_options){.model = &in->model,
-                          .cluster = &in->cluster,
-                          .ranks = arg.ranks > 0 ? (int32_t)arg.ranks : (int32_t)bl_cluster_ranks(&in->cluster),
-                          .batch = (int32_t)arg.batch,
-                          .memory_bytes = in->cluster.node_group[0].device.memory_bytes * arg.memory_fraction,
-                          .imbalance = in->imbalance,
-                          .max_vp = (int32_t)arg.max_vp,
-                          .max_micro_batch = (int32_t)arg.max_micro_batch,
-                          .copy_slots = (int32_t)arg.copy_slots,
-                          .node_dispatch = strcmp(arg.dispatch, "nodes") == 0,
-                          .overlap = strcmp(arg.overlap, "exchange") == 0,
-                          .shard = (int32_t)arg.shard,
-                          .gradient_bytes = strcmp(arg.gradients, "bf16") == 0 ? 2 : 4,
-                          .fixed = {.tp = (int32_t)arg.tp,
-                                    .cp = (int32_t)arg.cp,
-                                    .dp = (int32_t)arg.dp,
-                                    .pp = (int32_t)arg.pp,
-                                    .vp = (int32_t)arg.vp,
-                                    .etp = (int32_t)arg.etp,
-                                    .ep = (int32_t)arg.ep,
-                                    .micro_batch = (int32_t)arg.micro_batch},
-                          .top = (int32_t)arg.top,
-                          .pieces = (int32_t)arg.pieces,
-                          .simulate = (int32_t)arg.simulate};
-  in->options.zero_fixed = strcmp(arg.zero, "any") != 0;
-  if (in->options.zero_fixed) in->options.fixed.zero = arg.zero[0] - '0';
-  for (int r = 0; r < BL_RECOMPUTE_COUNT; r++)
-    if (strcmp(arg.recompute, bl_recompute_names[r]) == 0) {
-      in->options.recompute_fixed = true;
-      in->options.fixed.recompute = (bl_recompute)r;
-    }
-  return BL_OK;
-}
-
-/* -- the command --------------------------------------------------------------------------------------------------- */
-
-static bl_status save_plan(const inputs *in, const bl_search_entry *best) {
-  bl_plan plan = {.has_layout = true,
-                  .has_predicted = true,
-                  .predicted_step_us = best->simulated.step_us > 0 ? best->simulated.step_us : best->price.step_us,
-                  .predicted_imbalance = best->imbalance,
-                  .predicted_memory_bytes = best->memory.total};
-  BL_TRY(bl_search_layout(&in->options, best, &plan.layout));
-  plan.layout.sequence = (int32_t)arg.sequence;
-  plan.layout.ranks_per_node = (int32_t)arg.ranks_per_node;
-  snprintf(plan.layout.type, sizeof plan.layout.type, "%s", in->cluster.node_group[0].device.matrix.name);
-  bl_status status = bl_layout_check(&plan.layout, in->model.layers, arg.output);
-  if (status == BL_OK) status = bl_plan_save(arg.output, &plan);
-  bl_plan_free(&plan);
-  return status;
-}
+static bl_search_arguments arg = {.top = 10,
+                                  .max_vp = 12,
+                                  .max_micro_batch = 16,
+                                  .simulate = 200,
+                                  .pieces = 1,
+                                  .imbalance = 1,
+                                  .memory_fraction = 0.9,
+                                  .dispatch = "nodes",
+                                  .overlap = "none",
+                                  .gradients = "fp32",
+                                  .recompute = "any",
+                                  .zero = "any"};
 
 static bl_status run(void *context) {
-  inputs in = {0};
+  bl_search_inputs in = {0};
   bl_search_result r = {0};
   (void)context;
-  bl_status status = load_inputs(&in);
+  bl_status status = bl_search_inputs_load(&arg, &in);
   const bl_search_report report = {.options = &in.options,
                                    .result = &r,
-                                   .imbalance_source =
-                                       arg.trace ? "from the trace" : "assumed, see --imbalance and --trace",
+                                   .imbalance_source = in.routing_source,
                                    .memory_fraction = arg.memory_fraction};
   if (status == BL_OK) status = bl_search(&in.options, &r);
   if (status == BL_OK && r.n == 0) status = bl_search_explain_nothing(&report);
-  if (status == BL_OK && arg.output) status = save_plan(&in, &r.entry[0]);
+  if (status == BL_OK && arg.output) status = bl_search_save(&arg, &in, &r);
   if (status == BL_OK && arg.json) bl_search_print_json(&report);
   if (status == BL_OK && !arg.json) status = bl_search_print(&report);
   bl_search_free(&r);
-  free(in.imbalance);
+  bl_search_inputs_free(&in);
   return status;
 }
 

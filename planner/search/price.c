@@ -2,18 +2,6 @@
 #include <float.h>
 #include <string.h>
 
-const char *const bl_price_names[BL_PRICE_COUNT] = {
-#define X(name, text, what) text,
-    BL_PRICE_LIST(X)
-#undef X
-};
-
-const char *const bl_price_meanings[BL_PRICE_COUNT] = {
-#define X(name, text, what) what,
-    BL_PRICE_LIST(X)
-#undef X
-};
-
 static double larger(double a, double b) { return a > b ? a : b; }
 static double smaller(double a, double b) { return a < b ? a : b; }
 

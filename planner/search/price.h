@@ -45,28 +45,6 @@
 /* DeepEP's kernels take 24 of the 132 multiprocessors of an H100 (github.com/deepseek-ai/DeepEP, README). */
 #define BL_PRICE_STOLEN (24.0 / 132)
 
-#define BL_PRICE_LIST(X)                                                   \
-  X(DENSE, "dense", "attention, feed-forward, gate, embedding, head")      \
-  X(EXPERT, "experts", "expert matrices, scatter and gather")              \
-  X(RECOMPUTE, "recompute", "forward once more")                           \
-  X(TENSOR, "tensor", "exchange of tp and etp")                            \
-  X(CONTEXT, "context", "exposed exchange of cp")                          \
-  X(EXCHANGE, "exchange", "dispatch and combine over ep")                  \
-  X(SEND, "send", "between stages")                                        \
-  X(BUBBLE, "bubble", "the pipeline fills and drains")                     \
-  X(REDUCE, "reduce", "exposed reduction of gradients, gather of weights") \
-  X(OPTIMIZER, "optimizer", "the update")
-
-typedef enum bl_price_kind {
-#define X(name, text, what) BL_PRICE_##name,
-  BL_PRICE_LIST(X)
-#undef X
-      BL_PRICE_COUNT
-} bl_price_kind;
-
-extern const char *const bl_price_names[BL_PRICE_COUNT];
-extern const char *const bl_price_meanings[BL_PRICE_COUNT];
-
 typedef struct bl_item_price {
   double us[BL_PRICE_COUNT]; /* of a micro-batch, forward and backward */
   double total;

@@ -57,6 +57,18 @@ def best_plan(tmp):
     check(times == sorted(times) and len(times) == 10, f"{times}")
     check(result["roofline_us"] <= result["bound_us"] <= times[0], "bounds above the best")
     check("sound" in must("ballast-plan", "check", f"{tmp}/plan.json"), "check refuses the plan")
+    said = plan["search"]
+    check([said[k] for k in ("layouts", "simulated", "undecided")] == [result[k] for k in ("layouts", "simulated", "open")], f"{said}")
+    for ours, theirs in ((said["time_us"], best["time_us"]), ({k.replace("_", " "): v for k, v in said["memory_bytes"].items()}, best["memory"]),
+                         ({"bound_us": said["bound_us"]}, {"bound_us": result["bound_us"]}), ({"r": said["roofline_us"]}, {"r": result["roofline_us"]})):
+        check(ours.keys() == theirs.keys() and all(abs(ours[k] - theirs[k]) <= 1e-6 * best["memory_bytes"] for k in ours), f"{ours} {theirs}")
+    check(said["memory_limit_bytes"] == 0.9 * 80e9 and result["efficiency_source"] in said["sources"]["compute"], f"{said}")
+    for key, factor, part in (("time_us", 1.01, "adds up to"), ("memory_bytes", 0.99, "adds up to"), ("bound_us", 2, "lies above")):
+        bad = json.loads(json.dumps(plan))
+        bad["search"][key] = {k: v * factor for k, v in said[key].items()} if isinstance(said[key], dict) else said[key] * factor
+        json.dump(bad, open(f"{tmp}/bad.json", "w", encoding="ascii"))
+        code, _, err = run("ballast-plan", "check", f"{tmp}/bad.json")
+        check(code == 1 and f"search.{key}" in err and part in err, f"{key}: exit {code} {err}")
 
 
 def simulated(tmp):

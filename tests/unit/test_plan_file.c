@@ -72,6 +72,52 @@ static void test_round_trip(void) {
   bl_plan_free(&again);
 }
 
+/* What a search says of its layout. */
+static void test_search(void) {
+  bl_plan plan, again;
+  put(GOOD, strlen(GOOD));
+  REQUIRE_OK(bl_plan_load(path, &plan));
+  CHECK(plan.search == NULL);
+  plan.search = calloc(1, sizeof *plan.search);
+  REQUIRE(plan.search != NULL);
+  snprintf(plan.search->model, sizeof plan.search->model, "some model");
+  snprintf(plan.search->source[BL_SOURCE_INTER], BL_SOURCE_TEXT_MAX, "45 GB/s (\"measured\")");
+  plan.search->sequence = 4096, plan.search->layouts = 12, plan.search->simulated = 3;
+  plan.search->time_us[BL_PRICE_BUBBLE] = 1.5, plan.search->memory_bytes[BL_FOOTPRINT_MASTER] = 7;
+  plan.search->bound_us = 2, plan.search->memory_limit_bytes = 9;
+  REQUIRE_OK(bl_plan_save(path, &plan));
+  REQUIRE_OK(bl_plan_load(path, &again));
+  REQUIRE(again.search != NULL);
+  CHECK_STRING(again.search->model, "some model");
+  CHECK_STRING(again.search->source[BL_SOURCE_INTER], "45 GB/s (\"measured\")");
+  CHECK(again.search->sequence == 4096 && again.search->layouts == 12 && again.search->simulated == 3);
+  CHECK_NEAR(again.search->time_us[BL_PRICE_BUBBLE], 1.5, 0);
+  CHECK_NEAR(again.search->memory_bytes[BL_FOOTPRINT_MASTER], 7, 0);
+  CHECK_NEAR(again.search->bound_us + again.search->memory_limit_bytes, 11, 0);
+  bl_plan_free(&again);
+  char *text, changed[8192];
+  uint64_t size;
+  REQUIRE_OK(bl_file_read(path, 1 << 20, &text, &size));
+  static const char *const rows[][3] = {{"\"sequence\": 4096", "\"sequence\": 0", "sequence"},
+                                        {"\"bubble\"", "\"bubbles\"", "found \"bubbles\""},
+                                        {"\"master_weights\"", "\"master weights\"", "found \"master weights\""},
+                                        {"\"bound_us\": 2", "\"bound_us\": -2", "bound_us"},
+                                        {"\"routing\": \"\"", "\"routing\": 3", "routing"},
+                                        {"\"layouts\": 12,", "", "layouts"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    const char *at = strstr(text, rows[i][0]);
+    REQUIRE(at != NULL);
+    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - text), text, rows[i][1], at + strlen(rows[i][0]));
+    CHECK_FAILS(load_text(changed), BL_EINPUT, rows[i][2]);
+  }
+  free(text);
+  bl_layout_free(&plan.layout);
+  plan.has_layout = false;
+  REQUIRE_OK(bl_plan_save(path, &plan));
+  CHECK_FAILS(bl_plan_load(path, &again), BL_EINPUT, "expected a layout, of which this tells");
+  bl_plan_free(&plan);
+}
+
 /* GOOD with one piece of text replaced. */
 static bl_status load_changed(const char *from, const char *to) {
   char text[2048];
@@ -173,6 +219,7 @@ static void test_created(void) {
 int main(void) {
   snprintf(path, sizeof path, "/tmp/bl_test_plan_%ld.json", (long)getpid());
   RUN(test_round_trip);
+  RUN(test_search);
   RUN(test_refused);
   RUN(test_damage);
   RUN(test_created);
