@@ -6,8 +6,6 @@
 
 /* A scenario counts as unbalanced only above 1 by this much. */
 static const double SMALL = 1e-7;
-/* A move must lower the score by this much: less is not worth filling another copy. */
-static const double LEAST_GAIN = 1e-4;
 
 void bl_copies_options_init(bl_copies_options *options) {
   *options = (bl_copies_options){.copy_price = 0, .candidate_load = 0.02, .budget = 200};
@@ -26,6 +24,7 @@ bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slot
   bl_status status = BL_OK;
   BL_TRY_GOTO(status, bl_flow_graph_create(&c->graph, experts, ranks, max_copy_slots), fail);
   BL_TRY_GOTO(status, bl_flow_scratch_create(&c->scratch, experts, ranks), fail);
+  BL_TRY_GOTO(status, bl_cuts_create(experts, ranks, BL_COPIES_MAX_SCENARIOS, &c->cuts), fail);
   BL_TRY_GOTO(status, bl_new(&c->load, (size_t)experts * BL_COPIES_MAX_SCENARIOS, sizeof(double), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->now, states, sizeof(double), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->trial, states, sizeof(double), what), fail);
@@ -34,6 +33,9 @@ bl_status bl_copies_create(int32_t experts, int32_t ranks, int32_t max_copy_slot
   BL_TRY_GOTO(status, bl_new(&c->outside, (size_t)ranks, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->captive, (size_t)experts, sizeof(uint32_t), what), fail);
   BL_TRY_GOTO(status, bl_new(&c->worth, (size_t)experts, sizeof(uint32_t), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->worthy, (size_t)experts, sizeof *c->worthy, what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->worthy_load, (size_t)experts * BL_COPIES_MAX_SCENARIOS, sizeof(double), what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->promise, (size_t)experts, sizeof(double), what), fail);
   *out = c;
   return BL_OK;
 fail:
@@ -45,6 +47,7 @@ void bl_copies_free(bl_copies *c) {
   if (!c) return;
   bl_flow_graph_free(&c->graph);
   bl_flow_scratch_free(&c->scratch);
+  bl_cuts_free(c->cuts);
   free(c->load);
   free(c->now);
   free(c->trial);
@@ -53,6 +56,9 @@ void bl_copies_free(bl_copies *c) {
   free(c->outside);
   free(c->captive);
   free(c->worth);
+  free(c->worthy);
+  free(c->worthy_load);
+  free(c->promise);
   free(c);
 }
 
@@ -79,10 +85,9 @@ static void take_scenarios(bl_copies *c, const double *scenarios, int32_t n, con
   for (int32_t i = 0; i < c->n; ++i) c->weight[i] /= weights;
 }
 
-/* Solves one scenario from scratch on the graph as it is, into `now`; keeps its closed set. */
-static void solve_now(bl_copies *c, int32_t i, bool fresh) {
+/* On the graph as it is, into `now`; keeps its closed set. */
+void bl_copies_solve(bl_copies *c, int32_t i) {
   const bl_flow_state state = bl_copies_state(c, c->now, i);
-  if (fresh) bl_flow_start(&c->graph, state, c->load + (int64_t)i * c->experts);
   c->level[i] = bl_flow_solve(&c->graph, &c->scratch, state, c->speed, 1.0, DBL_MAX, BL_SHARES_TINY);
   const uint32_t bit = (uint32_t)1 << i;
   for (int32_t r = 0; r < c->ranks; ++r) {
@@ -100,14 +105,14 @@ static void solve_now(bl_copies *c, int32_t i, bool fresh) {
   }
 }
 
-static double score_of(const bl_copies *c) {
+double bl_copies_score(const bl_copies *c) {
   double sum = 0;
   for (int32_t i = 0; i < c->n; ++i) sum += c->weight[i] * c->level[i];
   return sum + c->price * c->copies;
 }
 
 /* Worst scenario first: it decides soonest that a move is no good. */
-static void sort_scenarios(bl_copies *c) {
+void bl_copies_sort(bl_copies *c) {
   for (int32_t i = 0; i < c->n; ++i) {
     int32_t k = i;
     for (; k > 0 && c->level[c->order[k - 1]] < c->level[i]; --k) c->order[k] = c->order[k - 1];
@@ -115,106 +120,13 @@ static void sort_scenarios(bl_copies *c) {
   }
 }
 
-static void find_captives(bl_copies *c, double candidate_load) {
-  for (int32_t e = 0; e < c->experts; ++e) {
-    uint32_t bits = c->closed[c->graph.home[e]];
-    for (int32_t s = c->graph.slot_first[e]; s >= 0; s = c->graph.slot_next[s])
-      bits &= c->closed[c->graph.slot_rank[s]];
-    c->captive[e] = bits;
-    for (int32_t i = 0; bits >> i; ++i)
-      if (c->load[(int64_t)i * c->experts + e] < candidate_load) bits &= ~((uint32_t)1 << i);
-    c->worth[e] = bits;
-  }
-}
-
-static void set_slot(bl_flow_graph *g, int32_t slot, int32_t expert) {
-  if (g->slot_expert[slot] >= 0) bl_flow_empty(g, slot);
-  if (expert >= 0) bl_flow_fill(g, slot, expert);
-}
-
-static void apply(bl_copies *c, bl_copies_move m) {
-  const int32_t *held = c->graph.slot_expert;
-  c->copies += (m.new_a >= 0) - (held[m.a] >= 0);
-  if (m.b >= 0) c->copies += (m.new_b >= 0) - (held[m.b] >= 0);
-  if (m.b >= 0) set_slot(&c->graph, m.b, -1);
-  set_slot(&c->graph, m.a, m.new_a);
-  if (m.b >= 0) set_slot(&c->graph, m.b, m.new_b);
-}
-
-static void give_back(const bl_copies *c, bl_flow_state state, int32_t slot, int32_t expert) {
-  if (expert < 0) return;
-  double *tokens = state.tokens, amount = tokens[c->experts + slot];
-  tokens[c->experts + slot] = 0;
-  tokens[expert] += amount;
-  state.rank_load[c->graph.slot_rank[slot]] -= amount;
-  state.rank_load[c->graph.home[expert]] += amount;
-}
-
-/* What level a move can reach at best in scenario i: nothing but the experts it takes out of the closed set leave it.
- */
-static double least_level(const bl_copies *c, bl_copies_move m, int32_t old_a, int32_t i) {
-  double level = c->level[i];
-  if (m.new_a >= 0 && (c->captive[m.new_a] & c->outside[c->graph.slot_rank[m.a]]) >> i & 1)
-    level -= c->load[(int64_t)i * c->experts + m.new_a] / c->closed_speed[i];
-  if (m.b >= 0 && old_a >= 0 && (c->captive[old_a] & c->outside[c->graph.slot_rank[m.b]]) >> i & 1)
-    level -= c->load[(int64_t)i * c->experts + old_a] / c->closed_speed[i];
-  return level > 1 ? level : 1;
-}
-
-/* Tries a move. Accepted when the score falls below `best`; otherwise all is as before. */
-static bool improves(bl_copies *c, bl_copies_move m, double *best) {
-  const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
-  double least[BL_COPIES_MAX_SCENARIOS], rest = 0; /* of scenarios not yet solved */
-  for (int32_t i = 0; i < c->n; ++i) rest += c->weight[i] * (least[i] = least_level(c, m, old_a, i));
-  apply(c, m);
-  const double limit = *best - LEAST_GAIN - c->price * c->copies;
-  double sum = 0;
-  bool good = rest <= limit;
-  c->tried += good;
-  for (int32_t k = 0; k < c->n && good; ++k) {
-    const int32_t i = c->order[k];
-    const bl_flow_state state = bl_copies_state(c, c->trial, i);
-    memcpy(state.tokens, bl_copies_state(c, c->now, i).tokens, (size_t)c->state_size * sizeof(double));
-    give_back(c, state, m.a, old_a);
-    if (m.b >= 0) give_back(c, state, m.b, old_b);
-    const double weight = c->weight[i];
-    rest -= weight * least[i];
-    sum += weight * bl_flow_solve(&c->graph, &c->scratch, state, c->speed, least[i], (limit - sum - rest) / weight,
-                                  BL_SHARES_TINY);
-    good = sum + rest <= limit;
-  }
-  if (!good) {
-    apply(c, (bl_copies_move){m.a, old_a, m.b, old_b});
-    return false;
-  }
-  double *swap = c->now;
-  c->now = c->trial;
-  c->trial = swap;
-  for (int32_t i = 0; i < c->n; ++i) solve_now(c, i, false); /* already optimal: finds the closed sets */
-  sort_scenarios(c);
-  *best = score_of(c);
-  return true;
-}
-
 /* One pass over the moves that can help; stops at the first that does. */
 static bool step(bl_copies *c, double *best, const bl_copies_options *options) {
-  find_captives(c, options->candidate_load);
-  bl_copies_list(c);
-  for (int32_t i = 0; i < c->n_candidates && c->tried < c->budget; ++i)
-    if (improves(c, c->candidate[i].move, best)) return true;
+  bl_copies_list(c, options->candidate_load, BL_COPIES_KEPT);
+  const bl_copies_move *m;
+  for (int32_t i = 0; c->tried < c->budget && (m = bl_copies_nth(c, i)); ++i)
+    if (bl_copies_improves(c, *m, best)) return true;
   return false;
-}
-
-/* Makes a move whatever it brings. */
-static void make(bl_copies *c, bl_copies_move m) {
-  const int32_t old_a = c->graph.slot_expert[m.a], old_b = m.b >= 0 ? c->graph.slot_expert[m.b] : -1;
-  apply(c, m);
-  for (int32_t i = 0; i < c->n; ++i) {
-    give_back(c, bl_copies_state(c, c->now, i), m.a, old_a);
-    if (m.b >= 0) give_back(c, bl_copies_state(c, c->now, i), m.b, old_b);
-    solve_now(c, i, false);
-  }
-  sort_scenarios(c);
 }
 
 /* Where no single move helps: the most promising ones, each followed by a second. Stops at the first pair that does. */
@@ -222,22 +134,21 @@ static bool step_twice(bl_copies *c, double *best, const bl_copies_options *opti
   enum { FIRST = 8, SECOND = 12 };
   const size_t size = (size_t)c->n * (size_t)c->state_size * sizeof *c->now;
   bl_copies_move first[FIRST];
-  const int32_t n = c->n_candidates < FIRST ? c->n_candidates : FIRST;
-  for (int32_t i = 0; i < n; ++i) first[i] = c->candidate[i].move;
+  const bl_copies_move *m;
+  int32_t n = 0;
+  for (; n < FIRST && (m = bl_copies_nth(c, n)); ++n) first[n] = *m;
   for (int32_t i = 0; i < n && c->tried < c->budget; ++i) {
-    const bl_copies_move m = first[i];
-    const bl_copies_move back = {m.a, c->graph.slot_expert[m.a], m.b, m.b >= 0 ? c->graph.slot_expert[m.b] : -1};
+    const bl_copies_move back = bl_copies_back(c, first[i]);
     memcpy(c->kept, c->now, size);
     ++c->tried;
-    make(c, m);
-    find_captives(c, options->candidate_load);
-    bl_copies_list(c);
-    for (int32_t k = 0; k < c->n_candidates && k < SECOND && c->tried < c->budget; ++k)
-      if (improves(c, c->candidate[k].move, best)) return true;
-    apply(c, back);
+    bl_copies_make(c, first[i]);
+    bl_copies_list(c, options->candidate_load, SECOND);
+    for (int32_t k = 0; c->tried < c->budget && (m = bl_copies_nth(c, k)); ++k)
+      if (bl_copies_improves(c, *m, best)) return true;
+    bl_copies_unmake(c, back);
     memcpy(c->now, c->kept, size);
-    for (int32_t k = 0; k < c->n; ++k) solve_now(c, k, false);
-    sort_scenarios(c);
+    for (int32_t k = 0; k < c->n; ++k) bl_copies_solve(c, k);
+    bl_copies_sort(c);
   }
   return false;
 }
@@ -250,14 +161,18 @@ double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, 
   c->price = options->copy_price;
   c->budget = options->budget;
   c->tried = c->copies = 0;
-  for (int32_t s = 0; s < c->graph.slots; ++s) c->copies += c->graph.slot_expert[s] >= 0;
-  for (int32_t i = 0; i < c->n; ++i) solve_now(c, i, true);
-  sort_scenarios(c);
-  double best = score_of(c);
-  const double target = 1 + LEAST_GAIN;
+  for (int32_t s = 0; s < c->graph.slots; ++s) c->copies += bl_flow_slot_expert(&c->graph, s) >= 0;
+  for (int32_t i = 0; i < c->n; ++i) {
+    bl_flow_start(&c->graph, bl_copies_state(c, c->now, i), c->load + (int64_t)i * c->experts);
+    bl_copies_solve(c, i);
+  }
+  bl_copies_sort(c);
+  double best = bl_copies_score(c);
+  const double target = 1 + BL_COPIES_LEAST_GAIN;
+  if (best > target) bl_cuts_start(c->cuts, &c->graph, c->load, c->n, c->weight, c->speed);
   while (best > target && c->tried < c->budget && (step(c, &best, options) || step_twice(c, &best, options))) {
   }
-  for (int32_t s = 0; s < c->graph.slots; ++s) hosts->copy_expert[s] = c->graph.slot_expert[s];
+  for (int32_t s = 0; s < c->graph.slots; ++s) hosts->copy_expert[s] = bl_flow_slot_expert(&c->graph, s);
   return best - c->price * c->copies;
 }
 
@@ -279,12 +194,12 @@ void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const d
     const double surplus = state.rank_load[hot] - (speed ? speed[hot] : 1);
     if (!(surplus > SMALL)) break;
     for (int32_t e = 0; e < c->experts; ++e)
-      if (g->home[e] == hot && (expert < 0 || state.tokens[e] > state.tokens[expert])) expert = e;
+      if (bl_flow_home(g, e) == hot && (expert < 0 || state.tokens[e] > state.tokens[expert])) expert = e;
     double deficit = 0;
     for (int32_t s = 0; s < g->slots && expert >= 0; ++s) {
-      const int32_t r = g->slot_rank[s];
+      const int32_t r = bl_flow_slot_rank(g, s);
       const double below = (speed ? speed[r] : 1) - state.rank_load[r];
-      if (g->slot_expert[s] >= 0 || bl_copies_is_host(g, expert, r) || !(below > deficit)) continue;
+      if (bl_flow_slot_expert(g, s) >= 0 || bl_copies_is_host(g, expert, r) || !(below > deficit)) continue;
       deficit = below;
       slot = s;
     }
@@ -294,7 +209,7 @@ void bl_copies_greedy(bl_copies *c, bl_hosts *hosts, const double *load, const d
     bl_flow_fill(g, slot, expert);
     state.tokens[expert] -= amount;
     state.rank_load[hot] -= amount;
-    state.rank_load[g->slot_rank[slot]] += amount;
+    state.rank_load[bl_flow_slot_rank(g, slot)] += amount;
   }
-  for (int32_t s = 0; s < g->slots; ++s) hosts->copy_expert[s] = g->slot_expert[s];
+  for (int32_t s = 0; s < g->slots; ++s) hosts->copy_expert[s] = bl_flow_slot_expert(g, s);
 }

@@ -3,8 +3,9 @@
  * The score of a set of copy hosts is the mean, over the scenarios, of the optimal max/mean load that fresh shares
  * reach on them, plus `copy_price` for every copy placed. Where a scenario is not balanced, its closed set of ranks
  * (flow.h) says which moves can help at all: only a copy that takes an expert out of the set, whose hosts all lie
- * inside it, lets load escape. Every other move is skipped unseen, and a move is tried by continuing the flow. Where no
- * single move helps, the most promising ones are tried each followed by a second. */
+ * inside it, lets load escape. Every other move is skipped unseen; most of those tried are shown to be no good by the
+ * cuts that others ran into (cuts.h), the rest by continuing the flow. Where no single move helps, the most promising
+ * ones are tried each followed by a second. */
 #ifndef BL_PLANNER_PLACE_COPIES_H
 #define BL_PLANNER_PLACE_COPIES_H
 

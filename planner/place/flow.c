@@ -4,44 +4,45 @@
 #include <string.h>
 
 bl_status bl_flow_graph_create(bl_flow_graph *graph, int32_t experts, int32_t ranks, int32_t max_slots) {
+  static const char what[] = "the flow graph of a layer";
   memset(graph, 0, sizeof *graph);
-  const size_t e = (size_t)experts, r = (size_t)ranks, s = (size_t)max_slots;
-  int32_t *block;
-  BL_TRY(bl_new(&block, 3 * e + 2 * r + 1 + 3 * s, sizeof *block, "the flow graph of a layer"));
   graph->experts = experts;
   graph->ranks = ranks;
-  graph->home = block;
-  graph->slot_first = graph->home + e;
-  graph->shared_next = graph->slot_first + e;
-  graph->shared_at = graph->shared_next + e;
-  graph->rank_slots = graph->shared_at + r;
-  graph->slot_rank = graph->rank_slots + r + 1;
-  graph->slot_expert = graph->slot_rank + s;
-  graph->slot_next = graph->slot_expert + s;
-  return BL_OK;
+  bl_status status = bl_new(&graph->entry, (size_t)experts + (size_t)max_slots, sizeof *graph->entry, what);
+  if (status == BL_OK) status = bl_new(&graph->first_here, (size_t)ranks, sizeof *graph->first_here, what);
+  if (status != BL_OK) bl_flow_graph_free(graph);
+  return status;
 }
 
 void bl_flow_graph_free(bl_flow_graph *graph) {
-  free(graph->home);
+  free(graph->entry);
+  free(graph->first_here);
   memset(graph, 0, sizeof *graph);
 }
 
 bl_status bl_flow_scratch_create(bl_flow_scratch *scratch, int32_t experts, int32_t ranks) {
+  static const char what[] = "the search of a layer's flow";
   memset(scratch, 0, sizeof *scratch);
   const size_t e = (size_t)experts, r = (size_t)ranks;
-  int32_t *block;
-  BL_TRY(bl_new(&block, e + 6 * r, sizeof *block, "the search of a layer's flow"));
-  scratch->mark = block;
-  scratch->queue = block + e;
-  scratch->parent = scratch->queue + r;
-  scratch->from = scratch->parent + r;
-  scratch->to = scratch->from + r;
-  scratch->root = scratch->to + r;
-  scratch->closed = scratch->root + r;
+  bl_status status = BL_OK;
+  BL_TRY_GOTO(status, bl_new(&scratch->wanted, r, sizeof *scratch->wanted, what), fail);
+  BL_TRY_GOTO(status, bl_new(&scratch->root, r, sizeof *scratch->root, what), fail);
+  BL_TRY_GOTO(status, bl_new(&scratch->visit, r, sizeof *scratch->visit, what), fail);
+  BL_TRY_GOTO(status, bl_new(&scratch->queue, r, sizeof *scratch->queue, what), fail);
+  BL_TRY_GOTO(status, bl_new(&scratch->closed, r, sizeof *scratch->closed, what), fail);
+  BL_TRY_GOTO(status, bl_new(&scratch->mark, e, sizeof *scratch->mark, what), fail);
   return BL_OK;
+fail:
+  bl_flow_scratch_free(scratch);
+  return status;
 }
 
 void bl_flow_scratch_free(bl_flow_scratch *scratch) {
+  free(scratch->wanted);
+  free(scratch->root);
+  free(scratch->visit);
+  free(scratch->queue);
+  free(scratch->closed);
   free(scratch->mark);
   memset(scratch, 0, sizeof *scratch);
 }
@@ -54,54 +55,62 @@ bl_flow_state bl_flow_state_at(double *block, int32_t experts, int32_t max_slots
   return (bl_flow_state){.tokens = block, .rank_load = block + experts + max_slots};
 }
 
-void bl_flow_graph_load(bl_flow_graph *graph, const bl_hosts *hosts) {
-  graph->slots = hosts->n_copy_slots;
-  for (int32_t e = 0; e < graph->experts; ++e) {
-    graph->home[e] = hosts->home[e];
-    graph->slot_first[e] = -1;
-  }
-  for (int32_t r = 0; r < graph->ranks; ++r) graph->shared_at[r] = -1;
-  int32_t rank = 0;
-  graph->rank_slots[0] = 0;
-  for (int32_t s = 0; s < graph->slots; ++s) {
-    while (rank < hosts->copy_rank[s]) graph->rank_slots[++rank] = s;
-    graph->slot_rank[s] = hosts->copy_rank[s];
-    graph->slot_expert[s] = -1;
-    if (hosts->copy_expert[s] >= 0) bl_flow_fill(graph, s, hosts->copy_expert[s]);
-  }
-  while (rank < graph->ranks) graph->rank_slots[++rank] = graph->slots;
+/* Puts an entry into its rank's list: slots by number, then homes, the last to get copies first. */
+static void link_here(bl_flow_graph *g, int32_t entry) {
+  int32_t *link = &g->first_here[g->entry[entry].rank];
+  while (*link >= g->experts && (entry < g->experts || *link < entry)) link = &g->entry[*link].next_here;
+  g->entry[entry].next_here = *link;
+  *link = entry;
 }
 
-void bl_flow_fill(bl_flow_graph *graph, int32_t slot, int32_t expert) {
-  if (graph->slot_first[expert] < 0) {
-    const int32_t home = graph->home[expert];
-    graph->shared_next[expert] = graph->shared_at[home];
-    graph->shared_at[home] = expert;
+static void unlink_here(bl_flow_graph *g, int32_t entry) {
+  int32_t *link = &g->first_here[g->entry[entry].rank];
+  while (*link != entry) link = &g->entry[*link].next_here;
+  *link = g->entry[entry].next_here;
+}
+
+static void add_host(bl_flow_graph *g, int32_t slot, int32_t expert) {
+  bl_flow_entry *home = &g->entry[expert], *copy = &g->entry[g->experts + slot];
+  if (home->next_host == expert) link_here(g, expert);
+  copy->expert = expert;
+  copy->next_host = home->next_host;
+  home->next_host = g->experts + slot;
+}
+
+void bl_flow_graph_load(bl_flow_graph *g, const bl_hosts *hosts) {
+  g->slots = hosts->n_copy_slots;
+  for (int32_t r = 0; r < g->ranks; ++r) g->first_here[r] = -1;
+  for (int32_t e = 0; e < g->experts; ++e) g->entry[e] = (bl_flow_entry){hosts->home[e], e, e, -1};
+  for (int32_t s = g->slots - 1; s >= 0; --s) { /* from the last: each goes to the front of its rank's list */
+    const int32_t rank = hosts->copy_rank[s], entry = g->experts + s;
+    g->entry[entry] = (bl_flow_entry){rank, -1, -1, g->first_here[rank]};
+    if (hosts->copy_expert[s] >= 0) g->first_here[rank] = entry;
   }
-  graph->slot_expert[slot] = expert;
-  graph->slot_next[slot] = graph->slot_first[expert];
-  graph->slot_first[expert] = slot;
+  for (int32_t s = 0; s < g->slots; ++s)
+    if (hosts->copy_expert[s] >= 0) add_host(g, s, hosts->copy_expert[s]);
 }
 
-void bl_flow_empty(bl_flow_graph *graph, int32_t slot) {
-  const int32_t expert = graph->slot_expert[slot];
-  int32_t *link = &graph->slot_first[expert];
-  while (*link != slot) link = &graph->slot_next[*link];
-  *link = graph->slot_next[slot];
-  graph->slot_expert[slot] = -1;
-  if (graph->slot_first[expert] >= 0) return;
-  link = &graph->shared_at[graph->home[expert]];
-  while (*link != expert) link = &graph->shared_next[*link];
-  *link = graph->shared_next[expert];
+void bl_flow_fill(bl_flow_graph *g, int32_t slot, int32_t expert) {
+  link_here(g, g->experts + slot);
+  add_host(g, slot, expert);
 }
 
-void bl_flow_return(const bl_flow_graph *graph, bl_flow_state state, int32_t slot) {
-  const int32_t expert = graph->slot_expert[slot];
-  const double amount = state.tokens[graph->experts + slot];
-  state.tokens[graph->experts + slot] = 0;
+void bl_flow_empty(bl_flow_graph *g, int32_t slot) {
+  const int32_t entry = g->experts + slot, expert = g->entry[entry].expert;
+  int32_t before = expert;
+  while (g->entry[before].next_host != entry) before = g->entry[before].next_host;
+  g->entry[before].next_host = g->entry[entry].next_host;
+  g->entry[entry].expert = -1;
+  unlink_here(g, entry);
+  if (g->entry[expert].next_host == expert) unlink_here(g, expert);
+}
+
+void bl_flow_return(const bl_flow_graph *g, bl_flow_state state, int32_t slot, int32_t expert) {
+  const double amount = state.tokens[g->experts + slot];
+  state.tokens[g->experts + slot] = 0;
   state.tokens[expert] += amount;
-  state.rank_load[graph->slot_rank[slot]] -= amount;
-  state.rank_load[graph->home[expert]] += amount;
+  state.rank_load[bl_flow_slot_rank(g, slot)] -= amount;
+  state.rank_load[bl_flow_home(g, expert)] += amount;
 }
 
 double bl_flow_start(const bl_flow_graph *graph, bl_flow_state state, const double *load) {
@@ -109,110 +118,104 @@ double bl_flow_start(const bl_flow_graph *graph, bl_flow_state state, const doub
   for (int32_t r = 0; r < graph->ranks; ++r) state.rank_load[r] = 0;
   for (int32_t e = 0; e < graph->experts; ++e) {
     state.tokens[e] = load[e];
-    state.rank_load[graph->home[e]] += load[e];
+    state.rank_load[graph->entry[e].rank] += load[e];
     sum += load[e];
   }
   for (int32_t s = 0; s < graph->slots; ++s) state.tokens[graph->experts + s] = 0;
   return sum;
 }
 
-/* What one search carries along. */
-typedef struct search {
-  const bl_flow_graph *graph;
-  bl_flow_scratch *scratch;
-  bl_flow_state state;
-  const double *speed;
-  double level, tiny;
-  int32_t tail;
-  bool pushed;
-} search;
-
-static inline double wanted(const search *s, int32_t rank) { return s->speed ? s->level * s->speed[rank] : s->level; }
-
-/* Moves what the path from its root to `rank` allows. */
-static void push_to(search *s, int32_t rank, double deficit) {
-  const bl_flow_scratch *w = s->scratch;
-  double *tokens = s->state.tokens, *load = s->state.rank_load;
+/* Moves what the path from its root to `rank` allows, at most `amount`.  @return : what was moved. */
+static double push(const bl_flow_scratch *w, bl_flow_state state, int32_t rank, double amount, double tiny) {
+  const bl_flow_visit *visit = w->visit;
+  double *tokens = state.tokens;
   const int32_t root = w->root[rank];
-  double amount = load[root] - wanted(s, root);
-  if (deficit < amount) amount = deficit;
-  for (int32_t r = rank; r != root; r = w->parent[r])
-    if (tokens[w->from[r]] < amount) amount = tokens[w->from[r]];
-  if (!(amount > s->tiny)) return;
-  for (int32_t r = rank; r != root; r = w->parent[r]) {
-    tokens[w->from[r]] -= amount;
-    tokens[w->to[r]] += amount;
+  for (int32_t r = rank; r != root; r = visit[r].parent)
+    if (tokens[visit[r].from] < amount) amount = tokens[visit[r].from];
+  if (!(amount > tiny)) return 0;
+  for (int32_t r = rank; r != root; r = visit[r].parent) {
+    tokens[visit[r].from] -= amount;
+    tokens[visit[r].to] += amount;
   }
-  load[root] -= amount;
-  load[rank] += amount;
-  s->pushed = true;
+  state.rank_load[root] -= amount;
+  state.rank_load[rank] += amount;
+  return amount;
 }
 
-static inline void reach(search *s, int32_t rank, int32_t parent, int32_t from, int32_t to) {
-  bl_flow_scratch *w = s->scratch;
-  if (w->root[rank] >= 0) return;
-  w->root[rank] = w->root[parent];
-  w->parent[rank] = parent;
-  w->from[rank] = from;
-  w->to[rank] = to;
-  w->queue[s->tail++] = rank;
-  const double deficit = wanted(s, rank) - s->state.rank_load[rank];
-  if (deficit > s->tiny) push_to(s, rank, deficit);
-}
+/* What a sweep found. */
+typedef struct swept {
+  int32_t above;   /* ranks that it left above the target */
+  int32_t reached; /* ranks in the queue */
+  bool pushed;
+} swept;
 
-/* All hosts of an expert become reachable as soon as tokens of it lie on one reachable rank, so once a search. */
-static inline void expand(search *s, int32_t expert, int32_t rank, int32_t from) {
-  const bl_flow_graph *g = s->graph;
-  bl_flow_scratch *w = s->scratch;
-  if (w->mark[expert] == w->epoch || !(s->state.tokens[from] > s->tiny)) return;
-  w->mark[expert] = w->epoch;
-  reach(s, g->home[expert], rank, from, expert);
-  for (int32_t t = g->slot_first[expert]; t >= 0; t = g->slot_next[t])
-    reach(s, g->slot_rank[t], rank, from, g->experts + t);
-}
-
-/* One breadth-first search from all ranks above the target, pushing on the way. Returns false where none is above. */
-static bool sweep(search *s) {
-  const bl_flow_graph *g = s->graph;
-  bl_flow_scratch *w = s->scratch;
-  s->tail = 0;
-  s->pushed = false;
+/* One breadth-first search from all ranks above the target, pushing on the way; ends as soon as none is above. */
+static swept sweep(const bl_flow_graph *g, bl_flow_scratch *w, bl_flow_state state, const double *speed, double level,
+                   double tiny) {
+  const bl_flow_entry *entry = g->entry;
+  const double *tokens = state.tokens, *load = state.rank_load;
+  double *wanted = w->wanted;
+  int32_t *root = w->root, *queue = w->queue, *mark = w->mark;
+  const int32_t epoch = ++w->epoch;
+  int32_t tail = 0;
+  bool pushed = false;
   for (int32_t r = 0; r < g->ranks; ++r) {
-    const bool above = s->state.rank_load[r] > wanted(s, r) + s->tiny;
-    w->root[r] = above ? r : -1;
-    if (above) w->queue[s->tail++] = r;
+    const double most = speed ? level * speed[r] : level;
+    const bool above = load[r] > most + tiny;
+    wanted[r] = most;
+    root[r] = (above - 1) | r; /* r or -1, without a branch */
+    queue[tail] = r;
+    tail += above;
   }
-  if (s->tail == 0) return false;
-  ++w->epoch;
-  for (int32_t i = 0; i < s->tail; ++i) {
-    const int32_t rank = w->queue[i];
-    for (int32_t t = g->rank_slots[rank]; t < g->rank_slots[rank + 1]; ++t)
-      if (g->slot_expert[t] >= 0) expand(s, g->slot_expert[t], rank, g->experts + t);
-    for (int32_t e = g->shared_at[rank]; e >= 0; e = g->shared_next[e]) expand(s, e, rank, e);
+  int32_t above = tail;
+  for (int32_t i = 0; i < tail && above > 0; ++i) {
+    const int32_t rank = queue[i], from_root = root[rank];
+    for (int32_t x = g->first_here[rank]; x >= 0; x = entry[x].next_here) {
+      /* All hosts of an expert are reached with the first of them that has tokens, so once a search. */
+      const int32_t expert = entry[x].expert;
+      if (mark[expert] == epoch || !(tokens[x] > tiny)) continue;
+      mark[expert] = epoch;
+      int32_t to = expert;
+      do {
+        const int32_t next = entry[to].rank;
+        if (root[next] < 0) {
+          root[next] = from_root;
+          w->visit[next] = (bl_flow_visit){rank, x, to};
+          queue[tail++] = next;
+          const double deficit = wanted[next] - load[next], surplus = load[from_root] - wanted[from_root];
+          if (deficit > tiny && push(w, state, next, deficit < surplus ? deficit : surplus, tiny) > 0) {
+            above -= !(load[from_root] > wanted[from_root] + tiny);
+            pushed = true;
+          }
+        }
+        to = entry[to].next_host;
+      } while (to != expert);
+    }
   }
-  return true;
+  return (swept){above, tail, pushed};
 }
 
 double bl_flow_solve(const bl_flow_graph *graph, bl_flow_scratch *scratch, bl_flow_state state, const double *speed,
                      double level, double cutoff, double tiny) {
-  search s = {.graph = graph, .scratch = scratch, .state = state, .speed = speed, .level = level, .tiny = tiny};
   scratch->n_closed = 0;
   if (scratch->epoch > INT32_MAX / 2) {
     memset(scratch->mark, 0, (size_t)graph->experts * sizeof *scratch->mark);
     scratch->epoch = 0;
   }
-  while (sweep(&s)) {
+  for (;;) {
+    const swept s = sweep(graph, scratch, state, speed, level, tiny);
+    if (s.above == 0) break;
     if (s.pushed) continue;
     double load = 0, size = 0;
-    for (int32_t i = 0; i < s.tail; ++i) {
+    for (int32_t i = 0; i < s.reached; ++i) {
       load += state.rank_load[scratch->queue[i]];
       size += speed ? speed[scratch->queue[i]] : 1.0;
     }
-    if (!(load / size > s.level)) break; /* only rounding keeps a rank above the target */
-    s.level = load / size;
-    scratch->n_closed = s.tail;
-    memcpy(scratch->closed, scratch->queue, (size_t)s.tail * sizeof *scratch->closed);
-    if (s.level > cutoff) break;
+    if (!(load / size > level)) break; /* only rounding keeps a rank above the target */
+    level = load / size;
+    scratch->n_closed = s.reached;
+    memcpy(scratch->closed, scratch->queue, (size_t)s.reached * sizeof *scratch->closed);
+    if (level > cutoff) break;
   }
-  return s.level;
+  return level;
 }

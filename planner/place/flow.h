@@ -14,17 +14,19 @@
 /* Load below this fraction of the mean rank load counts as nothing: far above rounding, far below a token. */
 #define BL_SHARES_TINY 1e-12
 
+/* One place where tokens of an expert may lie. */
+typedef struct bl_flow_entry {
+  int32_t rank;
+  int32_t expert;    /* -1: an empty slot */
+  int32_t next_host; /* the expert's next entry: home, copies from the last filled to the first, home again */
+  int32_t next_here; /* next entry on the rank whose expert has copies: slots by number, then homes; -1 = last */
+} bl_flow_entry;
+
 /* Who can host what. Changed by bl_flow_fill() and bl_flow_empty(). */
 typedef struct bl_flow_graph {
   int32_t experts, ranks, slots;
-  int32_t *home;        /* [experts] */
-  int32_t *slot_rank;   /* [slots], ascending */
-  int32_t *slot_expert; /* [slots], -1 = empty */
-  int32_t *slot_next;   /* [slots]: next slot of the same expert, -1 = last */
-  int32_t *slot_first;  /* [experts]: first slot of the expert, -1 = no copies */
-  int32_t *rank_slots;  /* [ranks + 1]: slots of rank r are rank_slots[r] .. rank_slots[r+1]-1 */
-  int32_t *shared_at;   /* [ranks]: first expert with copies whose home is here, -1 = none */
-  int32_t *shared_next; /* [experts] */
+  bl_flow_entry *entry; /* [experts + slots] */
+  int32_t *first_here;  /* [ranks]: first entry on the rank whose expert has copies, -1 = none */
 } bl_flow_graph;
 
 /* Where the tokens lie. One block, so that a copy is one memcpy of bl_flow_state_size() doubles. */
@@ -33,10 +35,19 @@ typedef struct bl_flow_state {
   double *rank_load; /* [ranks] */
 } bl_flow_state;
 
+/* How a search reached a rank. */
+typedef struct bl_flow_visit {
+  int32_t parent;   /* the rank before */
+  int32_t from, to; /* entries that tokens would leave and enter */
+} bl_flow_visit;
+
 /* Scratch of one thread, and the certificate of the last solve. */
 typedef struct bl_flow_scratch {
-  int32_t *queue, *parent, *from, *to, *root; /* [ranks] */
-  int32_t *mark;                              /* [experts]: expanded in search number `epoch` */
+  double *wanted;       /* [ranks]: target times speed */
+  int32_t *root;        /* [ranks]: where the search that reached a rank began, -1 = not reached */
+  bl_flow_visit *visit; /* [ranks] */
+  int32_t *queue;       /* [ranks] */
+  int32_t *mark;        /* [experts]: expanded in search number `epoch` */
   int32_t epoch;
   int32_t n_closed; /* size of the last closed set, 0 = the mean itself was reached; its ranks are closed[] */
   int32_t *closed;  /* [ranks] */
@@ -58,13 +69,23 @@ bl_flow_state bl_flow_state_at(double *block, int32_t experts, int32_t max_slots
 /*! bl_flow_graph_load() : takes homes and copies over from `hosts` (as many slots as created for, or fewer). */
 void bl_flow_graph_load(bl_flow_graph *graph, const bl_hosts *hosts);
 
+static inline int32_t bl_flow_home(const bl_flow_graph *graph, int32_t expert) { return graph->entry[expert].rank; }
+
+/*! bl_flow_slot_rank(), bl_flow_slot_expert() : the rank of a slot; the expert in it, -1 = empty. */
+static inline int32_t bl_flow_slot_rank(const bl_flow_graph *graph, int32_t slot) {
+  return graph->entry[graph->experts + slot].rank;
+}
+static inline int32_t bl_flow_slot_expert(const bl_flow_graph *graph, int32_t slot) {
+  return graph->entry[graph->experts + slot].expert;
+}
+
 /*! bl_flow_fill(), bl_flow_empty() : puts `expert` into an empty slot; empties a filled one. A state solved before
- * keeps its tokens: call bl_flow_return() for it first when a slot is emptied. */
+ * keeps its tokens: call bl_flow_return() for it when a slot is emptied. */
 void bl_flow_fill(bl_flow_graph *graph, int32_t slot, int32_t expert);
 void bl_flow_empty(bl_flow_graph *graph, int32_t slot);
 
-/*! bl_flow_return() : the tokens in `slot` go back to their expert's home. */
-void bl_flow_return(const bl_flow_graph *graph, bl_flow_state state, int32_t slot);
+/*! bl_flow_return() : the tokens of `expert` in `slot`, which holds or held it, go back to its home. */
+void bl_flow_return(const bl_flow_graph *graph, bl_flow_state state, int32_t slot, int32_t expert);
 
 /*! bl_flow_start() : all tokens at home.  @return : the sum of the loads. */
 double bl_flow_start(const bl_flow_graph *graph, bl_flow_state state, const double *load);

@@ -61,9 +61,10 @@ double bl_shares_solve(bl_shares *shares, const bl_hosts *hosts, const double *l
   /* Pushes leave rounding at the home; what the copies do not take is the home's, exactly. */
   double *tokens = shares->state.tokens;
   for (int32_t e = 0; e < graph->experts; ++e) {
-    if (graph->slot_first[e] < 0) continue;
+    const bl_flow_entry *entry = graph->entry;
+    if (entry[e].next_host == e) continue;
     double copies = 0;
-    for (int32_t s = graph->slot_first[e]; s >= 0; s = graph->slot_next[s]) copies += tokens[graph->experts + s];
+    for (int32_t x = entry[e].next_host; x != e; x = entry[x].next_host) copies += tokens[x];
     tokens[e] = load[e] > copies ? load[e] - copies : 0;
   }
   return level / mean;
@@ -76,13 +77,13 @@ double bl_shares_apply(bl_shares *shares, const bl_hosts *hosts, const double *l
   const double sum = bl_flow_start(graph, shares->state, load);
   double *tokens = shares->state.tokens, *rank_load = shares->state.rank_load;
   for (int32_t s = 0; s < graph->slots; ++s) {
-    const int32_t e = graph->slot_expert[s];
+    const int32_t e = bl_flow_slot_expert(graph, s);
     if (e < 0) continue;
     const double amount = load[e] * fraction[s] < tokens[e] ? load[e] * fraction[s] : tokens[e];
     tokens[graph->experts + s] = amount;
     tokens[e] -= amount;
-    rank_load[graph->slot_rank[s]] += amount;
-    rank_load[graph->home[e]] -= amount;
+    rank_load[bl_flow_slot_rank(graph, s)] += amount;
+    rank_load[bl_flow_home(graph, e)] -= amount;
   }
   if (!(sum > 0)) return 1.0;
   double level = 0;

@@ -233,6 +233,38 @@ static void test_copies_are_legal(void) {
   }
 }
 
+/* The hosts that the search finds, whatever it does to find them sooner: every move is judged by the optimum it leads
+ * to and by the flows that a search without bounds would have. */
+static void test_copies_stay_the_same(void) {
+  enum { E = 96, P = 12, N = 8 };
+  static double loads[N * E];
+  int32_t slots[P];
+  uint64_t hash = 0;
+  double sum = 0;
+  bl_rng rng;
+  bl_hosts hosts;
+  bl_copies *search;
+  bl_copies_options options;
+  bl_copies_options_init(&options);
+  bl_rng_seed(&rng, 9, 1);
+  for (int32_t r = 0; r < P; ++r) slots[r] = E / P + 1 + r % 3;
+  REQUIRE_OK(bl_hosts_create(&hosts, E, P, slots));
+  REQUIRE_OK(bl_copies_create(E, P, hosts.n_copy_slots, &search));
+  for (int i = 0; i < 12; ++i) {
+    for (int32_t e = 0; e < E; ++e) {
+      const double popular = bl_det_exp(1.4 * bl_rng_normal(&rng));
+      for (int32_t s = 0; s < N; ++s) loads[s * E + e] = popular * (0.5 + bl_rng_unit(&rng));
+    }
+    options.copy_price = i % 3 == 2 ? 0.01 : 0;
+    sum += bl_copies_search(search, &hosts, loads, N, NULL, &options);
+    hash = bl_hosts_hash(&hosts, hash);
+  }
+  CHECK(hash == 0x51dd436fb686fa08);
+  CHECK_NEAR(sum / 12, 1.002130475, 1e-9);
+  bl_copies_free(search);
+  bl_hosts_free(&hosts);
+}
+
 /* Where fixed homes cannot be balanced with one copy slot a rank: eight experts of half the mean on one of 4 ranks. */
 static void test_bad_homes_need_more_slots(void) {
   enum { E = 32, P = 4 };
@@ -326,6 +358,7 @@ int main(void) {
   RUN(test_window_is_perfect);
   RUN(test_copies_against_all);
   RUN(test_copies_are_legal);
+  RUN(test_copies_stay_the_same);
   RUN(test_bad_homes_need_more_slots);
   RUN(test_order);
   RUN(test_clipped_homes);
