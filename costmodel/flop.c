@@ -44,15 +44,18 @@ double bl_flop_per_token(const bl_model *m, bl_flop_convention convention) {
 }
 
 /* The first name that the device's begins with; more special ones first. Data sheets give the rate of sparse matrices
- * for the matrix units of Hopper and later: these are half of it. */
+ * for the matrix units of Hopper and later: these are half of it.
+ * H100 of the SXM form, and H200, which is the same chip with other memory: 132 multiprocessors x 128 fused
+ * multiply-adds x 1.98 GHz = 66.9, and 989.4 for bf16 at 1.83 GHz (glennklockwood.com/garden/processors/h100, after
+ * NVIDIA's white paper). Other forms of these chips run at clocks for which no data sheet was at hand: they are not
+ * known. */
 static const struct {
   const char *device;
   double bf16, fp32; /* tera-operations a second; 0: none or not known */
 } peaks[] = {
-    {"NVIDIA GH200", 989.4, 66.9}, {"NVIDIA H200 NVL", 835.5, 60}, {"NVIDIA H200", 989.4, 66.9},
-    {"NVIDIA H100 PCIe", 756, 51}, {"NVIDIA H100 NVL", 835.5, 60}, {"NVIDIA H100", 989.4, 66.9},
-    {"NVIDIA A100", 312, 19.5},    {"NVIDIA B200", 2250, 75},      {"NVIDIA L40S", 362, 91.6},
-    {"Tesla V100-SXM2", 0, 15.7},
+    {"NVIDIA GH200", 0, 0},     {"NVIDIA H200 NVL", 0, 0},    {"NVIDIA H200", 989.4, 66.9}, {"NVIDIA H100 PCIe", 0, 0},
+    {"NVIDIA H100 NVL", 0, 0},  {"NVIDIA H100", 989.4, 66.9}, {"NVIDIA A100", 312, 19.5},   {"NVIDIA B200", 2250, 75},
+    {"NVIDIA L40S", 362, 91.6}, {"Tesla V100-SXM2", 0, 15.7},
 };
 
 double bl_device_peak_flops(const char *device, int32_t num_bytes) {

@@ -113,7 +113,16 @@ bl_status bl_backend_cpu_create(bl_backend **out);
  *  BL_EMACHINE saying what is missing. */
 bl_status bl_backend_open(const char *backend, const char *precision, int32_t device, bl_backend **out);
 
-/*! bl_backend_check() : whether bl_backend_open() could be asked for this pair, without opening anything. */
-bl_status bl_backend_check(const char *backend, const char *precision);
+/*! bl_backend_check() : whether bl_backend_open() could be asked for this pair, and bl_backend_expert_gemm() for this
+ * way, without opening anything. */
+bl_status bl_backend_check(const char *backend, const char *precision, const char *expert_gemm);
+
+/* Ways to issue the products of experts, of which one after another is every backend's first. */
+#define BL_EXPERT_GEMMS "loop|streams|grouped"
+enum { BL_EXPERT_GEMM_WAYS = 3 };
+
+/*! bl_backend_expert_gemm() : from now on the products over groups of rows are issued in this way, one that
+ * bl_backend_check() lets pass: "loop", one after another; "streams", side by side; "grouped", in one call. */
+void bl_backend_expert_gemm(bl_backend *be, const char *expert_gemm);
 
 #endif

@@ -93,7 +93,7 @@ bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const bl_route *route = &a->route;
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
-  const int64_t rows = route->recv_total, room = received_room(r, a);
+  const int64_t room = received_room(r, a);
   bl_chunk out = {0};
   bl_rank_await_fills(r, r->weights.moe_index[layer]);
   BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->rows_in));
@@ -102,8 +102,7 @@ bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   BL_TRY(bl_take_num(r, room * H, &out));
   const bl_ops *op = &r->be->ops;
   BL_TRY(make_groups(r, layer, route, FC1));
-  op->grouped_fwd(r->s, a->hidden.data, a->rows_in.data, r->group, route->n_groups, F, H);
-  op->gelu_fwd(r->s, a->active.data, a->hidden.data, rows * F);
+  op->grouped_gelu_fwd(r->s, a->active.data, a->hidden.data, a->rows_in.data, r->group, route->n_groups, F, H);
   BL_TRY(make_groups(r, layer, route, FC2));
   op->grouped_fwd(r->s, out.data, a->active.data, r->group, route->n_groups, H, F);
   return reorder(r, a, route->by_source, &out, &a->rows_out);
@@ -144,7 +143,7 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const bl_route *route = &a->route;
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
-  const int64_t rows = route->recv_total, room = received_room(r, a);
+  const int64_t room = received_room(r, a);
   bl_chunk drows = {0};
   BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->dout));
   BL_TRY(bl_take_num(r, room * F, &a->dhidden));
@@ -152,8 +151,8 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_ops *op = &r->be->ops;
   BL_TRY(make_groups(r, layer, route, FC2));
   op->grouped_dx(r->s, a->dhidden.data, a->dout.data, r->group, route->n_groups, H, F);
-  op->gelu_bwd(r->s, a->dhidden.data, a->dhidden.data, a->hidden.data, rows * F);
   BL_TRY(make_groups(r, layer, route, FC1));
+  op->grouped_gelu_bwd(r->s, a->dhidden.data, a->dhidden.data, a->hidden.data, r->group, route->n_groups, F);
   op->grouped_dx(r->s, drows.data, a->dhidden.data, r->group, route->n_groups, F, H);
   forget(r, &a->hidden);
   return reorder(r, a, route->by_source, &drows, &a->drows);
@@ -171,6 +170,7 @@ bl_status bl_do_expert_dw(bl_rank *r, int32_t layer, int32_t micro_batch) {
   BL_TRY(make_groups(r, layer, route, FC2));
   r->be->ops.grouped_dw(r->s, a->dout.data, a->active.data, r->group, route->n_groups, H, F);
   BL_TRY(make_groups(r, layer, route, FC1));
+  for (int32_t g = 0; g < route->n_groups; g++) r->group[g].grad_bias = NULL; /* grouped_gelu_bwd added to it */
   r->be->ops.grouped_dw(r->s, a->dhidden.data, a->rows_in.data, r->group, route->n_groups, F, H);
   bl_chunk *done[] = {&a->dout, &a->active, &a->dhidden, &a->rows_in};
   for (size_t i = 0; i < sizeof done / sizeof *done; i++) forget(r, done[i]);

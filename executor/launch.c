@@ -178,6 +178,7 @@ static bl_status start_ranks(launch *l, bl_threads_world *world, rank_thread *th
   for (int32_t p = 0; p < R; p++) {
     threads[p] = (rank_thread){.launch = l, .rank = p};
     BL_TRY(bl_backend_open(l->options->backend, l->options->precision, 0, &threads[p].backend));
+    bl_backend_expert_gemm(threads[p].backend, l->options->expert_gemm);
     BL_TRY(bl_threads_world_join(world, p, threads[p].backend, &threads[p].comm));
   }
   for (int32_t p = 0; p < R; p++) {
@@ -243,6 +244,7 @@ static bl_status run_process(launch *l) {
   bl_status status =
       bl_transport_open(o->transport, o->backend, o->precision, o->deadline_s, &l->here, l->host_comm, &rank);
   if (status == BL_OK) {
+    bl_backend_expert_gemm(rank.backend, o->expert_gemm);
     rank_thread thread = {.launch = l, .rank = l->here.rank, .backend = rank.backend, .comm = rank.comm};
     run_thread(&thread);
     if (l->status != BL_OK) status = bl_fail(l->status, "%s", l->text);
@@ -272,7 +274,7 @@ bl_status bl_launch(const bl_train_options *options) {
   launch l = {.options = options};
   pthread_mutex_init(&l.lock, NULL);
   bl_status status = bl_transport_check(options->backend, options->transport);
-  if (status == BL_OK) status = bl_backend_check(options->backend, options->precision);
+  if (status == BL_OK) status = bl_backend_check(options->backend, options->precision, options->expert_gemm);
   if (status == BL_OK && bl_transport_starts(options->transport, options->ranks)) status = join_processes(&l);
   if (status == BL_OK) status = set_up(&l);
   if (status == BL_OK) status = run_and_close(&l);

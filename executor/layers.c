@@ -82,8 +82,8 @@ bl_status bl_do_ffn_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_ops *op = &r->be->ops;
   op->norm_fwd(r->s, a->norm2.data, a->mean2.data, a->rstd2.data, a->mid.data, w->norm2_weight.weight,
                w->norm2_bias.weight, T, H);
-  op->linear_fwd(r->s, a->hidden.data, a->norm2.data, w->fc1_weight.weight, w->fc1_bias.weight, T, F, H, false);
-  op->gelu_fwd(r->s, a->active.data, a->hidden.data, (int64_t)T * F);
+  const bl_group fc1 = {.rows = T, .weight = w->fc1_weight.weight, .bias = w->fc1_bias.weight};
+  op->grouped_gelu_fwd(r->s, a->active.data, a->hidden.data, a->norm2.data, &fc1, 1, F, H);
   r->be->copy(r->s, next->x.data, a->mid.data, (size_t)T * (size_t)H * r->be->num_bytes);
   op->linear_fwd(r->s, next->x.data, a->active.data, w->fc2_weight.weight, w->fc2_bias.weight, T, H, F, true);
   return BL_OK;
@@ -101,8 +101,9 @@ bl_status bl_do_ffn_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_ops *op = &r->be->ops;
   op->linear_dw(r->s, w->fc2_weight.grad, w->fc2_bias.grad, dx, a->active.data, T, H, F);
   op->linear_dx(r->s, dhidden.data, dx, w->fc2_weight.weight, T, H, F, false);
-  op->gelu_bwd(r->s, dhidden.data, dhidden.data, a->hidden.data, (int64_t)T * F);
-  op->linear_dw(r->s, w->fc1_weight.grad, w->fc1_bias.grad, dhidden.data, a->norm2.data, T, F, H);
+  const bl_group fc1 = {.rows = T, .bias = w->fc1_bias.weight, .grad_bias = w->fc1_bias.grad};
+  op->grouped_gelu_bwd(r->s, dhidden.data, dhidden.data, a->hidden.data, &fc1, 1, F);
+  op->linear_dw(r->s, w->fc1_weight.grad, NULL, dhidden.data, a->norm2.data, T, F, H);
   op->linear_dx(r->s, dnorm2.data, dhidden.data, w->fc1_weight.weight, T, F, H, false);
   op->norm_bwd(r->s, dx, w->norm2_weight.grad, w->norm2_bias.grad, dnorm2.data, a->mid.data, a->mean2.data,
                a->rstd2.data, w->norm2_weight.weight, T, H);

@@ -24,6 +24,7 @@ typedef struct rank {
   int32_t number;
   bl_bench bench;
   bl_profile profile; /* rank 0's is the result */
+  bl_profile_ways ways;
   bl_status status;
   char text[256];
 } rank;
@@ -170,6 +171,22 @@ static bl_status measure_all(rank *r) {
   return BL_OK;
 }
 
+/* The ways take turns, so that a clock that drifts treats them alike. */
+static bl_status measure_ways(rank *r) {
+  static const char *const names[BL_EXPERT_GEMM_WAYS] = {"loop", "streams", "grouped"};
+  bl_profile_ways *w = &r->ways;
+  const bl_work experts = bl_bench_experts(&r->bench, w->rows);
+  BL_TRY(refill(&r->bench));
+  w->experts = r->bench.max_groups;
+  for (int at = 0; at < 2; at++)
+    for (w->n = 0; w->n < BL_EXPERT_GEMM_WAYS; w->n++) {
+      w->name[w->n] = names[w->n];
+      bl_backend_expert_gemm(r->bench.be, names[w->n]);
+      BL_TRY(measure_point(r, &experts, w->rows[at], &w->us[w->n][at]));
+    }
+  return BL_OK;
+}
+
 /* The arena must hold the operands of the largest call twice. */
 static int64_t arena_floats(const rank *r) {
   const bl_model *m = r->bench.model;
@@ -190,6 +207,7 @@ static bl_status set_up(rank *r) {
   BL_TRY(b->be->event_create(b->be, &b->from));
   BL_TRY(b->be->event_create(b->be, &b->to));
   b->max_rows = r->options->rows > 0 ? r->options->rows : b->be->host_memory ? on_host.rows : on_device.rows;
+  bl_backend_expert_gemm(b->be, r->options->expert_gemm);
   BL_TRY(bl_threads_world_join(r->world, r->number, b->be, &b->comm));
   b->arena_size = arena_floats(r);
   BL_TRY(b->be->alloc(b->be, (size_t)b->arena_size * sizeof(float), &b->arena));
@@ -216,6 +234,7 @@ static void *run_rank(void *arg) {
   rank *r = arg;
   r->status = set_up(r);
   if (r->status == BL_OK) r->status = measure_all(r);
+  if (r->status == BL_OK && !r->bench.be->host_memory) r->status = measure_ways(r);
   if (r->status != BL_OK) snprintf(r->text, sizeof r->text, "%s", bl_error_text());
   if (r->status != BL_OK && r->bench.comm) bl_comm_abort(r->bench.comm, r->text);
   return NULL;
@@ -237,12 +256,13 @@ static bl_status run_ranks(rank *ranks, int32_t n) {
   return status;
 }
 
-bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out) {
+bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out, bl_profile_ways *ways) {
   const int32_t n = options->ranks;
   bl_threads_world *world = NULL;
   rank *ranks = NULL;
   bl_status status = BL_OK;
   BL_TRY(bl_model_runs_on_executor(options->model));
+  BL_TRY(bl_backend_check(options->backend, options->precision, options->expert_gemm));
   const bool cuda = !strcmp(options->backend, "cuda");
   if (cuda && options->cpu_clock)
     return bl_fail(BL_EUSAGE, "--clock cpu: work on cuda is timed by the device's events");
@@ -252,6 +272,7 @@ bl_status bl_profile_measure(const bl_profile_options *options, bl_profile *out)
   for (int32_t i = 0; i < n; i++) ranks[i] = (rank){.options = options, .world = world, .number = i};
   BL_TRY_GOTO(status, run_ranks(ranks, n), done);
   *out = ranks[0].profile;
+  *ways = ranks[0].ways;
   const bl_backend *be = ranks[0].bench.be;
   snprintf(out->backend, sizeof out->backend, "%s", be->name);
   snprintf(out->transport, sizeof out->transport, "threads");

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 typedef struct arguments {
-  const char *backend, *precision, *clock, *model, *output;
+  const char *backend, *precision, *expert_gemm, *clock, *model, *output;
   int64_t ranks, samples, rows, matrix;
 } arguments;
 
@@ -33,10 +33,24 @@ static bl_status print_table(const bl_profile *p) {
   return BL_OK;
 }
 
+/* A line for few and for many rows, with the way that took least. */
+static void print_ways(const bl_profile_ways *w) {
+  for (int at = 0; at < 2 && w->n > 0; at++) {
+    int best = 0;
+    printf("--expert-gemm with %d experts of %lld rows, us an expert:", w->experts, (long long)w->rows[at]);
+    for (int i = 0; i < w->n; i++) {
+      printf(" %s %.1f%s", w->name[i], w->us[i][at], i + 1 < w->n ? "," : "");
+      if (w->us[i][at] < w->us[best][at]) best = i;
+    }
+    printf("; %s wins\n", w->name[best]);
+  }
+}
+
 static bl_status run(void *context) {
   const arguments *a = context;
   bl_model model;
   bl_profile profile;
+  bl_profile_ways ways;
   const char *const inputs[] = {a->model};
   BL_TRY(bl_output_check(a->output, inputs, 1));
   bl_model_default(&model);
@@ -44,18 +58,22 @@ static bl_status run(void *context) {
   const bl_profile_options options = {.model = &model,
                                       .backend = a->backend,
                                       .precision = a->precision,
+                                      .expert_gemm = a->expert_gemm,
                                       .ranks = (int32_t)a->ranks,
                                       .samples = (int32_t)a->samples,
                                       .rows = (int32_t)a->rows,
                                       .matrix = (int32_t)a->matrix,
                                       .cpu_clock = a->clock[0] == 'c'};
-  BL_TRY(bl_profile_measure(&options, &profile));
+  BL_TRY(bl_profile_measure(&options, &profile, &ways));
   BL_TRY(bl_profile_save(a->output, &profile));
-  return print_table(&profile);
+  BL_TRY(print_table(&profile));
+  print_ways(&ways);
+  return BL_OK;
 }
 
 int main(int argc, char **argv) {
-  arguments a = {.backend = "cpu", .precision = "auto", .clock = "wall", .ranks = 1, .samples = 11};
+  arguments a = {
+      .backend = "cpu", .precision = "auto", .expert_gemm = "loop", .clock = "wall", .ranks = 1, .samples = 11};
   const bl_option options[] = {
       {.name = "backend",
        .type = BL_OPTION_CHOICE,
@@ -69,6 +87,13 @@ int main(int argc, char **argv) {
        .metavar = "TYPE",
        .help = "auto: fp32 on cpu, bf16 with fp32 master weights on cuda",
        .choices = "auto|fp32|bf16"},
+      {.name = "expert-gemm",
+       .type = BL_OPTION_CHOICE,
+       .target = &a.expert_gemm,
+       .metavar = "WAY",
+       .help = "products of experts on cuda: loop, one after another; streams, side by side; grouped, in one call; "
+               "all are timed, the curves are of this one",
+       .choices = BL_EXPERT_GEMMS},
       {.name = "ranks",
        .type = BL_OPTION_INT,
        .target = &a.ranks,

@@ -6,7 +6,7 @@
 #include "planner/policy.h"
 #include <string.h>
 
-enum { MAX_GROUPS = 4, MAX_SEQUENCES = 8, MAX_CONTROL_BYTES = 4096, LARGEST_BYTES = 1 << 24 };
+enum { MAX_GROUPS = 4, MAX_EXPERTS = 64, MAX_SEQUENCES = 8, MAX_CONTROL_BYTES = 4096, LARGEST_BYTES = 1 << 24 };
 
 /* Sizes of the model that the calls need, in short. */
 typedef struct sizes {
@@ -55,9 +55,10 @@ static bl_num *linear_fwd(bl_bench *b, const bl_num *x, int32_t T, int32_t N, in
   return y;
 }
 
-static bl_num *linear_bwd(bl_bench *b, const bl_num *dy, int32_t T, int32_t N, int32_t K) {
+static bl_num *linear_bwd(bl_bench *b, const bl_num *dy, int32_t T, int32_t N, int32_t K, bool with_bias) {
   bl_num *dx = num(b, (int64_t)T * K);
-  b->be->ops.linear_dw(b->s, take(b, (int64_t)N * K), take(b, N), dy, num(b, (int64_t)T * K), T, N, K);
+  b->be->ops.linear_dw(b->s, take(b, (int64_t)N * K), with_bias ? take(b, N) : NULL, dy, num(b, (int64_t)T * K), T, N,
+                       K);
   b->be->ops.linear_dx(b->s, dx, dy, num(b, (int64_t)N * K), T, N, K, false);
   return dx;
 }
@@ -81,20 +82,21 @@ static bl_status attention_fwd(bl_bench *b, int64_t tokens) {
 static bl_status attention_bwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const bl_num *dout = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.A);
+  const bl_num *dout = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.A, true);
   bl_num *dqkv = num(b, tokens * 3 * z.A);
   b->be->ops.attention_bwd(b->s, dqkv, dout, num(b, tokens * 3 * z.A), num(b, tokens * z.A), take(b, tokens * z.heads),
                            T / z.seq, z.seq, z.heads, z.width);
-  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dqkv, T, 3 * z.A, z.H), T, z.H);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dqkv, T, 3 * z.A, z.H, true), T, z.H);
   return BL_OK;
 }
 
 static bl_status ffn_fwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  const bl_num *hidden = linear_fwd(b, norm_fwd(b, num(b, tokens * z.H), T, z.H), T, z.D, z.H, false);
+  const bl_num *norm2 = norm_fwd(b, num(b, tokens * z.H), T, z.H);
+  const bl_group fc1 = {.rows = T, .weight = num(b, (int64_t)z.D * z.H), .bias = num(b, z.D)};
   bl_num *active = num(b, tokens * z.D);
-  b->be->ops.gelu_fwd(b->s, active, hidden, tokens * z.D);
+  b->be->ops.grouped_gelu_fwd(b->s, active, num(b, tokens * z.D), norm2, &fc1, 1, z.D, z.H);
   copy_rows(b, tokens);
   linear_fwd(b, active, T, z.H, z.D, true);
   return BL_OK;
@@ -103,9 +105,10 @@ static bl_status ffn_fwd(bl_bench *b, int64_t tokens) {
 static bl_status ffn_bwd(bl_bench *b, int64_t tokens) {
   const sizes z = sizes_of(b);
   const int32_t T = (int32_t)tokens;
-  bl_num *dhidden = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.D);
-  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, num(b, tokens * z.D), tokens * z.D);
-  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dhidden, T, z.D, z.H), T, z.H);
+  bl_num *dhidden = linear_bwd(b, num(b, tokens * z.H), T, z.H, z.D, true);
+  const bl_group fc1 = {.rows = T, .bias = num(b, z.D), .grad_bias = take(b, z.D)};
+  b->be->ops.grouped_gelu_bwd(b->s, dhidden, dhidden, num(b, tokens * z.D), &fc1, 1, z.D);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dhidden, T, z.D, z.H, false), T, z.H);
   return BL_OK;
 }
 
@@ -117,7 +120,7 @@ static bl_status head(bl_bench *b, int64_t tokens) {
   float *loss = take(b, tokens);
   b->be->ops.cross_entropy(b->s, loss, logits, b->ids, T, z.V, 1e-3F);
   b->be->ops.sum_f32(b->s, b->sum, loss, tokens);
-  const bl_num *dnorm = linear_bwd(b, logits, T, z.V, z.H);
+  const bl_num *dnorm = linear_bwd(b, logits, T, z.V, z.H, false);
   b->be->zero(b->s, dx, (size_t)tokens * (size_t)z.H * b->be->num_bytes);
   norm_bwd(b, dx, dnorm, T, z.H);
   return BL_OK;
@@ -141,7 +144,7 @@ static bl_status gate_bwd(bl_bench *b, int64_t tokens) {
   const int32_t T = (int32_t)tokens;
   bl_num *dlogits = num(b, tokens * z.E);
   b->be->ops.gate_top_k_bwd(b->s, dlogits, take(b, tokens * z.K), take(b, tokens * z.K), b->choice, T, z.E, z.K);
-  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dlogits, T, z.E, z.H), T, z.H);
+  norm_bwd(b, num(b, tokens * z.H), linear_bwd(b, dlogits, T, z.E, z.H, false), T, z.H);
   return BL_OK;
 }
 
@@ -197,8 +200,7 @@ static bl_status expert_fwd(bl_bench *b, int64_t rows) {
   const bl_num *x = reorder(b, num(b, n * z.H), n);
   bl_num *hidden = num(b, n * z.F), *active = num(b, n * z.F), *out = num(b, n * z.H);
   make_groups(b, rows, z.F, z.H);
-  b->be->ops.grouped_fwd(b->s, hidden, x, b->groups, b->n_groups, z.F, z.H);
-  b->be->ops.gelu_fwd(b->s, active, hidden, n * z.F);
+  b->be->ops.grouped_gelu_fwd(b->s, active, hidden, x, b->groups, b->n_groups, z.F, z.H);
   make_groups(b, rows, z.H, z.F);
   b->be->ops.grouped_fwd(b->s, out, active, b->groups, b->n_groups, z.H, z.F);
   reorder(b, out, n);
@@ -212,8 +214,8 @@ static bl_status expert_dx(bl_bench *b, int64_t rows) {
   bl_num *dhidden = num(b, n * z.F), *drows = num(b, n * z.H);
   make_groups(b, rows, z.H, z.F);
   b->be->ops.grouped_dx(b->s, dhidden, dout, b->groups, b->n_groups, z.H, z.F);
-  b->be->ops.gelu_bwd(b->s, dhidden, dhidden, num(b, n * z.F), n * z.F);
   make_groups(b, rows, z.F, z.H);
+  b->be->ops.grouped_gelu_bwd(b->s, dhidden, dhidden, num(b, n * z.F), b->groups, b->n_groups, z.F);
   b->be->ops.grouped_dx(b->s, drows, dhidden, b->groups, b->n_groups, z.F, z.H);
   reorder(b, drows, n);
   return BL_OK;
@@ -225,6 +227,7 @@ static bl_status expert_dw(bl_bench *b, int64_t rows) {
   make_groups(b, rows, z.H, z.F);
   b->be->ops.grouped_dw(b->s, num(b, n * z.H), num(b, n * z.F), b->groups, b->n_groups, z.H, z.F);
   make_groups(b, rows, z.F, z.H);
+  for (int32_t g = 0; g < b->n_groups; g++) b->groups[g].grad_bias = NULL; /* grouped_gelu_bwd adds to it */
   b->be->ops.grouped_dw(b->s, num(b, n * z.F), num(b, n * z.H), b->groups, b->n_groups, z.F, z.H);
   return BL_OK;
 }
@@ -389,7 +392,8 @@ bl_status bl_bench_prepare(bl_bench *b) {
   const int64_t n = (int64_t)MAX_SEQUENCES * z.seq * z.K, rows = (int64_t)b->max_rows * MAX_GROUPS;
   int32_t *host = NULL;
   b->n_groups = z.E < MAX_GROUPS ? z.E : MAX_GROUPS;
-  BL_TRY(bl_new(&b->groups, (size_t)b->n_groups, sizeof *b->groups, "a profile"));
+  b->max_groups = z.E < MAX_EXPERTS ? z.E : MAX_EXPERTS;
+  BL_TRY(bl_new(&b->groups, (size_t)b->max_groups, sizeof *b->groups, "a profile"));
   BL_TRY(bl_new(&b->host_index, (size_t)rows, sizeof *host, "a profile"));
   BL_TRY(bl_new(&b->control, (size_t)(b->comm->size + 1) * MAX_CONTROL_BYTES, 1, "a profile"));
   if (!b->be->host_memory) BL_TRY(bl_new(&b->host, LARGEST_BYTES, 1, "a profile"));
@@ -423,6 +427,23 @@ static void fill(int64_t *amounts, const int64_t *factors, int64_t unit, int64_t
   int i = 0;
   for (; factors[i] && factors[i] * unit <= most && i < BL_CURVE_MAX_POINTS; i++) amounts[i] = factors[i] * unit;
   amounts[i] = 0;
+}
+
+static bl_status all_experts(bl_bench *b, int64_t rows) {
+  const int32_t usual = b->n_groups;
+  b->n_groups = b->max_groups;
+  bl_status status = expert_fwd(b, rows);
+  if (status == BL_OK) status = expert_dx(b, rows);
+  if (status == BL_OK) status = expert_dw(b, rows);
+  b->n_groups = usual;
+  return status;
+}
+
+bl_work bl_bench_experts(const bl_bench *b, int64_t rows[2]) {
+  const int64_t most = (int64_t)b->max_rows * b->n_groups / b->max_groups;
+  rows[1] = most > 1 ? most : 1;
+  rows[0] = most / 8 > 1 ? most / 8 : 1;
+  return (bl_work){.call = all_experts, .per_call = b->max_groups};
 }
 
 int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {

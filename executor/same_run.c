@@ -62,6 +62,7 @@ static bl_status describe(const bl_setup *s, const bl_train_options *o, const bl
   add_text(id, "what matrix products run on (--backend, processor)", backend->kernel);
   add_text(id, "--backend", o->backend);
   add_text(id, "--precision", o->precision);
+  add_text(id, "--expert-gemm", o->expert_gemm);
   BL_TRY(add_file(id, "--model", o->model));
   add(id, "--data", run->corpus->crc);
   BL_TRY(add_file(id, "--plan", o->plan));

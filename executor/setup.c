@@ -15,6 +15,7 @@ void bl_train_options_init(bl_train_options *options) {
                                 .micro_batches = 1,
                                 .backend = "cpu",
                                 .precision = "auto",
+                                .expert_gemm = "loop",
                                 .transport = "threads",
                                 .gate = "naive",
                                 .flop = "mcore",

@@ -14,7 +14,7 @@ enum { BL_TRAIN_MAX_RANKS = 1024, BL_TRAIN_MAX_BATCH = 1000000 };
 typedef struct bl_train_options {
   int argc;
   char **argv;
-  const char *model, *plan, *data, *slots, *backend, *precision, *transport, *gate;
+  const char *model, *plan, *data, *slots, *backend, *precision, *expert_gemm, *transport, *gate;
   const char *log, *record_trace, *dump, *checkpoint, *resume, *perfetto, *flop;
   int64_t ranks, ep, steps, seed, batch, micro_batches; /* ep 0: as many as ranks, or as the plan says */
   bool ranks_given, seed_given, batch_given, micro_batches_given;

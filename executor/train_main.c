@@ -115,8 +115,9 @@ int main(int argc, char **argv) {
        .type = BL_OPTION_INT,
        .target = &o.ep,
        .metavar = "P",
-       .help = "ranks over which experts are spread, a divisor of --ranks: every expert has ranks / P replicas; default: "
-               "all, or the plan's",
+       .help =
+           "ranks over which experts are spread, a divisor of --ranks: every expert has ranks / P replicas; default: "
+           "all, or the plan's",
        .min = 0,
        .max = BL_TRAIN_MAX_RANKS},
       {.name = "slots",
@@ -137,6 +138,13 @@ int main(int argc, char **argv) {
        .metavar = "TYPE",
        .help = "of activations and working weights; auto: fp32 on cpu, bf16 with fp32 master weights on cuda",
        .choices = "auto|fp32|bf16"},
+      {.name = "expert-gemm",
+       .type = BL_OPTION_CHOICE,
+       .target = &o.expert_gemm,
+       .metavar = "WAY",
+       .help = "products of experts on cuda: loop, one after another; streams, side by side; grouped, in one call; "
+               "ballast-profile times all",
+       .choices = BL_EXPERT_GEMMS},
       {.name = "transport",
        .type = BL_OPTION_CHOICE,
        .target = &o.transport,
@@ -206,10 +214,10 @@ int main(int argc, char **argv) {
   const bl_command command = {
       .name = "ballast-train",
       .summary = "trains a mixture-of-experts model and balances it while it learns",
-      .description =
-          "Every rank is a thread, or with --transport mpi a process, with its part of the batch and of the experts. Where experts live is decided by "
-          "the policy from what the gate did before; decisions, and on the CPU also the numbers, depend on "
-          "the command line and the data alone, never on timing.",
+      .description = "Every rank is a thread, or with --transport mpi a process, with its part of the batch and of the "
+                     "experts. Where experts live is decided by "
+                     "the policy from what the gate did before; decisions, and on the CPU also the numbers, depend on "
+                     "the command line and the data alone, never on timing.",
       .example = "ballast-train --data text.gz --ranks 2 --steps 200 --policy ballast --log run.jsonl",
       .options = options,
       .n_options = OWN + BL_POLICY_OPTION_ROWS,

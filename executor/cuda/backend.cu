@@ -214,6 +214,7 @@ static void cuda_stream_destroy(bl_stream *s) {
   if (!s) return;
   bl_cuda_backend *cuda = s->backend;
   const bl_cublas *blas = NULL;
+  for (int i = 0; i < BL_CUDA_LANES; i++) cuda_stream_destroy(s->lane[i]);
   bl_cuda_fail(cuda, "cudaSetDevice", use_device(cuda->device));
   if (s->stream) bl_cuda_fail(cuda, "stream", cudaStreamSynchronize(s->stream));
   if (s->blas && bl_cublas_load(&blas) == BL_OK) blas->cublasDestroy_v2(s->blas);
@@ -223,6 +224,7 @@ static void cuda_stream_destroy(bl_stream *s) {
   if (s->ring.host) bl_cuda_fail(cuda, "stream", cudaFreeHost(s->ring.host));
   for (int i = 0; i < BL_CUDA_SEGMENTS; i++)
     if (s->ring.taken[i]) bl_cuda_fail(cuda, "stream", cudaEventDestroy(s->ring.taken[i]));
+  if (s->joint) bl_cuda_fail(cuda, "stream", cudaEventDestroy(s->joint));
   if (s->stream) bl_cuda_fail(cuda, "stream", cudaStreamDestroy(s->stream));
   free(s);
 }
@@ -265,7 +267,7 @@ static bl_status open_stream(bl_stream *s) {
     cudaEvent_t *taken = &s->ring.taken[i];
     BL_TRY(check_cuda(s->backend, "cudaEventCreate", cudaEventCreateWithFlags(taken, cudaEventDisableTiming)));
   }
-  return BL_OK;
+  return check_cuda(s->backend, "cudaEventCreate", cudaEventCreateWithFlags(&s->joint, cudaEventDisableTiming));
 }
 
 static bl_status cuda_stream_create(bl_backend *be, bl_stream **out) {
@@ -371,6 +373,8 @@ static void fill_operations(bl_ops *ops, bool bf16) {
   bl_cuda_embed_ops(ops, bf16);
   bl_cuda_norm_ops(ops, bf16);
   bl_cuda_linear_ops(ops, bf16);
+  bl_cuda_grouped_ops(ops, bf16);
+  bl_cuda_gelu_ops(ops, bf16);
   bl_cuda_attention_ops(ops, bf16);
   bl_cuda_elementwise_ops(ops, bf16);
   bl_cuda_gate_ops(ops, bf16);
@@ -423,3 +427,5 @@ bl_status bl_backend_cuda_create(const bl_cuda_options *options, bl_backend **ou
     cuda_destroy(&cuda->base);
   return status;
 }
+
+void bl_backend_cuda_group(bl_backend *be, bl_cuda_grouping grouping) { self(be)->grouping = grouping; }

@@ -19,7 +19,6 @@ extern "C" {
   X(cublasSetWorkspace_v2)         \
   X(cublasSetMathMode)             \
   X(cublasGemmEx_64)               \
-  X(cublasGemmStridedBatchedEx_64) \
   X(cublasGemmGroupedBatchedEx_64) \
   X(cublasGetStatusString)
 
@@ -33,20 +32,17 @@ struct bl_cublas {
  *  one of them is missing. */
 bl_status bl_cublas_load(const bl_cublas **out);
 
-/* c[m][n] = scale * a b (+ c), a is [m][k] and b is [k][n] after their transposition; all row-major, strides in
- * elements from row to row. a, b of the compute type; c too, or fp32. `batch` such products, *_step elements apart. */
+/* c[m][n] = a b (+ c), a is [m][k] and b is [k][n] after their transposition; all row-major, strides in elements from
+ * row to row. a, b of the compute type; c too, or fp32. */
 struct bl_cuda_product {
   void *c;
   const void *a, *b;
   int32_t c_stride, a_stride, b_stride;
   bool a_transposed, b_transposed, c_is_f32, accumulate;
   int32_t m, n, k;
-  float scale;
-  int32_t batch;
-  int64_t c_step, a_step, b_step;
 };
 
-/*! bl_cuda_gemm() : issues the product; a failure is kept in the backend. Nothing to do where m, n or batch is 0. */
+/*! bl_cuda_gemm() : issues the product; a failure is kept in the backend. Nothing to do where m or n is 0. */
 void bl_cuda_gemm(struct bl_stream *s, const char *what, const bl_cuda_product &product);
 
 #endif

@@ -14,10 +14,15 @@
 extern "C" {
 #endif
 
-/* How products over groups of rows are issued: one call a group (a group's bits depend on its own rows alone, as
- * ops.def asks), or one call for all through cuBLAS' grouped interface, whose choice of kernel may look at all groups;
- * weight gradients always go group by group, since that interface has no fp32 result of bf16 operands. */
-typedef enum bl_cuda_grouping { BL_CUDA_GROUP_BY_GROUP, BL_CUDA_GROUPS_AT_ONCE } bl_cuda_grouping;
+/* How products over groups of rows are issued: one after another; side by side on a few streams; or in one call of
+ * cuBLAS' grouped interface, whose choice of kernel may look at all groups (with the others a group's bits depend on
+ * its own rows alone, as ops.def asks). That interface has no fp32 result of bf16 operands, so weight gradients go one
+ * after another there. */
+typedef enum bl_cuda_grouping {
+  BL_CUDA_GROUP_BY_GROUP,
+  BL_CUDA_GROUPS_ON_STREAMS,
+  BL_CUDA_GROUPS_AT_ONCE
+} bl_cuda_grouping;
 
 typedef struct bl_cuda_options {
   int32_t device;
@@ -28,6 +33,9 @@ typedef struct bl_cuda_options {
 /*! bl_backend_cuda_create() : a backend on a device. Free with its destroy.
  *  @return : BL_EMACHINE with a sentence that says what is missing: driver, device, code for this device, cuBLAS. */
 bl_status bl_backend_cuda_create(const bl_cuda_options *options, bl_backend **out);
+
+/*! bl_backend_cuda_group() : changes the grouping of a backend from bl_backend_cuda_create(). */
+void bl_backend_cuda_group(bl_backend *be, bl_cuda_grouping grouping);
 
 #ifdef __cplusplus
 }

@@ -18,7 +18,7 @@ extern "C" {
 
 typedef __nv_bfloat16 bl_bf16;
 
-enum { BL_CUDA_SEGMENTS = 8, BL_WARP = 32, BL_CUDA_TEXT_MAX = 320 };
+enum { BL_CUDA_SEGMENTS = 8, BL_CUDA_LANES = 3, BL_WARP = 32, BL_CUDA_TEXT_MAX = 320 };
 enum { BL_SHARED_AT_FIRST = 48 << 10 }; /* bytes of shared memory that a kernel has without asking for more */
 
 /* One allocation, for the account of memory; the list is sorted by address. */
@@ -56,6 +56,8 @@ struct bl_stream {
   char *scratch;
   size_t scratch_bytes;
   bl_cuda_ring ring;
+  bl_stream *lane[BL_CUDA_LANES]; /* owned; opened when products run side by side */
+  cudaEvent_t joint;              /* where such lanes part from a stream or come back to it */
 };
 
 /*! bl_cuda_fail() : keeps the first failure of a backend: `what` says the operation. cudaSuccess is no failure. */
@@ -88,6 +90,8 @@ void bl_cuda_embed_ops(bl_ops *ops, bool bf16);
 void bl_cuda_norm_ops(bl_ops *ops, bool bf16);
 void bl_cuda_linear_ops(bl_ops *ops, bool bf16);
 void bl_cuda_attention_ops(bl_ops *ops, bool bf16);
+void bl_cuda_grouped_ops(bl_ops *ops, bool bf16);
+void bl_cuda_gelu_ops(bl_ops *ops, bool bf16);
 void bl_cuda_elementwise_ops(bl_ops *ops, bool bf16);
 void bl_cuda_gate_ops(bl_ops *ops, bool bf16);
 void bl_cuda_route_ops(bl_ops *ops);

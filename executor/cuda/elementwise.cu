@@ -1,32 +1,7 @@
-/* elementwise.cu - GELU, additions, conversions: one value in, one value out. */
+/* elementwise.cu - additions, conversions: one value in, one value out. */
 #include "executor/cuda/elementwise.cuh"
-#include "executor/op_math.h"
 
 namespace {
-
-template <typename N> struct gelu_forward {
-  N *y;
-  const N *x;
-  template <int V> __device__ void at(int64_t i) const {
-    float v[V];
-    bl_load_pack<V>(v, x + i);
-    for (int k = 0; k < V; k++) v[k] = bl_geluf(v[k]);
-    bl_store_pack<V>(y + i, v);
-  }
-};
-
-/* dx may be dy: an element is read and written by one thread. */
-template <typename N> struct gelu_backward {
-  N *dx;
-  const N *dy, *x;
-  template <int V> __device__ void at(int64_t i) const {
-    float v[V], d[V];
-    bl_load_pack<V>(v, x + i);
-    bl_load_pack<V>(d, dy + i);
-    for (int k = 0; k < V; k++) d[k] *= bl_gelu_gradf(v[k]);
-    bl_store_pack<V>(dx + i, d);
-  }
-};
 
 template <typename N> struct addition {
   N *y;
@@ -50,16 +25,6 @@ template <typename To, typename From> struct conversion {
   }
 };
 
-template <typename N> void gelu_fwd(bl_stream *s, bl_num *y, const bl_num *x, int64_t n) {
-  const gelu_forward<N> f = {static_cast<N *>(y), static_cast<const N *>(x)};
-  bl_map(s, "gelu_fwd", f, n, bl_all_wide(0, f.y, f.x));
-}
-
-template <typename N> void gelu_bwd(bl_stream *s, bl_num *dx, const bl_num *dy, const bl_num *x, int64_t n) {
-  const gelu_backward<N> f = {static_cast<N *>(dx), static_cast<const N *>(dy), static_cast<const N *>(x)};
-  bl_map(s, "gelu_bwd", f, n, bl_all_wide(0, f.dx, f.dy, f.x));
-}
-
 template <typename N> void add(bl_stream *s, bl_num *y, const bl_num *x, int64_t n) {
   const addition<N> f = {static_cast<N *>(y), static_cast<const N *>(x)};
   bl_map(s, "add", f, n, bl_all_wide(0, f.y, f.x));
@@ -78,8 +43,6 @@ template <typename N> void to_f32(bl_stream *s, float *y, const bl_num *x, int64
 }
 
 template <typename N> void fill(bl_ops *ops) {
-  ops->gelu_fwd = gelu_fwd<N>;
-  ops->gelu_bwd = gelu_bwd<N>;
   ops->add = add<N>;
   ops->from_f32 = from_f32<N>;
   ops->to_f32 = to_f32<N>;

@@ -80,15 +80,12 @@ template <typename N> struct weight_term {
   const N *dy, *x;
   const float *mean, *rstd;
   int32_t H;
-  __device__ float operator()(int64_t t, int64_t i) const {
-    return bl_load(dy + t * H + i) * ((bl_load(x + t * H + i) - mean[t]) * rstd[t]);
+  template <int V> __device__ void at(float (&d)[V], int64_t t, int64_t i, int32_t) const {
+    float v[V];
+    bl_load_pack<V>(d, dy + t * H + i);
+    bl_load_pack<V>(v, x + t * H + i);
+    for (int k = 0; k < V; k++) d[k] *= (v[k] - mean[t]) * rstd[t];
   }
-};
-
-template <typename N> struct bias_term {
-  const N *dy;
-  int32_t H;
-  __device__ float operator()(int64_t t, int64_t i) const { return bl_load(dy + t * H + i); }
 };
 
 template <typename N>
@@ -102,8 +99,8 @@ void norm_bwd(bl_stream *s, bl_num *dx, float *grad_weight, float *grad_bias, co
   bl_column_table of_weight = {}, of_bias = {};
   bl_column_add(&of_weight, 0, T, grad_weight);
   bl_column_add(&of_bias, 0, T, grad_bias);
-  bl_column_sums(s, "norm_bwd", weight_term<N>{d, from, mean, rstd, H}, of_weight, H);
-  bl_column_sums(s, "norm_bwd", bias_term<N>{d, H}, of_bias, H);
+  bl_column_sums(s, "norm_bwd", weight_term<N>{d, from, mean, rstd, H}, of_weight, H, bl_all_wide(H, d, from));
+  bl_column_sums(s, "norm_bwd", bl_row_term<N>{d, H}, of_bias, H, bl_all_wide(H, d));
 }
 
 template <typename N> void fill(bl_ops *ops) {

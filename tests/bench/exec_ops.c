@@ -173,14 +173,13 @@ static void moe_costs(void) {
   first[E] = E;
   COST(LAYERS, "route_rows", route_rows, to_row, expert, COPIES, E, first, counts, dest);
   COST(LAYERS, "rows_scatter", rows_scatter, send, x, to_row, T, K, H);
-  COST(LAYERS, "grouped_fwd fc1", grouped_fwd, hidden, send, groups, E, F, H);
-  COST(LAYERS, "gelu_fwd", gelu_fwd, dhidden, hidden, (int64_t)COPIES * F);
+  COST(LAYERS, "grouped_gelu_fwd", grouped_gelu_fwd, dhidden, hidden, send, groups, E, F, H);
   COST(LAYERS, "grouped_fwd fc2", grouped_fwd, back, hidden, groups, E, H, F);
   COST(LAYERS, "combine_fwd", combine_fwd, x, back, weight, to_row, T, K, H);
   COST(LAYERS, "combine_bwd", combine_bwd, send, dweight, x, back, weight, to_row, T, K, H);
   COST(LAYERS, "grouped_dx fc2", grouped_dx, dhidden, back, groups, E, H, F);
   COST(LAYERS, "grouped_dw fc2", grouped_dw, back, hidden, groups, E, H, F);
-  COST(LAYERS, "gelu_bwd", gelu_bwd, dhidden, dhidden, hidden, (int64_t)COPIES * F);
+  COST(LAYERS, "grouped_gelu_bwd", grouped_gelu_bwd, dhidden, dhidden, hidden, groups, E, F);
   COST(LAYERS, "grouped_dx fc1", grouped_dx, send, dhidden, groups, E, F, H);
   COST(LAYERS, "grouped_dw fc1", grouped_dw, dhidden, send, groups, E, F, H);
   COST(LAYERS, "rows_sum", rows_sum, x, send, to_row, T, K, H);

@@ -90,7 +90,7 @@ four() { # AHEAD OPTION...
   local common=(--model "$shared/model.json" --data "$shared/text" --steps 4 --batch 4 --ranks 4 "$@")
   "$objects/ballast-train" "${common[@]}" --log "$TMPDIR/four.cpu" --dump "$TMPDIR/four.cpu_dump" >"$TMPDIR/train.log" 2>&1 ||
     { cat "$TMPDIR/train.log"; return 1; }
-  env $ahead "$shared/train" "${common[@]}" --backend cuda --precision fp32 --log "$TMPDIR/four.cuda" --dump "$TMPDIR/four.cuda_dump" \
+  env $ahead "$shared/train" "${common[@]}" --backend cuda --precision fp32 --expert-gemm $way --log "$TMPDIR/four.cuda" --dump "$TMPDIR/four.cuda_dump" \
     >"$TMPDIR/train.log" 2>&1 || { tail -20 "$TMPDIR/train.log"; return 1; }
   within 1e-5 "$TMPDIR/four.cpu" "$TMPDIR/four.cuda" && cmp "$TMPDIR/four.cpu_dump" "$TMPDIR/four.cuda_dump"
 }
@@ -98,9 +98,14 @@ has() { # FILE EXPRESSION over p, the JSON in it
   /usr/bin/python3 -c 'import json, sys; p = json.load(open(sys.argv[1])); sys.exit(not eval(sys.argv[2]))' "$@"
 }
 four_ranks() {
+  way=loop
   for policy in static smartmoe:1 eplb:1 fastermoe "ballast --late-repair 1.01" "ballast --homes cost"; do
     check "four ranks on one device as on the CPU: $policy" four BL_SHIM_COUNTS= --policy $policy
   done
+  for way in streams grouped; do
+    check "experts' products by $way" four BL_SHIM_AT_ONCE=5 --policy ballast
+  done
+  way=loop
   for ahead in 1 2 3 4; do
     check "homes and copies move while streams run ahead ($ahead)" four BL_SHIM_AT_ONCE=$ahead --policy ballast --homes free
   done
@@ -142,6 +147,8 @@ profiles() {
     'all(len(p["curves"][k]["amounts"]) == 6 for k in ("to_device", "to_host", "exchange")) and "transfer" not in p["curves"]'
   check "experts and attention have curves" has "$TMPDIR/one.profile" \
     'all(min(p["curves"][k]["times_us"]) > 0 for k in "expert_fwd expert_dx expert_dw attention_fwd attention_bwd gate_fwd head".split())'
+  check "all ways to issue experts' products are timed" grep -q \
+    '^--expert-gemm with 8 experts of 16 rows, us an expert: loop [0-9.]*, streams [0-9.]*, grouped [0-9.]*; [a-z]* wins$' "$TMPDIR/profile.log"
   check "two ranks on one device are profiled" profile "$TMPDIR/two.profile" --ranks 2 --precision fp32
   check "which the profile says" has "$TMPDIR/two.profile" 'p["one_device"] is True and p["num_bytes"] == 4 and "all_reduce" in p["curves"]'
   check "a simulation takes it" "$objects/ballast-plan" simulate --ranks 2 --policy ballast --model "$shared/model.json" \

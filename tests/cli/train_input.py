@@ -40,6 +40,7 @@ def command_lines(tmp, base):
     refused(tmp, 1, "cannot hold", *base, "--ranks", 2, "--slots", 3)
     refused(tmp, 2, "--transport", *base, "--transport", "nccl")
     refused(tmp, 2, "--precision bf16", *base, "--precision", "bf16")
+    refused(tmp, 2, "--expert-gemm streams", *base, "--expert-gemm", "streams")
     refused(tmp, 2, "--lag 0", *base, "--lag", 0)
     refused(tmp, 2, "--stepps", *base, "--stepps", 3)
     refused(tmp, 1, "nowhere", "--model", model, "--data", f"{tmp}/nowhere", "--steps", 1)

@@ -171,28 +171,6 @@ static const struct {
   int64_t n, shift;
 } lengths[] = {{0, 0}, {1, 0}, {3, 1}, {1000, 0}, {1027, 1}, {4098, 2}, {5000003, 0}};
 
-static void test_gelu_fwd(void) {
-  for (int i = 0; i < SHAPES(lengths); i++) {
-    CASE("gelu_fwd n %lld shift %lld", (long long)lengths[i].n, (long long)lengths[i].shift);
-    buffer x = random_at(NUM, lengths[i].n, 6, lengths[i].shift), y = poison(NUM, lengths[i].n);
-    BOTH(gelu_fwd, D(y), D(x), lengths[i].n);
-    agree("y", &y);
-    DROP(&x, &y);
-  }
-}
-
-static void test_gelu_bwd(void) {
-  for (int i = 0; i < 2 * SHAPES(lengths); i++) {
-    const int64_t n = lengths[i / 2].n, shift = lengths[i / 2].shift;
-    const bool in_place = i & 1;
-    CASE("gelu_bwd n %lld shift %lld in place %d", (long long)n, (long long)shift, in_place);
-    buffer x = random_at(NUM, n, 6, shift), dy = random_of(NUM, n, 1), dx = poison(NUM, n);
-    BOTH(gelu_bwd, in_place ? D(dy) : D(dx), D(dy), D(x), n);
-    agree("dx", in_place ? &dy : &dx);
-    DROP(&x, &dy, &dx);
-  }
-}
-
 static void test_add(void) {
   for (int i = 0; i < SHAPES(lengths); i++) {
     CASE("add n %lld shift %lld", (long long)lengths[i].n, (long long)lengths[i].shift);

@@ -360,4 +360,39 @@ static void test_grouped_dw(void) {
   }
 }
 
+static void test_grouped_gelu_fwd(void) {
+  for (int i = 0; i < SHAPES(groupings); i++) {
+    const int32_t N = groupings[i].N, K = groupings[i].K, n = groupings[i].n;
+    grouped g;
+    CASE("grouped_gelu_fwd %d groups N %d K %d", n, N, K);
+    grouped_open(&g, n, groupings[i].many, N, K);
+    buffer x = random_of(NUM, (int64_t)g.rows * K, 1), y = poison(NUM, (int64_t)g.rows * N);
+    buffer hidden = poison(NUM, (int64_t)g.rows * N);
+    BOTH(grouped_gelu_fwd, D(y), D(hidden), D(x), g.groups[side], n, N, K);
+    agree("y", &y);
+    DROP(&x, &y, &hidden);
+    grouped_close(&g);
+  }
+}
+
+/* Apart and in place, by turns. */
+static void test_grouped_gelu_bwd(void) {
+  for (int i = 0; i < 2 * SHAPES(groupings); i++) {
+    const int32_t N = groupings[i / 2].N, K = groupings[i / 2].K, n = groupings[i / 2].n;
+    const bool in_place = i & 1;
+    grouped g;
+    CASE("grouped_gelu_bwd %d groups N %d K %d in place %d", n, N, K, in_place);
+    grouped_open(&g, n, groupings[i / 2].many, N, K);
+    buffer x = random_of(NUM, (int64_t)g.rows * K, 1), y = poison(NUM, (int64_t)g.rows * N);
+    buffer hidden = poison(NUM, (int64_t)g.rows * N), dhidden = poison(NUM, (int64_t)g.rows * N);
+    buffer dy = random_of(NUM, (int64_t)g.rows * N, 1);
+    BOTH(grouped_gelu_fwd, D(y), D(hidden), D(x), g.groups[side], n, N, K);
+    BOTH(grouped_gelu_bwd, in_place ? D(dy) : D(dhidden), D(dy), D(hidden), g.groups[side], n, N);
+    agree("dhidden", in_place ? &dy : &dhidden);
+    agree_within("grad_bias", &g.grad_bias, sides[CUDA]->num_bytes == 2 ? 3e-3 : 1e-5); /* bf16: of a rounded product */
+    DROP(&x, &y, &hidden, &dhidden, &dy);
+    grouped_close(&g);
+  }
+}
+
 #endif

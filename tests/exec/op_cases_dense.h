@@ -258,42 +258,6 @@ static void test_attention_bwd(void) {
   }
 }
 
-static void gelu_formula(const void *shape, const double *in, double *out) {
-  const double c = sqrt(2.0 / acos(-1.0));
-  for (int64_t i = 0; i < *(const int64_t *)shape; i++) {
-    out[i] = 0.5 * in[i] * (1.0 + tanh(c * (in[i] + 0.044715 * in[i] * in[i] * in[i])));
-  }
-}
-
-static void test_gelu_fwd(void) {
-  const int64_t sizes[] = {0, 1, 15, 16, 1001};
-  for (int i = 0; i < COUNT(sizes); i++) {
-    CASE("gelu_fwd n %lld", (long long)sizes[i]);
-    tensor x = random_floats(sizes[i], 8.0), y = poison(sizes[i]);
-    double *want = evaluate_of(gelu_formula, &sizes[i], (const tensor *[]){&x}, 1, y.n);
-    CALL(gelu_fwd, y.device, x.device, sizes[i]);
-    close_to("y", &y, want, NULL, 3e-7);
-    free(want);
-    drop(&x), drop(&y);
-  }
-}
-
-static void test_gelu_bwd(void) {
-  const int64_t sizes[] = {1, 15, 16, 333};
-  for (int i = 0; i < 2 * COUNT(sizes); i++) {
-    const int64_t n = sizes[i / 2];
-    const bool in_place = i & 1;
-    CASE("gelu_bwd n %lld in place %d", (long long)n, in_place);
-    tensor x = random_floats(n, 6.0), dy = random_floats(n, 1.0), dx = poison(n);
-    double *want = difference_of(gelu_formula, &n, (const tensor *[]){&x}, 1, &dy);
-    tensor *to = in_place ? &dy : &dx;
-    CALL(gelu_bwd, to->device, dy.device, x.device, n);
-    close_to("dx", to, want, NULL, 1e-6);
-    free(want);
-    drop(&x), drop(&dy), drop(&dx);
-  }
-}
-
 /* y += x and plain copies are exact, so these compare bits. */
 static void exact_cases(int which) {
   const int64_t sizes[] = {0, 1, 15, 17, 1000};

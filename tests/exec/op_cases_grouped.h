@@ -158,4 +158,84 @@ static void test_grouped_dw(void) {
   grouped_close(&g);
 }
 
+static void gelu_formula(const void *shape, const double *in, double *out) {
+  const double c = sqrt(2.0 / acos(-1.0));
+  for (int64_t i = 0; i < *(const int64_t *)shape; i++) {
+    out[i] = 0.5 * in[i] * (1.0 + tanh(c * (in[i] + 0.044715 * in[i] * in[i] * in[i])));
+  }
+}
+
+/* x weight^T + bias of a group, in double. */
+static double *linear_of_group(const grouped_case *g, int e) {
+  const linear_shape shape = group_shape(&g->groups[e]);
+  tensor x = slice(&g->x, g->groups[e].first * GROUP_K, shape.T * GROUP_K);
+  double *out = evaluate_of(linear_formula, &shape, (const tensor *[]){&x, &g->weight[e], &g->bias[e]}, 3,
+                            (int64_t)shape.T * GROUP_N);
+  drop(&x);
+  return out;
+}
+
+static void test_grouped_gelu_fwd(void) {
+  grouped_case g;
+  grouped_open(&g);
+  CASE("grouped_gelu_fwd");
+  tensor hidden = poison(GROUP_ROWS * GROUP_N);
+  float *before = snapshot(&g.y);
+  CALL(grouped_gelu_fwd, g.y.device, hidden.device, g.x.device, g.groups, GROUPS, GROUP_N, GROUP_K);
+  down(&g.y);
+  untouched_rows(&g, &g.y, GROUP_N, before);
+  for (int e = 0; e < GROUPS; e++) {
+    const int64_t n = (int64_t)g.groups[e].rows * GROUP_N;
+    CASE("grouped_gelu_fwd, group %d", e);
+    tensor y = slice(&g.y, g.groups[e].first * GROUP_N, n);
+    double *linear = linear_of_group(&g, e), *want = linear; /* element by element */
+    gelu_formula(&n, linear, want);
+    close_to("y", &y, want, NULL, 2e-6);
+    free(want);
+    drop(&y);
+  }
+  free(before);
+  drop(&hidden);
+  grouped_close(&g);
+}
+
+/* Where the gradient overwrites what it is made of, and where it does not. */
+static void grouped_gelu_backward(bool in_place) {
+  grouped_case g;
+  grouped_open(&g);
+  tensor hidden = poison(GROUP_ROWS * GROUP_N), y = poison(GROUP_ROWS * GROUP_N);
+  tensor dhidden = random_floats(GROUP_ROWS * GROUP_N, 1.0), dy[GROUPS], bias_before[GROUPS];
+  for (int e = 0; e < GROUPS; e++) {
+    dy[e] = slice(&g.y, g.groups[e].first * GROUP_N, g.groups[e].rows * GROUP_N);
+    bias_before[e] = slice(&g.grad_bias[e], 0, g.grad_bias[e].n);
+  }
+  tensor *to = in_place ? &g.y : &dhidden;
+  float *before = snapshot(to);
+  CALL(grouped_gelu_fwd, y.device, hidden.device, g.x.device, g.groups, GROUPS, GROUP_N, GROUP_K);
+  CALL(grouped_gelu_bwd, to->device, g.y.device, hidden.device, g.groups, GROUPS, GROUP_N);
+  down(to);
+  untouched_rows(&g, to, GROUP_N, before);
+  for (int e = 0; e < GROUPS; e++) {
+    const int64_t n = dy[e].n;
+    CASE("grouped_gelu_bwd, group %d, in place %d", e, in_place);
+    double *linear = linear_of_group(&g, e), sums[GROUP_N] = {0};
+    tensor at = random_floats(n, 1.0), part = slice(to, g.groups[e].first * GROUP_N, n);
+    for (int64_t i = 0; i < n; i++) at.host.f[i] = (float)linear[i];
+    double *want = difference_of(gelu_formula, &n, (const tensor *[]){&at}, 1, &dy[e]);
+    for (int64_t i = 0; i < n && g.groups[e].grad_bias; i++) sums[i % GROUP_N] += want[i];
+    close_to("dhidden", &part, want, NULL, 3e-6);
+    close_to("grad_bias", &g.grad_bias[e], sums, bias_before[e].host.f, 3e-6);
+    free(linear), free(want);
+    drop(&at), drop(&part), drop(&dy[e]), drop(&bias_before[e]);
+  }
+  free(before);
+  drop(&hidden), drop(&y), drop(&dhidden);
+  grouped_close(&g);
+}
+
+static void test_grouped_gelu_bwd(void) {
+  grouped_gelu_backward(false);
+  grouped_gelu_backward(true);
+}
+
 #endif

@@ -67,14 +67,21 @@ static void test_every_operation(void) {
   close_sides();
 }
 
-static void test_groups_at_once(void) {
-  options.grouping = BL_CUDA_GROUPS_AT_ONCE;
+/* The other ways to issue the products of groups; with `alone` a group's bits depend on its own rows. */
+static void test_grouping(bl_cuda_grouping grouping, bool alone) {
+  options.grouping = grouping;
+  groups_stand_alone = alone;
   open_sides();
   run_case(BL_OP_grouped_fwd, (uint64_t)time(NULL));
   run_case(BL_OP_grouped_dx, (uint64_t)time(NULL));
+  run_case(BL_OP_grouped_dw, (uint64_t)time(NULL));
+  run_case(BL_OP_grouped_gelu_fwd, (uint64_t)time(NULL));
   CHECK_OK(sides[CUDA]->stream_sync(streams[CUDA]));
   close_sides();
 }
+
+static void test_groups_on_streams(void) { test_grouping(BL_CUDA_GROUPS_ON_STREAMS, true); }
+static void test_groups_at_once(void) { test_grouping(BL_CUDA_GROUPS_AT_ONCE, false); }
 
 static void test_memory(void) {
   bl_backend *be;
@@ -195,7 +202,7 @@ static void test_device(void) {
     groups_stand_alone = true;
     RUN(test_host_arrays_are_taken_at_once);
     RUN(test_every_operation);
-    groups_stand_alone = false;
+    RUN(test_groups_on_streams);
     RUN(test_groups_at_once);
   }
 }

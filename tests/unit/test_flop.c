@@ -63,8 +63,10 @@ static void test_names(void) {
 static void test_peaks(void) {
   CHECK_NEAR(bl_device_peak_flops("NVIDIA H200", 2), 989.4e12, 1e9);
   CHECK_NEAR(bl_device_peak_flops("NVIDIA H200", 4), 66.9e12, 1e9);
-  CHECK_NEAR(bl_device_peak_flops("NVIDIA H200 NVL", 2), 835.5e12, 1e9);
-  CHECK_NEAR(bl_device_peak_flops("NVIDIA H100 PCIe", 2), 756e12, 1e9);
+  CHECK_NEAR(bl_device_peak_flops("NVIDIA H100 80GB HBM3", 4), 66.9e12, 1e9);
+  CHECK(bl_device_peak_flops("NVIDIA H200 NVL", 2) == 0 && bl_device_peak_flops("NVIDIA H200 NVL", 4) == 0);
+  CHECK(bl_device_peak_flops("NVIDIA H100 PCIe", 2) == 0 && bl_device_peak_flops("NVIDIA H100 NVL", 2) == 0);
+  CHECK(bl_device_peak_flops("NVIDIA GH200 480GB", 2) == 0);
   CHECK_NEAR(bl_device_peak_flops("NVIDIA A100-SXM4-80GB", 2), 312e12, 1e9);
   CHECK(bl_device_peak_flops("Tesla V100-SXM2-32GB", 2) == 0);
   CHECK(bl_device_peak_flops("AMD EPYC 9B45", 4) == 0 && bl_device_peak_flops("", 2) == 0);

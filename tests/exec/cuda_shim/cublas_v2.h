@@ -24,13 +24,6 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t a_op, cu
                                int64_t a_stride, const void *b, cudaDataType_t b_type, int64_t b_stride,
                                const void *beta, void *c, cudaDataType_t c_type, int64_t c_stride,
                                cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
-cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op,
-                                             int64_t m, int64_t n, int64_t k, const void *alpha, const void *a,
-                                             cudaDataType_t a_type, int64_t a_stride, long long a_step, const void *b,
-                                             cudaDataType_t b_type, int64_t b_stride, long long b_step,
-                                             const void *beta, void *c, cudaDataType_t c_type, int64_t c_stride,
-                                             long long c_step, int64_t batch, cublasComputeType_t compute,
-                                             cublasGemmAlgo_t algorithm);
 cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublasOperation_t a_op[],
                                              const cublasOperation_t b_op[], const int64_t m[], const int64_t n[],
                                              const int64_t k[], const void *alpha, const void *const a[],

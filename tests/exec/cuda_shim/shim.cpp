@@ -476,10 +476,6 @@ static void write(void *x, cudaDataType_t type, int64_t i, float value) {
   if (type == CUDA_R_16BF) ((__nv_bfloat16 *)x)[i] = __float2bfloat16_rn(value);
 }
 
-static const void *moved(const void *x, cudaDataType_t type, int64_t n) {
-  return (const char *)x + n * (type == CUDA_R_32F ? 4 : 2);
-}
-
 struct shim_blas {
   cudaStream_t stream;
 };
@@ -513,31 +509,18 @@ static bool fits(cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int6
   return a_stride >= (a_op == CUBLAS_OP_N ? m : k) && b_stride >= (b_op == CUBLAS_OP_N ? k : n) && c_stride >= m;
 }
 
-cublasStatus_t cublasGemmStridedBatchedEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op,
-                                             int64_t m, int64_t n, int64_t k, const void *alpha, const void *a,
-                                             cudaDataType_t a_type, int64_t a_stride, long long a_step, const void *b,
-                                             cudaDataType_t b_type, int64_t b_stride, long long b_step,
-                                             const void *beta, void *c, cudaDataType_t c_type, int64_t c_stride,
-                                             long long c_step, int64_t batch, cublasComputeType_t, cublasGemmAlgo_t) {
+cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n,
+                               int64_t k, const void *alpha, const void *a, cudaDataType_t a_type, int64_t a_stride,
+                               const void *b, cudaDataType_t b_type, int64_t b_stride, const void *beta, void *c,
+                               cudaDataType_t c_type, int64_t c_stride, cublasComputeType_t, cublasGemmAlgo_t) {
   const float scale = *(const float *)alpha, keep = *(const float *)beta;
   if (!fits(a_op, b_op, m, n, k, a_stride, b_stride, c_stride)) return CUBLAS_STATUS_INVALID_VALUE;
   shim_counts.products++;
   issue(handle->stream, [=] {
-    for (int64_t i = 0; i < batch; i++)
-      multiply(m, n, k, scale, {moved(a, a_type, i * a_step), a_type, a_stride, a_op == CUBLAS_OP_T},
-               {moved(b, b_type, i * b_step), b_type, b_stride, b_op == CUBLAS_OP_T}, keep,
-               const_cast<void *>(moved(c, c_type, i * c_step)), c_type, c_stride);
+    multiply(m, n, k, scale, {a, a_type, a_stride, a_op == CUBLAS_OP_T}, {b, b_type, b_stride, b_op == CUBLAS_OP_T}, keep,
+             c, c_type, c_stride);
   });
   return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t a_op, cublasOperation_t b_op, int64_t m, int64_t n,
-                               int64_t k, const void *alpha, const void *a, cudaDataType_t a_type, int64_t a_stride,
-                               const void *b, cudaDataType_t b_type, int64_t b_stride, const void *beta, void *c,
-                               cudaDataType_t c_type, int64_t c_stride, cublasComputeType_t compute,
-                               cublasGemmAlgo_t algorithm) {
-  return cublasGemmStridedBatchedEx_64(handle, a_op, b_op, m, n, k, alpha, a, a_type, a_stride, 0, b, b_type, b_stride, 0,
-                                       beta, c, c_type, c_stride, 0, 1, compute, algorithm);
 }
 
 /* The tables of addresses are read when the work runs, all else at the call. */
