@@ -78,6 +78,7 @@ typedef struct bl_cluster {
   int32_t ranks_per_card, n_node_groups;
   bl_node_group node_group[BL_CLUSTER_MAX_NODE_GROUPS]; /* in the order of the ranks; at least one */
   bl_racks racks;
+  const struct bl_profiled *measured; /* in the place of data sheets (planner/search/profiled.h); borrowed, or NULL */
 } bl_cluster;
 
 bl_status bl_cluster_load(const char *path, bl_cluster *out);

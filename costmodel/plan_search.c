@@ -68,7 +68,7 @@ bl_status bl_plan_search_read(bl_json json, bl_plan_search *s) {
   bl_json sources;
   int64_t n;
   BL_TRY(bl_json_keys(json, "model sequence experts cluster device layouts simulated undecided closed_form_us bound_us "
-                            "roofline_us time_us memory_bytes memory_limit_bytes sources"));
+                            "roofline_us time_us memory_bytes memory_limit_bytes sources costs"));
   BL_TRY(read_text(json, "model", s->model, sizeof s->model));
   BL_TRY(read_text(json, "cluster", s->cluster, sizeof s->cluster));
   BL_TRY(read_text(json, "device", s->device, sizeof s->device));
@@ -89,7 +89,7 @@ bl_status bl_plan_search_read(bl_json json, bl_plan_search *s) {
   BL_TRY(bl_json_keys(sources, "compute memory intra inter routing"));
   for (int i = 0; i < BL_SOURCE_COUNT; i++)
     BL_TRY(read_text(sources, bl_source_names[i], s->source[i], sizeof s->source[i]));
-  return BL_OK;
+  return bl_plan_costs_read(json, &s->costs);
 }
 
 static void write_numbers(bl_json_writer *w, const char *key, const char *const *names, int n, const double *values) {
@@ -123,5 +123,6 @@ void bl_plan_search_write(bl_json_writer *w, const bl_plan_search *s) {
   bl_json_begin_object(w);
   for (int i = 0; i < BL_SOURCE_COUNT; i++) bl_json_put_string(w, bl_source_names[i], s->source[i]);
   bl_json_end_object(w);
+  bl_plan_costs_write(w, &s->costs);
   bl_json_end_object(w);
 }

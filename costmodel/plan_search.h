@@ -4,13 +4,14 @@
  *     "layouts": 4368972, "simulated": 139, "undecided": 0,
  *     "closed_form_us": 18800000, "bound_us": 18756078, "roofline_us": 10953500,
  *     "time_us": { "dense": ..., "experts": ... }, "memory_bytes": { "weights": ... }, "memory_limit_bytes": 7.2e10,
- *     "sources": { "compute": "0.589 of 989 TFLOP/s (...)", "memory": ..., "intra": ..., "inter": ..., "routing": ... }
- * } Nothing in it changes what the plan does. */
+ *     "sources": { "compute": "0.589 of 989 TFLOP/s (...)", "memory": ..., "intra": ..., "inter": ..., "routing": ...
+ * }, "costs": [...] } (plan_costs.h; may be left out). Nothing in it changes what the plan does. */
 #ifndef BL_COSTMODEL_PLAN_SEARCH_H
 #define BL_COSTMODEL_PLAN_SEARCH_H
 
 #include "base/json.h"
 #include "costmodel/footprint.h"
+#include "costmodel/plan_costs.h"
 
 /* Where a step's time goes: name, text, what it is. */
 #define BL_PRICE_LIST(X)                                                   \
@@ -64,6 +65,7 @@ typedef struct bl_plan_search {
   double time_us[BL_PRICE_COUNT];                              /* of the step, on the ranks that compute most */
   double memory_bytes[BL_FOOTPRINT_COUNT], memory_limit_bytes; /* of the fullest rank, and what it may fill */
   char source[BL_SOURCE_COUNT][BL_SOURCE_TEXT_MAX];
+  bl_plan_costs costs; /* of each kind of work */
 } bl_plan_search;
 
 /*! bl_plan_search_read(), bl_plan_search_write() : the object above, strictly. */

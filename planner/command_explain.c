@@ -164,6 +164,7 @@ static bl_status explain(const bl_plan *plan) {
   if (plan->has_predicted && plan->predicted_step_us > 0)
     printf("Predicted: %.0f us a step, %.2f GB on the fullest rank.\n", plan->predicted_step_us,
            plan->predicted_memory_bytes * 1e-9);
+  if (plan->search) bl_plan_costs_print(&plan->search->costs);
   if (!plan->has_placement) return BL_OK;
   explain_summary(plan);
   explain_price(&plan->placement);

@@ -55,7 +55,9 @@ bl_command bl_command_search(void) {
        .type = BL_OPTION_STRING,
        .target = &arg.profile,
        .metavar = "FILE",
-       .help = "a profile measured on one such device: its large products and memory instead of the cluster file's"},
+       .help = "what ballast-profile measured on one such machine, kind of work by kind, in the place of the cluster "
+               "file's "
+               "data sheets; scaled to the model, the layout and other devices"},
       {.name = "batch",
        .type = BL_OPTION_INT,
        .target = &arg.batch,

@@ -2,6 +2,7 @@
 #ifndef BL_PLANNER_COMMAND_SEARCH_H
 #define BL_PLANNER_COMMAND_SEARCH_H
 
+#include "planner/search/profiled.h"
 #include "planner/search/search.h"
 
 /* The command line; NULL or 0 where an option is left out and has no default. */
@@ -17,7 +18,8 @@ typedef struct bl_search_arguments {
 typedef struct bl_search_inputs {
   bl_model model;
   bl_cluster cluster;
-  double *imbalance; /* [experts + 1] */
+  bl_profiled profiled; /* with a profile */
+  double *imbalance;    /* [experts + 1] */
   char memory_source[BL_SOURCE_TEXT_MAX / 2], routing_source[BL_SOURCE_TEXT_MAX / 2];
   bl_search_options options; /* points at the three above */
 } bl_search_inputs;

@@ -27,26 +27,11 @@ static bl_status load_imbalance(const bl_search_arguments *arg, bl_search_inputs
   return status;
 }
 
-/* What a profile measured on one device in the cluster's place: large products and memory. */
+/* What a profile measured in the place of data sheets. */
 static bl_status use_profile(const bl_search_arguments *arg, bl_search_inputs *in) {
-  bl_cluster *c = &in->cluster;
-  bl_profile p;
-  BL_TRY(bl_profile_load(arg->profile, &p));
-  for (int32_t i = 0; i < c->n_node_groups; i++) {
-    bl_device *d = &c->node_group[i].device;
-    if (p.num_bytes != d->num_bytes)
-      return bl_fail(BL_EINPUT, "%s: measured numbers of %d bytes, cluster %s computes with %d", arg->profile,
-                     p.num_bytes, c->name, d->num_bytes);
-    if (p.sgemm_gflops > d->tflops * 1e3)
-      return bl_fail(BL_EINPUT, "%s: %.1f TFLOP/s measured on %s are more than the peak of %s, %.1f", arg->profile,
-                     p.sgemm_gflops * 1e-3, p.device, d->name, d->tflops);
-    d->efficiency = p.sgemm_gflops * 1e-3 / d->tflops;
-    d->memory_gbps = p.triad_gbps;
-    snprintf(d->efficiency_source, sizeof d->efficiency_source, "a large product on %.96s, %.120s", p.device,
-             arg->profile);
-  }
-  snprintf(in->memory_source, sizeof in->memory_source, "measured on %.96s, %.120s; the call: %.200s", p.device,
-           arg->profile, c->node_group[0].device.source);
+  BL_TRY(bl_profiled_load(arg->profile, &in->cluster, &in->profiled));
+  snprintf(in->memory_source, sizeof in->memory_source, "measured, %.250s; the call: %.200s", in->profiled.source,
+           in->cluster.node_group[0].device.source);
   return BL_OK;
 }
 

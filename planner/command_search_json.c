@@ -79,6 +79,9 @@ void bl_search_print_json(const bl_search_report *report) {
   bl_json_begin_object(&w);
   bl_json_put_number(&w, "ranks", report->options->ranks);
   write_rates(&w, report->options->cluster);
+  bl_plan_costs costs;
+  bl_profiled_costs(report->options->cluster, report->options->model, &costs);
+  bl_plan_costs_write(&w, &costs);
   bl_json_put_number(&w, "batch", report->options->batch);
   bl_json_put_number(&w, "layouts", (double)r->layouts);
   bl_json_put_number(&w, "priced", (double)r->priced);

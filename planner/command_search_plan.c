@@ -50,7 +50,8 @@ static void fill_search(const bl_search_inputs *in, const bl_search_result *r, b
   for (int k = 0; k < BL_PRICE_COUNT; k++)
     if (s->time_us[k] < 0) s->time_us[k] = 0; /* rounding */
   memcpy(s->memory_bytes, best->memory.bytes, sizeof s->memory_bytes);
-  s->memory_limit_bytes = in->options.memory_bytes;
+  s->memory_limit_bytes = in->options.memory_bytes * best->memory_share;
+  bl_profiled_costs(&in->cluster, &in->model, &s->costs);
   fill_sources(in, best, s);
 }
 

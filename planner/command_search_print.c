@@ -132,6 +132,9 @@ static void print_best(const bl_search_report *report) {
   printf("; it may fill %.1f\n", best->memory_share * report->options->memory_bytes * 1e-9);
   printf("expert imbalance: %.3f (%s)\n", best->imbalance, report->imbalance_source);
   print_rates(report->options->cluster);
+  bl_plan_costs costs;
+  bl_profiled_costs(report->options->cluster, report->options->model, &costs);
+  bl_plan_costs_print(&costs);
   print_bound(r);
   printf("%" PRId64 " folds, %" PRId64 " layouts, %" PRId64 " priced; not priced:\n", r->folds, r->layouts, r->priced);
   for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)

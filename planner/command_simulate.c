@@ -15,7 +15,7 @@ bool bl_layout_is_plain(const bl_layout *l) {
 static bool simulates_layout(const bl_plan *plan) {
   if (!plan->has_layout) return false;
   if (!bl_layout_is_plain(&plan->layout)) return true;
-  return !plan->has_placement && arg.cluster && !arg.trace && !arg.profile && !arg.log && !arg.measured && !arg.slots;
+  return !plan->has_placement && arg.cluster && !arg.trace && !arg.log && !arg.measured && !arg.slots;
 }
 
 static bl_status run(void *context) {
@@ -39,7 +39,8 @@ bl_command bl_command_simulate(void) {
        .type = BL_OPTION_STRING,
        .target = &arg.profile,
        .metavar = "FILE",
-       .help = "what each kind of work takes (ballast-profile)"},
+       .help =
+           "what each kind of work takes (ballast-profile); beside --cluster, of a layout that search found with it"},
       {.name = "cluster",
        .type = BL_OPTION_STRING,
        .target = &arg.cluster,

@@ -6,6 +6,7 @@
 #include "costmodel/cluster.h"
 #include "planner/command_simulate.h"
 #include "planner/search/imbalance.h"
+#include "planner/search/profiled.h"
 #include "planner/search/survivor.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ typedef struct subject {
   const bl_layout *layout; /* of the plan */
   bl_model model;
   bl_cluster cluster;
+  bl_profiled profiled; /* with --profile */
   double imbalance;
   const char *imbalance_source;
 } subject;
@@ -183,11 +185,11 @@ static bl_status simulate(const subject *q) {
 static bl_status load(subject *q) {
   const bl_simulate_arguments *arg = q->arg;
   const bl_layout *l = q->layout;
-  const char *const paths[] = {arg->plan, arg->cluster, arg->model, arg->trace};
-  if (!arg->cluster || arg->profile || arg->log || arg->measured)
+  const char *const paths[] = {arg->plan, arg->cluster, arg->model, arg->trace, arg->profile};
+  if (!arg->cluster || arg->log || arg->measured)
     return bl_fail(BL_EUSAGE,
-                   "%s: its layout goes beyond dp = ep, for which --cluster prices it, without --profile, --log and "
-                   "--measured",
+                   "%s: its layout goes beyond dp = ep, for which --cluster prices it (with --profile, as search), "
+                   "without --log and --measured",
                    arg->plan);
   BL_TRY(bl_output_check(arg->perfetto, paths, sizeof paths / sizeof *paths));
   bl_model_default(&q->model);
@@ -195,6 +197,7 @@ static bl_status load(subject *q) {
   if (l->sequence > 0) q->model.sequence = l->sequence;
   BL_TRY(bl_cluster_load(arg->cluster, &q->cluster));
   BL_TRY(bl_cluster_use_type(&q->cluster, l->type[0] ? l->type : NULL));
+  if (arg->profile) BL_TRY(bl_profiled_load(arg->profile, &q->cluster, &q->profiled));
   if (l->ranks_per_node > bl_cluster_widest_node(&q->cluster))
     return bl_fail(BL_EINPUT, "%s: layout.ranks_per_node = %d, but a node of %s has %d", arg->plan, l->ranks_per_node,
                    q->cluster.name, bl_cluster_widest_node(&q->cluster));

@@ -1,5 +1,6 @@
 /* grid_cost.c - prices of a model's items under a grid: price.h says what is assumed. */
 #include "planner/search/price.h"
+#include "planner/search/profiled.h"
 #include <math.h>
 #include <string.h>
 
@@ -50,17 +51,13 @@ static double exchange_us(const bl_model *m, const bl_reach *r, bool node_dispat
 
 static double send_us(const bl_link *link, double bytes) { return link->latency_us + bytes / link->gbps * 1e-3; }
 
-/* The slowest link within a group. */
-static const bl_link *slowest_link(const bl_reach *r) {
-  return r->racks > 1 ? &r->rack : r->nodes > 1 ? &r->inter : &r->intra;
-}
-
 /* -- compute ------------------------------------------------------------------------------------------------------- */
 
 typedef struct item_maker {
   const bl_model *m;
   const bl_position_view *v;
   const bl_grid *g;
+  const bl_profiled *measured;         /* or NULL */
   double imbalance, num, tokens, part; /* part: tokens once tp has split the sequence */
   double *us;                          /* [BL_ACTION_COUNT]: where actions of the item are noted, or NULL */
 } item_maker;
@@ -126,6 +123,12 @@ static passes activation(const item_maker *k, double hidden, bool gated) {
   return gated ? traffic(k, 3 * bytes, 5 * bytes) : traffic(k, 2 * bytes, 3 * bytes);
 }
 
+/* As measured, `amount` of what the curves count, where it was. */
+static passes measured(const item_maker *k, bl_curve_kind forward, bl_curve_kind backward, double amount, passes p) {
+  return (passes){p.forward * bl_profiled_factor(k->measured, forward, amount),
+                  p.backward * bl_profiled_factor(k->measured, backward, amount)};
+}
+
 /* -- layers -------------------------------------------------------------------------------------------------------- */
 
 /* All-gather and reduce-scatter of a block that tp splits, one direction. */
@@ -145,6 +148,7 @@ static passes add_attention(const item_maker *k, bl_item_price *p) {
   const passes inner = core(k, macs, 2.5);
   passes work = sum(products(k, weights, 1, k->tokens, m->hidden / tp), inner);
   work = sum(work, sum(norm_and_residual(k), traffic(k, 2 * turned, 2 * turned)));
+  work = measured(k, BL_CURVE_ATTENTION_FWD, BL_CURVE_ATTENTION_BWD, k->tokens, work);
   note_passes(k, BL_ACTION_ATTENTION_FWD, BL_ACTION_ATTENTION_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
@@ -185,6 +189,7 @@ static passes add_ffn(const item_maker *k, bl_item_price *p) {
   const double width = (double)m->ffn_width / k->g->tp;
   passes work = products(k, (double)bl_model_part_macs(m, BL_PART_FFN) / k->g->tp, 1, k->tokens, width);
   work = sum(work, sum(norm_and_residual(k), activation(k, width * k->tokens, m->ffn_gated)));
+  work = measured(k, BL_CURVE_FFN_FWD, BL_CURVE_FFN_BWD, k->tokens, work);
   note_passes(k, BL_ACTION_FFN_FWD, BL_ACTION_FFN_BWD, work);
   p->us[BL_PRICE_DENSE] += total(work);
   p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
@@ -198,19 +203,45 @@ static passes shared_experts(const item_maker *k) {
   return sum(work, activation(k, width * k->tokens, m->expert_gated));
 }
 
+/* Of experts, forward, gradients of inputs and of weights (`back` 0); of moving rows, scatter and gather, and on the
+ * way back gather and scatter. */
+typedef struct expert_work {
+  double forward, back, first, second;
+} expert_work;
+
+static passes passes_of(expert_work w) { return (passes){w.forward + w.back, w.first + w.second}; }
+
+static expert_work work_of_experts(const item_maker *k, double weights, double homes, double rows, double width) {
+  const passes matrix = products(k, weights, homes, rows, width);
+  const passes hidden = activation(k, width * rows, k->m->expert_gated);
+  const double each = rows / homes;
+  return (expert_work){(matrix.forward + hidden.forward) * bl_profiled_factor(k->measured, BL_CURVE_EXPERT_FWD, each),
+                       0,
+                       (matrix.forward + hidden.backward) * bl_profiled_factor(k->measured, BL_CURVE_EXPERT_DX, each),
+                       (matrix.backward - matrix.forward) * bl_profiled_factor(k->measured, BL_CURVE_EXPERT_DW, each)};
+}
+
+static expert_work work_of_rows(const item_maker *k, double sent) {
+  const passes moved = traffic(k, 5 * sent, 7 * sent);
+  const double choices = k->part * k->m->top_k;
+  return (expert_work){moved.forward * 2 / 5 * bl_profiled_factor(k->measured, BL_CURVE_SCATTER, choices),
+                       moved.forward * 3 / 5 * bl_profiled_factor(k->measured, BL_CURVE_GATHER, choices),
+                       moved.backward * 4 / 7 * bl_profiled_factor(k->measured, BL_CURVE_GATHER_BWD, choices),
+                       moved.backward * 3 / 7 * bl_profiled_factor(k->measured, BL_CURVE_SCATTER_BWD, choices)};
+}
+
 /* What one of the pieces of a layer's rows takes, and what is done for all of them. */
 static void note_experts(const item_maker *k, double weights, double homes, double rows, double width, double sent) {
   const bl_model *m = k->m;
   const double pieces = larger(1, k->g->pieces), part = rows / pieces, row_bytes = bl_model_row_width(m) * k->num;
-  const passes products_us = products(k, weights, homes, part, width);
-  const passes hidden = activation(k, width * part, m->expert_gated), moved = traffic(k, 5 * sent, 7 * sent);
-  note(k, BL_ACTION_EXPERT_FWD, products_us.forward + hidden.forward);
-  note(k, BL_ACTION_EXPERT_DX, products_us.forward + hidden.backward);
-  note(k, BL_ACTION_EXPERT_DW, products_us.backward - products_us.forward);
-  note(k, BL_ACTION_SCATTER, moved.forward * 2 / 5);
-  note(k, BL_ACTION_GATHER, moved.forward * 3 / 5);
-  note(k, BL_ACTION_GATHER_BWD, moved.backward * 4 / 7);
-  note(k, BL_ACTION_SCATTER_BWD, moved.backward * 3 / 7);
+  const expert_work e = work_of_experts(k, weights, homes, part, width), moved = work_of_rows(k, sent);
+  note(k, BL_ACTION_EXPERT_FWD, e.forward);
+  note(k, BL_ACTION_EXPERT_DX, e.first);
+  note(k, BL_ACTION_EXPERT_DW, e.second);
+  note(k, BL_ACTION_SCATTER, moved.forward);
+  note(k, BL_ACTION_GATHER, moved.back);
+  note(k, BL_ACTION_GATHER_BWD, moved.first);
+  note(k, BL_ACTION_SCATTER_BWD, moved.second);
   static const bl_action_kind exchanges[] = {BL_ACTION_DISPATCH, BL_ACTION_COMBINE, BL_ACTION_COMBINE_BWD,
                                              BL_ACTION_DISPATCH_BWD};
   const double once = exchange_us(m, &k->v->ep, k->g->node_dispatch, k->part * row_bytes * k->imbalance / pieces);
@@ -227,9 +258,10 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   passes dense = products(k, (double)bl_model_part_macs(m, BL_PART_GATE), 1, k->part, m->experts);
   /* Scores in fp32: written, read twice for choosing and for the balance, and once on the way back. */
   dense = sum(dense, sum(norm_and_residual(k), traffic(k, 12.0 * m->experts * k->part, 12.0 * m->experts * k->part)));
+  dense = measured(k, BL_CURVE_GATE_FWD, BL_CURVE_GATE_BWD, k->part, dense);
   note_passes(k, BL_ACTION_GATE_FWD, BL_ACTION_GATE_BWD, dense);
   if (m->shared_experts > 0) {
-    const passes shared = shared_experts(k);
+    const passes shared = measured(k, BL_CURVE_SHARED_FWD, BL_CURVE_SHARED_BWD, k->tokens, shared_experts(k));
     note_passes(k, BL_ACTION_SHARED_FWD, BL_ACTION_SHARED_BWD, shared);
     dense = sum(dense, shared);
     p->us[BL_PRICE_TENSOR] += 2 * tp_pair_us(k);
@@ -239,8 +271,7 @@ static passes add_moe(const item_maker *k, bl_item_price *p, double *exchange) {
   const double sent = k->part * m->top_k * row_bytes;
   const double rows = etp * k->part * m->top_k * k->imbalance, width = m->expert_width / etp;
   const double weights = (double)bl_model_part_macs(m, BL_PART_EXPERT) / etp;
-  passes work = sum(products(k, weights, homes, rows, width), activation(k, width * rows, m->expert_gated));
-  work = sum(work, traffic(k, 5 * sent, 7 * sent)); /* scatter and gather */
+  const passes work = sum(passes_of(work_of_experts(k, weights, homes, rows, width)), passes_of(work_of_rows(k, sent)));
   note_experts(k, weights, homes, rows, width, sent);
   p->us[BL_PRICE_DENSE] += total(dense);
   p->us[BL_PRICE_EXPERT] += total(work);
@@ -304,8 +335,10 @@ static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_
   const double words = (double)m->vocabulary / k->g->tp, logits = k->tokens * words;
   /* Logits are written, read and turned to fp32; there their maximum is read, subtracted (read and written), they are
    * exponentiated, summed up and divided. Backward scales that in fp32 and turns it back. */
+  const double factor = bl_profiled_factor(k->measured, BL_CURVE_HEAD, k->tokens);
   const passes loss = traffic(k, logits * (2 * k->num + 36), logits * (k->num + 12));
-  const passes head = sum(products_at(k, k->v->pace.core_rate, words * m->hidden, 1, k->tokens, words), loss);
+  passes head = sum(products_at(k, k->v->pace.core_rate, words * m->hidden, 1, k->tokens, words), loss);
+  head.forward *= factor, head.backward *= factor;
   p->us[BL_PRICE_DENSE] = total(head) * (1 + m->multi_token);
   p->us[BL_PRICE_TENSOR] = tp_pair_us(k) * (1 + m->multi_token);
   for (int32_t i = 0; i < m->multi_token; i++) {
@@ -319,14 +352,22 @@ static void price_head(const item_maker *k, const bl_item_price *layer, bl_item_
 }
 
 /* Prices of all items; work: NULL, or where each action's is noted too. */
-static void price_items(const bl_model *m, const bl_position_view *v, const bl_grid *g, double imbalance,
-                        int32_t num_bytes, bl_position_costs *out, bl_work *work) {
-  const double tokens = bl_grid_tokens(m, g);
-  item_maker k = {m, v, g, imbalance, num_bytes, tokens, tokens / g->tp, NULL};
+static void price_items(const bl_model *m, const bl_positions *positions, int32_t kind, const bl_grid *g,
+                        double imbalance, double tokens, bl_position_costs *out, bl_work *work) {
+  const bl_position_view *v = &positions->view[kind];
+  item_maker k = {.m = m,
+                  .v = v,
+                  .g = g,
+                  .measured = positions->measured,
+                  .imbalance = imbalance,
+                  .num = positions->num_bytes,
+                  .tokens = tokens,
+                  .part = tokens / g->tp};
   memset(out, 0, sizeof *out);
   bl_item_price *p = out->price;
   if (work) k.us = work->us[BL_ITEM_EMBED];
-  const passes look_up = traffic(&k, 3 * m->hidden * k.num * k.part, 3 * m->hidden * k.num * k.part);
+  const passes look_up = measured(&k, BL_CURVE_EMBED_FWD, BL_CURVE_EMBED_BWD, k.part,
+                                  traffic(&k, 3 * m->hidden * k.num * k.part, 3 * m->hidden * k.num * k.part));
   note_passes(&k, BL_ACTION_EMBED_FWD, BL_ACTION_EMBED_BWD, look_up);
   p[BL_ITEM_EMBED].us[BL_PRICE_DENSE] = total(look_up);
   p[BL_ITEM_EMBED].us[BL_PRICE_TENSOR] = tp_pair_us(&k);
@@ -353,8 +394,9 @@ static void price_items(const bl_model *m, const bl_position_view *v, const bl_g
     out->replica_us = 2 * ring_us(&v->replicas, gradient * per / v->shard.size) / per;
     out->replica_layer_us = 2 * ring_us(&v->replicas, 0);
   }
-  out->copy_byte_us = g->ep > 1 ? 1e-3 / slowest_link(&v->ep)->gbps : 0;
-  out->state_byte_us = 1e-3 / v->pace.memory_gbps;
+  if (g->ep > 1) out->fill_byte_us = 1e-3 / v->fill.gbps, out->reduce_byte_us = 1e-3 / v->reduce.gbps;
+  out->update_byte_us = 1e-3 / v->pace.memory_gbps * (k.measured ? k.measured->update : 1);
+  out->square_byte_us = 1e-3 / v->pace.memory_gbps * (k.measured ? k.measured->square : 1);
 }
 
 void bl_grid_cost(const bl_model *m, const bl_positions *positions, const bl_grid *g, double imbalance,
@@ -362,7 +404,14 @@ void bl_grid_cost(const bl_model *m, const bl_positions *positions, const bl_gri
   out->positions = positions;
   bl_item_sizes(m, g, positions->num_bytes, imbalance, out->size);
   for (int32_t k = 0; k < positions->kinds; k++)
-    price_items(m, &positions->view[k], g, imbalance, positions->num_bytes, &out->at[k], NULL);
+    price_items(m, positions, k, g, imbalance, bl_grid_tokens(m, g), &out->at[k], NULL);
+}
+
+void bl_grid_sheet(const bl_model *m, const bl_positions *positions, double tokens, bl_work *out) {
+  const bl_grid alone = {.tp = 1, .cp = 1, .dp = 1, .pp = 1, .vp = 1, .etp = 1, .ep = 1, .edp = 1};
+  bl_position_costs costs;
+  memset(out, 0, sizeof *out);
+  price_items(m, positions, 0, &alone, 1, tokens, &costs, out);
 }
 
 /* -- actions ------------------------------------------------------------------------------------------------------- */
@@ -375,7 +424,7 @@ static void note_state(int32_t num_bytes, const bl_grid *g, const bl_position_co
   us[BL_ACTION_EXPERT_REDUCE] = passes_of_ring * expert * costs->expert_reduce_us;
   us[BL_ACTION_WEIGHT_GATHER] = dense * costs->dense_gather_us;
   us[BL_ACTION_EXPERT_GATHER] = expert * costs->expert_gather_us;
-  bl_price_update(g, num_bytes, costs->state_byte_us, dense, expert, &us[BL_ACTION_OPTIMIZER],
+  bl_price_update(g, num_bytes, costs->update_byte_us, costs->square_byte_us, dense, expert, &us[BL_ACTION_OPTIMIZER],
                   &us[BL_ACTION_SQUARE_GRADS]);
   /* Replicas of a sharded state add up their gradients once all are reduced: nothing hides it. */
   us[BL_ACTION_SQUARE_GRADS] += (dense + expert) * costs->replica_us + (layer ? costs->replica_layer_us : 0);
@@ -389,7 +438,7 @@ void bl_grid_work(const bl_model *m, const bl_positions *positions, int32_t kind
   bl_item_size size[BL_ITEM_COUNT];
   memset(out, 0, sizeof *out);
   bl_item_sizes(m, g, num_bytes, imbalance, size);
-  price_items(m, v, g, imbalance, num_bytes, &costs, out);
+  price_items(m, positions, kind, g, imbalance, bl_grid_tokens(m, g), &costs, out);
   const bl_item module = m->experts > 0 ? BL_ITEM_MOE : BL_ITEM_DENSE;
   const double tokens = bl_grid_tokens(m, g), matrix = (double)m->vocabulary * m->hidden / g->tp;
   const double split = ring_us(&v->tp, tokens * m->hidden * num_bytes);
@@ -401,8 +450,8 @@ void bl_grid_work(const bl_model *m, const bl_positions *positions, int32_t kind
     us[BL_ACTION_SEND_GRADIENT] = costs.up_us;
     if (g->pp > 1) /* between the last position and the first */
       us[BL_ACTION_TIED_REDUCE] = send_us(i == BL_ITEM_EMBED ? &v->up : &v->down, bl_grid_gradient_bytes(g) * matrix);
-    us[BL_ACTION_COPY_FILL] = size[i].copy_parameters * num_bytes * costs.copy_byte_us;
-    us[BL_ACTION_COPY_REDUCE] = size[i].copy_parameters * bl_grid_gradient_bytes(g) * costs.copy_byte_us;
+    us[BL_ACTION_COPY_FILL] = size[i].copy_parameters * num_bytes * costs.fill_byte_us;
+    us[BL_ACTION_COPY_REDUCE] = size[i].copy_parameters * bl_grid_gradient_bytes(g) * costs.reduce_byte_us;
     us[BL_ACTION_HEAD] = out->us[BL_ITEM_HEAD][BL_ACTION_HEAD];
     us[BL_ACTION_MODULE_FWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_FWD];
     us[BL_ACTION_MODULE_BWD] = out->us[BL_ITEM_HEAD][BL_ACTION_MODULE_BWD];

@@ -1,14 +1,35 @@
 #include "planner/search/positions.h"
+#include "planner/search/profiled.h"
 #include <string.h>
 
 static double larger(double a, double b) { return a > b ? a : b; }
 static double smaller(double a, double b) { return a < b ? a : b; }
 
+/* A link within nodes as measured, where it was: on nodes with faster links faster. */
+static bl_link inside(const bl_cluster *c, const bl_link *measured, bl_link sheet) {
+  if (!measured || !(measured->gbps > 0)) return sheet;
+  return (bl_link){measured->gbps * sheet.gbps / c->measured->sheet.gbps, measured->latency_us};
+}
+
+/* The slowest link within groups; in a node as `measured`. */
+static bl_link slowest_link(const bl_cluster *c, const bl_reach *r, const bl_link *measured) {
+  return r->racks > 1 ? r->rack : r->nodes > 1 ? r->inter : inside(c, measured, r->intra);
+}
+
 /* The link between a position and the next: within a node only where both lie in one. */
 static bl_link between(const bl_cluster *c, int64_t first, int64_t ranks) {
   bl_reach both;
   bl_cluster_reach(c, first, ranks, ranks, 1, &both);
-  return both.racks > 1 ? both.rack : both.nodes > 1 ? both.inter : both.intra;
+  return slowest_link(c, &both, c->measured ? &c->measured->transfer : NULL);
+}
+
+static void use_measured_links(const bl_cluster *c, bl_position_view *v) {
+  bl_reach *const rings[] = {&v->tp, &v->cp, &v->etp, &v->dense, &v->shard, &v->replicas, &v->experts};
+  v->fill = slowest_link(c, &v->ep, &c->measured->transfer);
+  v->reduce = slowest_link(c, &v->ep, &c->measured->accumulate);
+  v->ep.intra = inside(c, &c->measured->exchange, v->ep.intra);
+  for (size_t i = 0; i < sizeof rings / sizeof *rings; i++)
+    rings[i]->intra = inside(c, &c->measured->all_reduce, rings[i]->intra);
 }
 
 static void look(const bl_cluster *c, const bl_grid *g, int32_t position, bl_position_view *v) {
@@ -23,6 +44,8 @@ static void look(const bl_cluster *c, const bl_grid *g, int32_t position, bl_pos
   bl_cluster_reach(c, first, ranks, shard, g->tp, &v->shard);
   bl_cluster_reach(c, first, ranks, replicas, (int64_t)shard * g->tp, &v->replicas);
   bl_cluster_reach(c, first, ranks, g->edp < shard ? g->edp : shard, (int64_t)g->etp * g->ep, &v->experts);
+  v->fill = v->reduce = slowest_link(c, &v->ep, NULL);
+  if (c->measured) use_measured_links(c, v);
   v->down = position + 1 < g->pp ? between(c, first, 2 * ranks) : between(c, 0, all);
   v->up = position > 0 ? between(c, first - ranks, 2 * ranks) : between(c, 0, all);
 }
@@ -48,12 +71,13 @@ static void merge(bl_position_view *v, const bl_position_view *by) {
   v->pace.memory_gbps = smaller(v->pace.memory_gbps, by->pace.memory_gbps);
   v->pace.memory_bytes = smaller(v->pace.memory_bytes, by->pace.memory_bytes);
   v->pace.call_us = larger(v->pace.call_us, by->pace.call_us);
+  v->fill = slower(v->fill, by->fill), v->reduce = slower(v->reduce, by->reduce);
   v->down = slower(v->down, by->down), v->up = slower(v->up, by->up);
 }
 
 void bl_positions_of(const bl_cluster *c, const bl_grid *g, bl_positions *out) {
   const bl_device *device = &c->node_group[0].device;
-  out->pp = g->pp, out->kinds = 0, out->num_bytes = device->num_bytes;
+  out->pp = g->pp, out->kinds = 0, out->num_bytes = device->num_bytes, out->measured = c->measured;
   for (int32_t d = 0; d < g->pp; d++) {
     bl_position_view view;
     int32_t kind = 0;

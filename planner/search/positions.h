@@ -17,6 +17,7 @@ typedef struct bl_position_view {
   bl_reach dense;           /* dp x cp: all replicas of the dense part */
   bl_reach shard, replicas; /* of these, those that share a state, and those that hold the same part of it */
   bl_reach experts;         /* ranks that share the state of the same experts */
+  bl_link fill, reduce;     /* between a copy and its home */
   bl_link down, up;         /* to the next position (from the last to the first), and to the one before */
 } bl_position_view;
 
@@ -24,8 +25,9 @@ typedef struct bl_position_view {
  * for all further ones, each number the worst of theirs. */
 typedef struct bl_positions {
   int32_t pp, kinds, num_bytes;
-  uint8_t kind[BL_STAGES_MAX];      /* of each position */
-  int32_t count[BL_POSITION_KINDS]; /* of positions */
+  const struct bl_profiled *measured; /* the cluster's */
+  uint8_t kind[BL_STAGES_MAX];        /* of each position */
+  int32_t count[BL_POSITION_KINDS];   /* of positions */
   bl_position_view view[BL_POSITION_KINDS];
   double memory_share[BL_POSITION_KINDS]; /* of the smallest device's memory in that of the cluster's first */
 } bl_positions;

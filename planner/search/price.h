@@ -31,6 +31,7 @@
  *   Where the state has replicas (shard), each layer's gradients are all-reduced between them behind their
  *   reduce-scatter, exposed.
  * - A ring passes all its ranks: one latency for each hop, of the link that it takes.
+ * - What a profile measured takes the place of these, kind by kind (profiled.h).
  * - Whatever is sent under compute takes processors from it: BL_PRICE_STOLEN of its time.
  * - A group whose ranks lie on several nodes exchanges over all kinds of link at once, the slowest one counts; its
  *   rings use a network card for each of its ranks in a node, and of a rack's uplink their part. Of groups of a kind
@@ -57,8 +58,8 @@ typedef struct bl_position_costs {
   double dense_gather_us, dense_reduce_us; /* a parameter: weights gathered over dp x cp, gradients reduce-scattered */
   double expert_gather_us, expert_reduce_us; /* likewise over edp */
   double replica_us, replica_layer_us;       /* between replicas of a sharded state, a parameter and a layer */
-  double copy_byte_us;                       /* a byte filled or reduced between a copy and its home */
-  double state_byte_us;                      /* a byte of gradients or state, read or written */
+  double fill_byte_us, reduce_byte_us;       /* a byte filled or reduced between a copy and its home */
+  double update_byte_us, square_byte_us;     /* a byte of state updated; of gradients zeroed and squared */
 } bl_position_costs;
 
 /* What the prices of a layout follow from; made once a layout. */
@@ -88,10 +89,14 @@ void bl_grid_cost(const bl_model *model, const bl_positions *positions, const bl
 void bl_grid_work(const bl_model *model, const bl_positions *positions, int32_t kind, const bl_grid *grid,
                   double imbalance, bl_work *out);
 
-/*! bl_price_update() : the optimizer on so many parameters of a rank, and zeroing and squaring their gradients;
- *  byte_us: bl_position_costs.state_byte_us. */
-void bl_price_update(const bl_grid *grid, int32_t num_bytes, double byte_us, double dense, double expert,
-                     double *update_us, double *square_us);
+/*! bl_grid_sheet() : actions of a rank by itself with so many tokens, on the first of the positions' kinds, as its data
+ *  sheet has it: nothing measured. */
+void bl_grid_sheet(const bl_model *model, const bl_positions *positions, double tokens, bl_work *out);
+
+/*! bl_price_update() : the optimizer on so many parameters of a rank, and zeroing and squaring their gradients; what a
+ *  byte takes as in bl_position_costs. */
+void bl_price_update(const bl_grid *grid, int32_t num_bytes, double update_byte_us, double square_byte_us, double dense,
+                     double expert, double *update_us, double *square_us);
 
 /*! bl_device_us() : microseconds of a micro-batch on a device with count[k] items of each kind. */
 double bl_device_us(const bl_position_costs *costs, const int32_t *count);

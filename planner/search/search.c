@@ -240,12 +240,15 @@ static bl_status check_options(const bl_search_options *o) {
   return BL_OK;
 }
 
-/* Operations a microsecond of the first ranks together, in the faster type. */
+/* Operations a microsecond of the first ranks together, in the faster type; at the peak where single kinds of work have
+ * been measured, some of which may be above the rate of large products. */
 static double all_rates(const bl_cluster *c, int64_t ranks) {
   double sum = 0;
   for (int32_t i = 0; i < c->n_node_groups && ranks > 0; i++) {
     const bl_node_group *group = &c->node_group[i];
-    const double base = bl_device_core_rate(&group->device), rate = bl_device_rate(&group->device);
+    const bl_device *d = &group->device;
+    const double base = c->measured ? d->tflops * 1e6 : bl_device_core_rate(d);
+    const double rate = c->measured ? d->matrix.tflops * 1e6 : bl_device_rate(d);
     const int64_t all = (int64_t)group->nodes * group->ranks_per_node, used = all < ranks ? all : ranks;
     sum += (double)used * (rate > base ? rate : base);
     ranks -= used;

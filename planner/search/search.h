@@ -72,7 +72,7 @@ typedef struct bl_search_result {
   int64_t divided;    /* of those, whose stages were divided: the bound of any division did not rule them out */
   int64_t open;       /* layouts whose bound is below the best one's time, but were not simulated */
   double proved_us;   /* no layout of the space is simulated to take less, as their blocks' bounds say */
-  double roofline_us; /* the model's arithmetic at tflops * efficiency on all ranks: no layout is faster */
+  double roofline_us; /* the model's arithmetic at tflops * efficiency (with a profile tflops) on all ranks */
 } bl_search_result;
 
 /*! bl_search() : @return : BL_OK, also where nothing fits (result n = 0); BL_EINPUT for options out of range;

@@ -146,7 +146,8 @@ def nothing_fits():
 
 
 def measured(tmp):
-    """A profile's product and memory rates replace the cluster file's; another type's or too fast ones are refused."""
+    """A profile's costs replace the cluster file's, and the plan says which; another type's or too fast ones are
+    refused."""
     cluster = json.load(open(CLUSTERS / "h100-hgx.json", encoding="ascii"))
     cluster["device"]["num_bytes"], cluster["device"]["tflops"] = 4, 1
     json.dump(cluster, open(f"{tmp}/slow.json", "w", encoding="ascii"))
@@ -157,7 +158,21 @@ def measured(tmp):
     check.near(out["efficiency"], profile["sgemm_gflops"] * 1e-3, 1e-6, "efficiency of the profile")
     check("large product" in out["efficiency_source"] and profile["device"] in out["efficiency_source"],
           out["efficiency_source"])
-    text = must(*common, "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/profile.json")
+    text = must(*common, "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/profile.json", "-o", f"{tmp}/measured.json")
+    check("costs measured: embed_fwd attention_fwd gate_fwd" in text and "costs by data sheet: exchange" in text, text)
+    costs = json.load(open(f"{tmp}/measured.json", encoding="ascii"))["search"]["costs"]
+    check(costs == out["costs"] and [c["from"] for c in costs] == ["measured", "data sheet"], f"{costs}")
+    check("expert_dw" in costs[0]["works"] and profile["device"] in costs[0]["source"], f"{costs}")
+    check("between_nodes" in costs[1]["works"] and "all_reduce" in costs[1]["works"], "one rank measures no links")
+    explained = must("ballast-plan", "explain", f"{tmp}/measured.json")
+    check("costs measured: embed_fwd" in explained and "profile.json on" in explained, explained)
+    of_plan = ["ballast-plan", "simulate", "--plan", f"{tmp}/measured.json", "--model", MODELS / "mixtral-8x7b.json",
+               "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/profile.json", "--json"]
+    check.near(json.loads(must(*of_plan))["step_us"], out["top"][0]["step_us"], 1e-6 * out["top"][0]["step_us"], "simulated")
+    profile["curves"]["expert_dw"]["times_us"] = [2 * us for us in profile["curves"]["expert_dw"]["times_us"]]
+    json.dump(profile, open(f"{tmp}/slower.json", "w", encoding="ascii"))
+    slower = json.loads(must(*common, "--cluster", f"{tmp}/slow.json", "--profile", f"{tmp}/slower.json", "--json"))
+    check(slower["top"][0]["step_us"] > 1.1 * out["top"][0]["step_us"], "experts twice as slow do not show")
     check(f"compute: {out['efficiency']:.3f} of 1 TFLOP/s (a large product on" in text, text)
     profile["sgemm_gflops"] = 1001
     json.dump(profile, open(f"{tmp}/fast.json", "w", encoding="ascii"))

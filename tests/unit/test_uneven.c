@@ -97,7 +97,7 @@ static void test_racks(void) {
   CHECK_NEAR(costs.at[0].price[BL_ITEM_MOE].us[BL_PRICE_EXCHANGE], 4 * (us * 2 / 2 + 50), 1e-6 * us);
   /* A reduce-scatter over eight ranks, four uplink shares of a rack, seven eighths of it. */
   CHECK_NEAR(costs.at[0].dense_reduce_us, 4 * 7.0 / 8 / (4 * 0.01) * 1e-3, 1e-6);
-  CHECK_NEAR(costs.at[0].copy_byte_us, 1e-3 / 0.01, 1e-9);
+  CHECK_NEAR(costs.at[0].fill_byte_us, 1e-3 / 0.01, 1e-9);
   /* Once to each node: three others, two of them beyond. */
   g.node_dispatch = true;
   cost_on(&cluster, &model, &g, 1, &at, &costs);
