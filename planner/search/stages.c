@@ -39,7 +39,7 @@ typedef struct divider {
   const bl_grid *grid;
   const bl_grid_costs *costs;
   int32_t stages;
-  double memory_bytes;
+  double memory_bytes, mean_us; /* mean_us: of a stage */
   int16_t before[BL_STAGES_MAX_LAYERS + 1][BL_ITEM_COUNT]; /* items of each kind among the first l layers */
 } divider;
 
@@ -60,14 +60,16 @@ static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to
 }
 
 /* The best last run of a division of the first j layers into stages 0..stage; before[i]: the slowest of the stages in
- * front where these hold i layers. Longer runs only take longer, so the first too slow ends the search. */
+ * front where these hold i layers. Longer runs only take longer, so the first too slow ends the search. Of equals the
+ * longest that takes no more than the mean: no stage idles for others, and those in front, which hold most micro-batches
+ * and start interleaved rounds, take what does not divide. */
 static int32_t last_run(const divider *d, int32_t stage, const double *before, int32_t j, double *slowest) {
   int32_t best = j;
   *slowest = DBL_MAX;
   for (int32_t i = stage == 0 ? 0 : j; i >= 0; i--) {
     const double us = stage_us(d, stage, i, j), both = us > before[i] ? us : before[i];
     if (us >= *slowest) break;
-    if (both < *slowest) *slowest = both, best = i;
+    if (both < *slowest || (both == *slowest && us <= d->mean_us)) *slowest = both, best = i;
   }
   return best;
 }
@@ -75,7 +77,8 @@ static int32_t last_run(const divider *d, int32_t stage, const double *before, i
 bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, double memory_bytes,
                       int32_t *first) {
   const int32_t layers = model->layers;
-  divider d = {model, grid, costs, grid->pp * grid->vp, memory_bytes, {{0}}};
+  divider d = {model, grid, costs, grid->pp * grid->vp, memory_bytes, 0, {{0}}};
+  int32_t count[BL_ITEM_COUNT];
   double row[2][BL_STAGES_MAX_LAYERS + 1];
   int16_t *from; /* [stages][layers + 1]: where the stage that ends there begins */
   if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
@@ -85,6 +88,8 @@ bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_
     memcpy(d.before[l + 1], d.before[l], sizeof d.before[l]);
     d.before[l + 1][bl_item_of_layer(model, l)]++;
   }
+  bl_items_of_model(model, count);
+  d.mean_us = bl_device_us(bl_costs_at(costs, 0), count) / d.stages;
   for (int32_t j = 0; j <= layers; j++) row[0][j] = j ? DBL_MAX : 0;
   for (int32_t s = 0; s < d.stages; s++)
     for (int32_t j = s == d.stages - 1 ? layers : 0; j <= layers; j++)

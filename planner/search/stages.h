@@ -10,7 +10,8 @@ enum { BL_STAGES_MAX_LAYERS = 512 };
  *  so that the slowest stage is as fast as can be: dynamic programming over (stage, layers before), exact. Without
  *  interleaving (vp = 1) only divisions that fit `memory_bytes` (of the cluster's first device; smaller ones have their
  *  share) count, so the pipeline is the fastest of any that fits; with it a device's memory is that of several stages:
- *  the caller checks. A stage may be without layers.  first[pp * vp + 1].  @return : whether there is a division (false
+ *  the caller checks. A stage may be without layers; of divisions as fast, the last stages take what is nearest to the
+ *  mean, so that interleaved rounds are as even as they can be.  first[pp * vp + 1].  @return : whether there is a division (false
  * too where memory for it cannot be had: half a megabyte at most). */
 bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, double memory_bytes,
                       int32_t *first);

@@ -37,9 +37,12 @@ def main():
     pairs = re.findall(r"published ([\d.]+) and ([\d.]+) s, predicted ([\d.]+) and ([\d.]+) s", times)
     row("pairs of layouts ordered as published", sum((float(a) > float(b)) == (float(c) > float(d)) for a, b, c, d in pairs),
         "pairs", len(pairs), note="; ".join(f"{a}/{b} s as {c}/{d}" for a, b, c, d in pairs))
-    for what, good, judged in re.findall(r"^with (.*): (\d+) of (\d+) published", printed("search_published.py", build),
-                                         re.M):
+    layouts = printed("search_published.py", build)
+    for what, good, judged in re.findall(r"^with (.*): (\d+) of (\d+) published", layouts, re.M):
         row(f"published layouts near, with {what}", 100 * int(good) / int(judged), "%", 90, note=f"{good} of {judged}")
+    for what, low, high, middle, rest in re.findall(r"^simulated over closed form with (.*): ([\d.]+) to ([\d.]+), median "
+                                                    r"([\d.]+), (.*)$", layouts, re.M):
+        row(f"simulated over closed form, median, with {what}", float(middle), "x", None, "lower", f"{low} to {high}; {rest}")
 
 
 main()

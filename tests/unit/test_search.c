@@ -79,6 +79,22 @@ static void test_stages(void) {
     }
 }
 
+/* Thirteen equal layers on eight stages: two on the slowest, whatever the division, but not beside the embedding. None
+ * has to go without, and those behind take less. */
+static void test_stages_even(void) {
+  const bl_model before = model;
+  const bl_grid g = {
+      .tp = 1, .cp = 1, .dp = 2, .pp = 4, .vp = 2, .etp = 1, .ep = 2, .edp = 1, .zero = 1, .micro_batch = 2};
+  bl_positions at;
+  bl_grid_costs costs;
+  int32_t first[9];
+  model.layers = 13, model.moe_first_layer = 0, model.vocabulary = 8;
+  cost_on(&cluster, &model, &g, 1, &at, &costs);
+  REQUIRE(bl_stages_divide(&model, &g, &costs, 1e30, first));
+  for (int32_t s = 0; s < 8; s++) CHECK_INT(first[s + 1] - first[s], s == 0 || s > 5 ? 1 : 2);
+  model = before;
+}
+
 /* -- the search ---------------------------------------------------------------------------------------------------- */
 
 typedef struct brute {
@@ -478,6 +494,7 @@ static void test_imbalance_of_trace(void) {
 int main(void) {
   make_model();
   RUN(test_stages);
+  RUN(test_stages_even);
   RUN(test_against_brute_force);
   RUN(test_too_little_memory);
   RUN(test_node_dispatch);
