@@ -36,11 +36,11 @@ static bl_status read_port(bl_json json, const char *key, int32_t ranks, bl_plac
 }
 
 bl_status bl_layer_price_read(bl_json json, int32_t ranks, bl_layer_price *out) {
-  const char *proof;
+  const char *proof, *reason = "";
   int64_t rank;
   char key[32];
   memset(out, 0, sizeof *out);
-  BL_TRY(bl_json_keys(json, "compute_us exchange_us fill_us reduce_us move_us bound_us proof slowest_rank "
+  BL_TRY(bl_json_keys(json, "compute_us exchange_us fill_us reduce_us move_us bound_us proof reason slowest_rank "
                             "exchange_port fill_port reduce_port move_port"));
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) {
     snprintf(key, sizeof key, "%s_us", bl_place_term_names[t]);
@@ -55,6 +55,8 @@ bl_status bl_layer_price_read(bl_json json, int32_t ranks, bl_layer_price *out) 
     return bl_json_fail(json, "the proof's name has %zu characters, expected fewer than %zu", strlen(proof),
                         sizeof out->proof);
   snprintf(out->proof, sizeof out->proof, "%s", proof);
+  if (bl_json_has(json, "reason")) BL_TRY(bl_json_string(json, "reason", &reason));
+  snprintf(out->reason, sizeof out->reason, "%s", reason);
   BL_TRY(bl_json_int(json, "slowest_rank", 0, ranks - 1, &rank));
   out->slowest_rank = (int32_t)rank;
   return BL_OK;
@@ -69,6 +71,7 @@ void bl_layer_price_write(bl_json_writer *w, const bl_layer_price *price) {
   }
   bl_json_put_number(w, "bound_us", price->bound_us);
   bl_json_put_string(w, "proof", price->proof);
+  if (price->reason[0]) bl_json_put_string(w, "reason", price->reason);
   bl_json_put_int(w, "slowest_rank", price->slowest_rank);
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) {
     if (price->port[t].level == 0) continue;

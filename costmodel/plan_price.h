@@ -1,8 +1,9 @@
 /* plan_price.h - what a layer's placement costs, as a plan file carries it: optional "price" of a layer,
  *   { "compute_us": 812.5, "exchange_us": 160.0, "fill_us": 12.5, "reduce_us": 25.0, "move_us": 0, "bound_us": 1000.0,
  *     "proof": "mean-load", "slowest_rank": 3, "exchange_port": [2, 0, "in"], "fill_port": [1, 3, "out"] }
- * Microseconds of one optimizer step. A port is [level, first rank that it serves, direction]; left out where there is
- * no traffic. planner/place/cost.h says what the terms mean. */
+ * Microseconds of one optimizer step. "reason", optional: why a proof that was asked for leaves a gap. A port is
+ * [level, first rank that it serves, direction]; left out where there is no traffic. planner/place/cost.h says what the
+ * terms mean. */
 #ifndef BL_COSTMODEL_PLAN_PRICE_H
 #define BL_COSTMODEL_PLAN_PRICE_H
 
@@ -36,7 +37,7 @@ typedef struct bl_place_port {
 
 typedef struct bl_layer_price {
   double us[BL_PLACE_TERM_COUNT], total_us, bound_us;
-  char proof[64];
+  char proof[64], reason[160]; /* reason "": none was asked for, or there is no gap */
   int32_t slowest_rank;
   bl_place_port port[BL_PLACE_TERM_COUNT];
 } bl_layer_price;

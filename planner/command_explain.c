@@ -118,7 +118,8 @@ static void explain_price(const bl_placement *p) {
 
 /* One layer's price: who is the bottleneck of each term. */
 static void explain_layer_price(const bl_layer_price *price) {
-  printf("  price %.1f us, bound %.1f us (%s)\n", price->total_us, price->bound_us, price->proof);
+  printf("  price %.1f us, bound %.1f us (%s)%s%s\n", price->total_us, price->bound_us, price->proof,
+         price->reason[0] ? "; " : "", price->reason);
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t)
     if (price->us[t] > 0)
       printf("    %-8s %12.1f us  %s\n", bl_place_term_names[t], price->us[t], bl_place_term_texts[t]);

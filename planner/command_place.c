@@ -212,6 +212,7 @@ static bl_status place_all(place *p) {
   p->plan.placement.even_split = even_split();
   if (p->priced) {
     arg.cost.from = arg.from;
+    arg.cost.prove_seconds = arg.prove_given ? arg.prove : 0;
     BL_TRY(bl_place_cost_all(&arg.cost, arg.policy.homes, p->speed, p->shape, p->by_source, p->steps, &p->plan));
     BL_TRY(bl_placement_check(&p->plan.placement, "the placement found"));
     sum_up(p);
@@ -252,7 +253,7 @@ static void print_json(const place *p) {
   }
   bl_json_end_array(&w);
   if (p->priced) bl_place_cost_json(&p->plan, &w);
-  if (arg.prove_given) {
+  if (arg.prove_given && !p->priced) {
     bl_json_key(&w, "prove");
     bl_place_proofs_json(&p->proofs, &w);
   }
@@ -288,9 +289,9 @@ static bl_status run(void *context) {
   (void)context;
   place p = {0};
   BL_TRY(bl_place_cost_asked(&arg.cost, arg.policy.homes, &p.priced));
-  if (p.priced && (strcmp(arg.policy.policy, "ballast") != 0 || even_split() || arg.prove_given))
+  if (p.priced && (strcmp(arg.policy.policy, "ballast") != 0 || even_split() || arg.within_given))
     return bl_fail(BL_EUSAGE, "a price in microseconds decides under --policy ballast alone, without --split even and "
-                              "--prove");
+                              "--within");
   if (p.priced && !arg.homes_given) arg.policy.homes = "cost";
   if (!p.priced && !arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)
@@ -393,8 +394,8 @@ bl_command bl_command_place(void) {
        .type = BL_OPTION_NUMBER,
        .target = &arg.prove,
        .metavar = "SECONDS",
-       .help = "take the fewest copies within the allowed imbalance, and prove that no placement has fewer; seconds a "
-               "layer at most",
+       .help = "take the fewest copies within the allowed imbalance, and prove that no placement has fewer; with "
+               "--cluster or --profile, prove how low a price can be; seconds a layer at most",
        .min = 0.01,
        .max = 1e6,
        .given = &arg.prove_given},

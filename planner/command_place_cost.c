@@ -1,6 +1,7 @@
 #include "planner/command_place_cost.h"
 #include "base/memory.h"
 #include "base/table.h"
+#include "planner/milp/price_bound.h"
 #include "planner/place/cost_solve.h"
 #include "planner/place/machine.h"
 #include <math.h>
@@ -233,7 +234,8 @@ static bl_status store_copies(pricing *p, int32_t l, const bl_place_solution *fo
   return status;
 }
 
-static bl_status store(pricing *p, int32_t l, const bl_place_demand *demand, const bl_place_solution *found) {
+static bl_status store(pricing *p, int32_t l, const bl_place_demand *demand, const bl_place_solution *found,
+                       const char *reason) {
   bl_placement *placement = &p->plan->placement;
   bl_layer_placement *layer = &placement->layer[l];
   bl_layer_price price = {.bound_us = found->bound.us,
@@ -243,6 +245,7 @@ static bl_status store(pricing *p, int32_t l, const bl_place_demand *demand, con
   memcpy(price.port, found->price.port, sizeof price.port);
   for (int t = 0; t < BL_PLACE_TERM_COUNT; ++t) price.port[t].rank = p->seats.rank[price.port[t].rank];
   snprintf(price.proof, sizeof price.proof, "%s", found->bound.proof);
+  snprintf(price.reason, sizeof price.reason, "%s", reason);
   for (int32_t e = 0; e < demand->experts; ++e) layer->home[e] = p->seats.rank[found->home[e]];
   layer->imbalance = found->price.imbalance;
   layer->bound = 1;
@@ -264,11 +267,21 @@ static void note_rows(pricing *p, const bl_layer_placement *layer, const bl_plac
   for (int32_t r = 0; r < p->seats.ranks; ++r) p->rows[r] = fmax(p->rows[r], now[r]);
 }
 
+/* Raises the bound of what was found. */
+static bl_status prove_price(pricing *p, const bl_place_demand *demand, const int32_t *old_home,
+                             bl_place_solution *found, char reason[160]) {
+  bl_place_problem problem = p->problem;
+  problem.demand = demand;
+  problem.old_home = old_home;
+  return bl_prove_price(&problem, found->price.total_us, p->o->prove_seconds, 0, &found->bound, reason);
+}
+
 static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
   const bl_placement *placement = &p->plan->placement;
   const int64_t n = (int64_t)p->shape->ranks * p->shape->experts;
   bl_place_demand demand;
   bl_place_solution found;
+  char reason[160] = "";
   for (int64_t i = 0; i < n; ++i) p->mean[i] = sum[l * n + i] * p->scale;
   BL_TRY(bl_place_demand_create(placement->experts, placement->ranks, p->mean, p->shape->ranks, &demand));
   const int32_t *old_home = homes_before(p, placement->layer[l].layer);
@@ -279,7 +292,8 @@ static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
     status = bl_place_solver_create(&p->problem, &p->solver);
   }
   if (status == BL_OK) status = bl_place_solve(p->solver, &demand, old_home, 0, &found);
-  if (status == BL_OK) status = store(p, l, &demand, &found);
+  if (status == BL_OK && p->o->prove_seconds > 0) status = prove_price(p, &demand, old_home, &found, reason);
+  if (status == BL_OK) status = store(p, l, &demand, &found, reason);
   if (status == BL_OK) note_rows(p, &placement->layer[l], &demand);
   bl_place_demand_free(&demand);
   return status;

@@ -15,7 +15,8 @@ typedef struct bl_place_cost_options {
   const char *from;      /* the plan in force, or NULL; not an option of this group */
   int64_t micro_batches; /* 0: as recorded */
   double horizon, memory_gb, tokens;
-  bool any; /* one of the options was given */
+  double prove_seconds; /* a layer, for the bound; 0: what costs next to nothing; not an option of this group */
+  bool any;             /* one of the options was given */
 } bl_place_cost_options;
 
 void bl_place_cost_options_init(bl_place_cost_options *options);

@@ -110,7 +110,7 @@ static bool take(void *context, uint32_t kind, const void *payload, uint32_t byt
   return true;
 }
 
-bl_status bl_price_bound(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
+bl_status bl_prove_price(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
                          bl_place_bound *bound, char reason[160]) {
   if (!(seconds > 0) || !isfinite(seconds))
     return bl_fail(BL_EINPUT, "%g seconds to prove: expected more than 0", seconds);
@@ -136,7 +136,7 @@ bl_status bl_price_bound(const bl_place_problem *problem, double price_us, doubl
 
 #else
 
-bl_status bl_price_bound(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
+bl_status bl_prove_price(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
                          bl_place_bound *bound, char reason[160]) {
   (void)problem, (void)price_us, (void)seconds, (void)memory_bytes, (void)bound;
   snprintf(reason, 160, "this program was built without GLPK (GLPK=0)");

@@ -8,11 +8,11 @@
 
 #include "planner/place/cost_bound.h"
 
-/*! bl_price_bound() : raises `bound` as far as is proved in `seconds` and `memory_bytes` (0: 1 GiB). price_us: of a
+/*! bl_prove_price() : raises `bound` as far as is proved in `seconds` and `memory_bytes` (0: 1 GiB). price_us: of a
  *  placement that is known; a bound that reaches it says so. reason[160]: why there is a gap, "" where there is none.
  *  Without GLPK nothing changes but the reason.  @return : BL_OK whatever becomes of the child; BL_EINPUT, BL_EMACHINE.
  */
-bl_status bl_price_bound(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
+bl_status bl_prove_price(const bl_place_problem *problem, double price_us, double seconds, int64_t memory_bytes,
                          bl_place_bound *bound, char reason[160]);
 
 #endif

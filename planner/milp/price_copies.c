@@ -18,6 +18,7 @@ static double with_copies(bl_price_hosts *c, int32_t n, int32_t home, double sen
       continue;
     }
     c->gain[r] = saved - (price->slot[r] + price->copy[BL_PRICE_IN][level][r] + sending);
+    if (c->problem->slots[r] == 0) c->gain[r] = -INFINITY;
     best = fmax(best, c->gain[r]);
     if (!(c->gain[r] + bonus > 0)) continue;
     cost -= c->gain[r] + bonus;
@@ -67,6 +68,7 @@ static bl_price_spread cheapest_spread(bl_price_hosts *c, int32_t expert, int32_
     all_copies += some < none ? copies : 0;
   }
   for (int32_t h = first; h < first + homes; ++h) {
+    if (c->problem->slots[h] == 0) continue;
     const int32_t n = h / c->node;
     const double fixed = c->price->slot[h] + bl_price_move(c, expert, h);
     const double others = c->nodes > 1 ? all - c->node_cost[n] : 0, none = with_home(c, h);
@@ -97,9 +99,10 @@ static double worth_of(bl_price_hosts *c, int32_t home, int32_t copies) {
       if (c->gain[r] > most) most = c->gain[r], at = r;
       if (c->gain[r] > 0) base += c->gain[r];
     }
+    if (at < 0) continue; /* no slots */
     if (!(most > 0)) base += most;
     for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r)
-      if (r != home) c->order[n_order++] = c->gain[r] + (r == at ? none - base : 0);
+      if (c->gain[r] > -INFINITY) c->order[n_order++] = c->gain[r] + (r == at ? none - base : 0);
   }
   if (n_order < copies) return -INFINITY;
   qsort(c->order, (size_t)n_order, sizeof *c->order, bl_price_descending);
@@ -144,6 +147,7 @@ bl_price_spread bl_price_spread_find(bl_price_hosts *c, int32_t expert, int32_t 
   bl_price_spread s = cheapest_spread(c, expert, first, homes, 0);
   if (s.copies >= copies) return s;
   const double worth = worth_of(c, s.home, copies);
+  if (worth == -INFINITY) return (bl_price_spread){.home = s.home, .cost = INFINITY};
   s = cheapest_spread(c, expert, first, homes, worth < 0 ? -worth : 0);
   s.cost += s.bonus * copies;
   return s;

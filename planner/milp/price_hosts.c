@@ -109,6 +109,7 @@ void bl_price_hosts_cap(bl_price_hosts *c, const bl_price_caps *caps) {
 /* Whether a rank may host an expert alone. */
 static bool suffices(const bl_price_hosts *c, int32_t expert, int32_t rank) {
   const double *speed = c->machine->speed, load = c->problem->demand->load[expert];
+  if (c->problem->slots[rank] == 0) return false;
   if (load * (1 - 1e-9) > c->caps.tokens * (speed ? speed[rank] : 1)) return false;
   double near = c->source[rank];
   for (int32_t l = 1; l <= c->machine->levels; ++l) {
@@ -136,6 +137,7 @@ void bl_price_hosts_price(bl_price_hosts *c, const bl_price_amounts *price) {
   }
   for (int32_t n = 0; n < c->nodes; ++n) c->node_in[n] = INFINITY;
   for (int32_t r = 0; r < c->ranks; ++r) {
+    if (c->problem->slots[r] == 0) continue;
     const double near = price->token[BL_PRICE_IN][1][r] + price->compute[r];
     const double from_far = price->token[BL_PRICE_IN][far][r] + price->compute[r];
     if (near < c->node_in[r / c->node]) c->node_in[r / c->node] = near, c->node_rank[r / c->node] = r;

@@ -300,6 +300,32 @@ def test_choices():
             check(part in words, f"explain says: {part}")
 
 
+def test_proof():
+    """More seconds raise the bound of the same placement; the plan says how it was proved and why a gap is left."""
+    with folder() as text:
+        work = Path(text)
+        counts = made_up(7, steps=1, ranks=8, layers=2, micro_batches=1, experts=16, skew=0.8)
+        for r in range(8):  # sources that are not alike
+            counts[:, r] = np.roll(counts[:, r], 2 * r, axis=-1)
+        write_trace(work / "t.blt", counts)
+        base = ["--trace", work / "t.blt", "--ranks", 8, "--model", model_file(work / "m.json", 16), "--cluster",
+                cluster_file(work / "c.json", 2, 4, (100, 3), (10, 9)), "--homes", "fixed", "--micro-batches", 8]
+        quick = json.loads(must("ballast-plan", "place", *base, "--json"))
+        must("ballast-plan", "place", *base, "--prove", 2, "-o", work / "p.json")
+        must("ballast-plan", "check", work / "p.json")
+        layers = json.loads((work / "p.json").read_text())["placement"]["layers"]
+        for before, layer in zip(quick["price"]["layers"], layers):
+            price = layer["price"]
+            total = sum(price[f"{term}_us"] for term in ("compute", "exchange", "fill", "reduce", "move"))
+            check(price["bound_us"] <= total, f"bound {price['bound_us']}, price {total}")
+            if "reason" in price and "GLPK" in price["reason"]:
+                check(price["bound_us"] == before["bound_us"], "without a solver the bound stays")
+                continue
+            check(price["proof"] == "columns-of-experts" and price.get("reason"), f"{price}")
+            check(total - price["bound_us"] < 0.8 * (total - before["bound_us"]), f"{total}: {before['bound_us']}, {price['bound_us']}")
+        check("columns-of-experts" in must("ballast-plan", "explain", work / "p.json", "--layer", 0), "explain names the proof")
+
+
 def test_bad_input():
     with folder() as text:
         work = Path(text)
@@ -316,7 +342,7 @@ def test_bad_input():
             ([*base, "--micro-batches", 3], 2, "--cluster or --profile"),
             ([*base, "--cluster", cluster], 2, "--model"),
             ([*priced, "--policy", "static"], 2, "--policy ballast"),
-            ([*priced, "--prove", 1], 2, "--prove"),
+            ([*priced, "--within", 2, "--prove", 1], 2, "--within"),
             ([*priced, "--slots", 9], 2, "expected numbers of 0 to 8"),
             ([*priced, "--slots", "1,1,2,2"], 1, "2 experts fewer than the 8"),
             ([*priced, "--speeds", "1,0,1,1"], 2, "expected 4 numbers above 0"),
@@ -361,5 +387,6 @@ test_recomputed()
 test_racks()
 test_profile()
 test_choices()
+test_proof()
 test_bad_input()
 sys.exit(check.end())

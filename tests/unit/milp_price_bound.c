@@ -1,0 +1,208 @@
+/* Bounds of a price by columns of experts: never above a price, whatever the weights and boxes; never above what
+ * enumeration finds; far closer than the quick bound where traffic decides. A child without time or memory. */
+#include "planner/milp/price_bound.h"
+#include "planner/milp/price_sum.h"
+#include "planner/milp/prove.h"
+#include "tests/unit/cost_oracle.h"
+
+enum { MAX_E = 40, MAX_P = 24 };
+
+typedef struct layer {
+  int32_t experts, ranks, slots[MAX_P], old_home[MAX_E];
+  double counts[MAX_P * MAX_E], speed[MAX_P];
+  bl_place_machine machine;
+  bl_place_demand demand;
+  bl_place_problem problem;
+} layer;
+
+/* One to three levels, shared ports, ranks of different speed and slots, sources that are alike or not. */
+static bl_status draw_layer(layer *x, bl_rng *rng, int turn) {
+  static const int32_t shapes[][3] = {{32, 8, 8}, {32, 8, 4}, {24, 12, 4}, {40, 24, 4}, {30, 10, 4}, {16, 16, 2}};
+  const double skew = 2 * bl_rng_unit(rng), mixed = 2 * bl_rng_unit(rng);
+  *x = (layer){.experts = shapes[turn % 6][0], .ranks = shapes[turn % 6][1]};
+  const int32_t node = shapes[turn % 6][2], even = (x->experts + x->ranks - 1) / x->ranks;
+  for (int32_t e = 0; e < x->experts; ++e) {
+    const double popular = bl_det_exp(skew * bl_rng_normal(rng));
+    for (int32_t r = 0; r < x->ranks; ++r)
+      x->counts[r * x->experts + e] = floor(100 * popular * bl_det_exp(mixed * bl_rng_normal(rng)));
+    x->old_home[e] = e / even;
+  }
+  for (int32_t r = 0; r < x->ranks; ++r) {
+    x->slots[r] = even + (int32_t)bl_rng_below(rng, 3);
+    x->speed[r] = 0.6 + 0.2 * (double)bl_rng_below(rng, 4);
+  }
+  bl_place_machine *m = &x->machine;
+  *m = (bl_place_machine){.ranks = x->ranks,
+                          .token_us = bl_rng_unit(rng),
+                          .row_bytes = 4096,
+                          .fill_bytes = 3e6 * bl_rng_unit(rng),
+                          .reduce_bytes = 4e6 * bl_rng_unit(rng),
+                          .state_bytes = 2e8 * bl_rng_unit(rng),
+                          .exchanges = 4,
+                          .micro_batches = 1 << bl_rng_below(rng, 6),
+                          .horizon = 1 + (double)bl_rng_below(rng, 2000)};
+  m->level[0] = (bl_place_level){node < x->ranks ? node : x->ranks, 1, 100, 4};
+  m->level[1] = (bl_place_level){node * (turn % 2 ? 2 : 64), 1 + turn % 2, 20, 12};
+  m->level[2] = (bl_place_level){node * 64, 1, 10, 30};
+  m->levels = node >= x->ranks ? 1 : m->level[1].ranks >= x->ranks ? 2 : 3;
+  if (turn % 5 == 2) m->speed = x->speed;
+  x->problem = (bl_place_problem){.machine = m,
+                                  .demand = &x->demand,
+                                  .slots = x->slots,
+                                  .old_home = x->old_home,
+                                  .homes = (bl_place_homes)(turn % 3),
+                                  .relay = turn % 4 == 3};
+  return bl_place_demand_create(x->experts, x->ranks, x->counts, turn % 7 ? x->ranks : 0, &x->demand);
+}
+
+/* Weights at random: few or many at once, slots free or dear. */
+static void draw_weights(const bl_price_layout *layout, double known_us, bl_rng *rng, double *weights) {
+  for (int t = 0; t < BL_PRICE_TERMS; ++t) {
+    double sum = 0;
+    const double spread = 3 * bl_rng_unit(rng), whole = bl_rng_below(rng, 3) ? 1 : bl_rng_unit(rng);
+    for (int32_t i = layout->first[t]; i < layout->first[t + 1]; ++i)
+      sum += weights[i] = bl_det_exp(spread * bl_rng_normal(rng));
+    for (int32_t i = layout->first[t]; i < layout->first[t + 1]; ++i) weights[i] *= whole / sum;
+  }
+  const double dear = bl_rng_below(rng, 3) ? 0.01 * known_us * bl_rng_unit(rng) : 0;
+  for (int32_t i = layout->first[BL_PRICE_TERMS]; i < layout->size; ++i) weights[i] = dear * bl_rng_unit(rng);
+}
+
+/* Any weights give a bound of any placement that lies in the box. */
+static void test_any_weights(void) {
+  static layer x;
+  bl_rng rng;
+  bl_rng_seed(&rng, 71, 0);
+  double closest = 0;
+  for (int turn = 0; turn < (check_is_small() ? 18 : 90); ++turn) {
+    bl_place_solver *solver;
+    bl_place_solution found;
+    bl_price_sum *sum;
+    REQUIRE_OK(draw_layer(&x, &rng, turn));
+    REQUIRE_OK(bl_place_solver_create(&x.problem, &solver));
+    REQUIRE_OK(bl_place_solve(solver, &x.demand, x.old_home, 1 + (int32_t)bl_rng_below(&rng, 200), &found));
+    const double us = found.price.total_us, compute = found.price.us[BL_PLACE_COMPUTE],
+                 exchange = found.price.us[BL_PLACE_EXCHANGE];
+    REQUIRE_OK(bl_price_sum_create(&x.problem, us * (1 + 1e-9), &sum));
+    const bl_price_layout *layout = bl_price_sum_layout(sum);
+    double *weights = calloc((size_t)layout->size, sizeof *weights);
+    bl_price_box box = bl_price_sum_all(sum);
+    CHECK(bl_price_sum_enter(sum, &box));
+    bl_price_sum_start(sum, weights);
+    for (int k = 0; k < 30; ++k) {
+      if (k > 0) draw_weights(layout, us, &rng, weights);
+      if (k > 10) { /* around the placement, wide or narrow; latency is not part of the box */
+        const double part = k % 4 ? bl_rng_unit(&rng) : 0;
+        box = (bl_price_box){.low = {compute * (1 - part), exchange * (1 - part) - 20 * 30 * 4 * 32 - 1},
+                             .high = {compute * (1 + part) * (1 + 1e-9), exchange * (1 + part) * (1 + 1e-9)}};
+        if (box.low[1] < 0) box.low[1] = 0;
+        CHECK(bl_price_sum_enter(sum, &box));
+      }
+      const double bound = bl_price_sum_find(sum, weights, NULL, NULL);
+      if (bound > us * (1 + 1e-9)) printf("turn %d, weights %d: bound %.12g, price %.12g\n", turn, k, bound, us);
+      CHECK(bound <= us * (1 + 1e-9));
+      if (bound / us > closest) closest = bound / us;
+    }
+    free(weights);
+    bl_price_sum_free(sum);
+    bl_place_solver_free(solver);
+    bl_place_demand_free(&x.demand);
+  }
+  printf("the closest bound is %.4f of its price\n", closest);
+  CHECK(closest > 0.97);
+}
+
+static void test_enumerated(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  static const int32_t shapes[][3] = {{2, 2, 20}, {4, 2, 8}, {6, 2, 3}, {3, 3, 4}, {4, 3, 3}, {3, 1, 1}, {3, 3, 6}};
+  double before = 0, after = 0;
+  const int turns = check_is_small() ? 12 : 42;
+  for (int turn = 0; turn < turns; ++turn) {
+    drawn d;
+    bl_rng rng;
+    bl_place_bound bound;
+    char reason[160];
+    const int32_t *shape = shapes[turn % 7];
+    bl_rng_seed(&rng, (uint64_t)turn, 18);
+    REQUIRE_OK(draw(&d, &rng, shape[0], shape[1], (bl_place_homes)(turn / 7 % 3)));
+    oracle o = {.d = &d, .grid = shape[2], .best = INFINITY};
+    REQUIRE_OK(bl_place_cost_create(&d.machine, shape[0], &o.cost));
+    enumerate(&o, 0);
+    REQUIRE_OK(bl_place_bound_find(&d.problem, &bound));
+    before += 1 - bound.us / o.best;
+    REQUIRE_OK(bl_prove_price(&d.problem, o.best, 0.15, 0, &bound, reason));
+    CHECK(bound.us <= o.best);
+    after += 1 - bound.us / o.best;
+    bl_place_cost_free(o.cost);
+    bl_place_demand_free(&d.demand);
+  }
+  printf("below the enumerated price by %.4f on average, the quick bound by %.4f\n", after / turns, before / turns);
+  CHECK(after < 0.75 * before);
+}
+
+/* Experts that some ranks ask for much more than others. */
+static void draw_local(layer *x, bl_rng *rng, int32_t node) {
+  CHECK_OK(draw_layer(x, rng, 1));
+  bl_place_demand_free(&x->demand);
+  for (int32_t i = 0; i < x->ranks * x->experts; ++i) x->counts[i] = floor(1000 * bl_det_exp(2 * bl_rng_normal(rng)));
+  x->machine.levels = node < x->ranks ? 2 : 1;
+  x->machine.level[0] = (bl_place_level){node, 1, 450, 6};
+  x->machine.level[1] = (bl_place_level){x->ranks, 1, 50, 15};
+  x->machine.speed = NULL;
+  x->machine.token_us = 0.1;
+  x->machine.row_bytes = 14336;
+  x->machine.micro_batches = 8;
+  CHECK_OK(bl_place_demand_create(x->experts, x->ranks, x->counts, x->ranks, &x->demand));
+}
+
+static void test_closer(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  static layer x;
+  bl_rng rng;
+  bl_rng_seed(&rng, 72, 0);
+  for (int turn = 0; turn < (check_is_small() ? 2 : 6); ++turn) {
+    bl_place_solver *solver;
+    bl_place_solution found;
+    char reason[160];
+    draw_local(&x, &rng, turn % 2 ? 8 : 4);
+    x.problem.homes = turn % 4 < 2 ? BL_PLACE_HOMES_FREE : BL_PLACE_HOMES_FIXED;
+    REQUIRE_OK(bl_place_solver_create(&x.problem, &solver));
+    REQUIRE_OK(bl_place_solve(solver, &x.demand, x.old_home, 0, &found));
+    const double before = found.price.total_us / found.bound.us - 1;
+    REQUIRE_OK(bl_prove_price(&x.problem, found.price.total_us, 2, 0, &found.bound, reason));
+    const double after = found.price.total_us / found.bound.us - 1;
+    printf("32 experts on 8 ranks in nodes of %d: gap %.3f, by columns %.3f\n", turn % 2 ? 8 : 4, before, after);
+    CHECK(after >= 0 && after < 0.7 * before);
+    CHECK(strcmp(found.bound.proof, "columns-of-experts") == 0 && reason[0]);
+    bl_place_solver_free(solver);
+    bl_place_demand_free(&x.demand);
+  }
+}
+
+/* Whatever happens to the child, the quick bound stands, with a reason. */
+static void test_without_means(void) {
+  static layer x;
+  bl_rng rng;
+  bl_place_bound quick, bound;
+  char reason[160];
+  bl_rng_seed(&rng, 73, 0);
+  draw_local(&x, &rng, 4);
+  REQUIRE_OK(bl_place_bound_find(&x.problem, &quick));
+  bound = quick;
+  REQUIRE_OK(bl_prove_price(&x.problem, 10 * quick.us, 1e-9, 0, &bound, reason));
+  CHECK(bound.us >= quick.us && reason[0]);
+  bound = quick;
+  REQUIRE_OK(bl_prove_price(&x.problem, 10 * quick.us, 1, 4096, &bound, reason));
+  CHECK(bound.us >= quick.us && reason[0]);
+  CHECK_FAILS(bl_prove_price(&x.problem, 10 * quick.us, 0, 0, &bound, reason), BL_EINPUT, "0 seconds to prove");
+  CHECK_FAILS(bl_prove_price(&x.problem, 10 * quick.us, NAN, 0, &bound, reason), BL_EINPUT, "nan seconds");
+  bl_place_demand_free(&x.demand);
+}
+
+int main(void) {
+  RUN(test_any_weights);
+  RUN(test_enumerated);
+  RUN(test_closer);
+  RUN(test_without_means);
+  TEST_MAIN_END;
+}
