@@ -2,7 +2,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "planner/milp/child.h"
-#include "planner/milp/price_columns.h"
+#include "planner/milp/dual_columns.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,7 +13,7 @@
 enum { MESSAGE_BOUND = 1, MOST_BOXES = 4096 };
 
 typedef struct part {
-  bl_price_box box;
+  bl_dual_box box;
   double bound;
   double *weights;
 } part;
@@ -23,8 +23,8 @@ typedef struct search {
   bl_child_pipe *pipe;
   double known_us, seconds, said;
   int64_t start_us;
-  bl_price_sum *sum;
-  bl_price_columns *columns;
+  bl_dual_sum *sum;
+  bl_dual_columns *columns;
   part *parts;
   size_t n, room;
 } search;
@@ -51,15 +51,15 @@ static void say(search *s) {
 
 static void raise_part(search *s, size_t i, int64_t deadline_us) {
   part *x = &s->parts[i];
-  if (!bl_price_sum_enter(s->sum, &x->box)) {
+  if (!bl_dual_sum_enter(s->sum, &x->box)) {
     x->bound = INFINITY; /* nothing in it costs less than what is known */
     return;
   }
-  need(s, bl_price_columns_raise(s->columns, &x->box, s->known_us, deadline_us, x->weights, &x->bound));
+  need(s, bl_dual_columns_raise(s->columns, &x->box, s->known_us, deadline_us, x->weights, &x->bound));
 }
 
-static void add_part(search *s, const bl_price_box *box, double bound, const double *weights) {
-  const size_t size = (size_t)bl_price_sum_layout(s->sum)->size;
+static void add_part(search *s, const bl_dual_box *box, double bound, const double *weights) {
+  const size_t size = (size_t)bl_dual_sum_layout(s->sum)->size;
   need(s, bl_grow(&s->parts, &s->room, s->n + 1, sizeof *s->parts, "boxes"));
   s->parts[s->n] = (part){.box = *box, .bound = bound};
   need(s, bl_new(&s->parts[s->n].weights, size, sizeof(double), "boxes"));
@@ -69,7 +69,7 @@ static void add_part(search *s, const bl_price_box *box, double bound, const dou
 
 /* Into a half with shorter and one with longer times, of what has the wider range. */
 static void halve(search *s, size_t i) {
-  bl_price_box low = s->parts[i].box, high = low;
+  bl_dual_box low = s->parts[i].box, high = low;
   const int term = low.high[0] - low.low[0] > low.high[1] - low.low[1] ? 0 : 1;
   low.high[term] = high.low[term] = (low.low[term] + low.high[term]) / 2;
   s->parts[i].box = low;
@@ -82,12 +82,12 @@ static void body(bl_child_pipe *pipe, void *context) {
   search s = *(search *)context;
   s.pipe = pipe;
   glp_term_out(GLP_OFF);
-  need(&s, bl_price_sum_create(s.problem, s.known_us, &s.sum));
-  need(&s, bl_price_columns_create(s.sum, s.problem, s.known_us, &s.columns));
-  bl_price_box all = bl_price_sum_all(s.sum);
+  need(&s, bl_dual_sum_create(s.problem, s.known_us, &s.sum));
+  need(&s, bl_dual_columns_create(s.sum, s.problem, s.known_us, &s.columns));
+  bl_dual_box all = bl_dual_sum_all(s.sum);
   add_part(&s, &all, 0, NULL);
-  if (!bl_price_sum_enter(s.sum, &s.parts[0].box)) return;
-  bl_price_sum_start(s.sum, s.parts[0].weights);
+  if (!bl_dual_sum_enter(s.sum, &s.parts[0].box)) return;
+  bl_dual_sum_start(s.sum, s.parts[0].weights);
   raise_part(&s, 0, at_us(&s, 0.4));
   say(&s);
   while (bl_now_us() < at_us(&s, 1) && s.n < MOST_BOXES && s.parts[least_part(&s)].bound < s.known_us) {

@@ -1,7 +1,7 @@
 /* price_bound.h - a proved lower bound of a placement's price in microseconds, in a child process.
  *
  * One hot expert may spoil a bound by prices: half of it here and half of it there is no placement. So the placements
- * that could be cheaper than the one known are divided into boxes of compute and exchange times (price_sum.h); the box
+ * that could be cheaper than the one known are divided into boxes of compute and exchange times (dual_sum.h); the box
  * that proves least is halved, again and again, until time is up. The bound is the least of the boxes'. */
 #ifndef BL_PLANNER_MILP_PRICE_BOUND_H
 #define BL_PLANNER_MILP_PRICE_BOUND_H

@@ -1,7 +1,7 @@
 /* Bounds of a price by columns of experts: never above a price, whatever the weights and boxes; never above what
  * enumeration finds; far closer than the quick bound where traffic decides. A child without time or memory. */
+#include "planner/milp/dual_sum.h"
 #include "planner/milp/price_bound.h"
-#include "planner/milp/price_sum.h"
 #include "planner/milp/prove.h"
 #include "tests/unit/cost_oracle.h"
 
@@ -56,8 +56,8 @@ static bl_status draw_layer(layer *x, bl_rng *rng, int turn) {
 }
 
 /* Weights at random: few or many at once, slots free or dear. */
-static void draw_weights(const bl_price_layout *layout, double known_us, bl_rng *rng, double *weights) {
-  for (int t = 0; t < BL_PRICE_TERMS; ++t) {
+static void draw_weights(const bl_dual_layout *layout, double known_us, bl_rng *rng, double *weights) {
+  for (int t = 0; t < BL_DUAL_TERMS; ++t) {
     double sum = 0;
     const double spread = 3 * bl_rng_unit(rng), whole = bl_rng_below(rng, 3) ? 1 : bl_rng_unit(rng);
     for (int32_t i = layout->first[t]; i < layout->first[t + 1]; ++i)
@@ -65,7 +65,7 @@ static void draw_weights(const bl_price_layout *layout, double known_us, bl_rng 
     for (int32_t i = layout->first[t]; i < layout->first[t + 1]; ++i) weights[i] *= whole / sum;
   }
   const double dear = bl_rng_below(rng, 3) ? 0.01 * known_us * bl_rng_unit(rng) : 0;
-  for (int32_t i = layout->first[BL_PRICE_TERMS]; i < layout->size; ++i) weights[i] = dear * bl_rng_unit(rng);
+  for (int32_t i = layout->first[BL_DUAL_TERMS]; i < layout->size; ++i) weights[i] = dear * bl_rng_unit(rng);
 }
 
 /* Any weights give a bound of any placement that lies in the box. */
@@ -77,34 +77,34 @@ static void test_any_weights(void) {
   for (int turn = 0; turn < (check_is_small() ? 18 : 90); ++turn) {
     bl_place_solver *solver;
     bl_place_solution found;
-    bl_price_sum *sum;
+    bl_dual_sum *sum;
     REQUIRE_OK(draw_layer(&x, &rng, turn));
     REQUIRE_OK(bl_place_solver_create(&x.problem, &solver));
     REQUIRE_OK(bl_place_solve(solver, &x.demand, x.old_home, 1 + (int32_t)bl_rng_below(&rng, 200), &found));
     const double us = found.price.total_us, compute = found.price.us[BL_PLACE_COMPUTE],
                  exchange = found.price.us[BL_PLACE_EXCHANGE];
-    REQUIRE_OK(bl_price_sum_create(&x.problem, us * (1 + 1e-9), &sum));
-    const bl_price_layout *layout = bl_price_sum_layout(sum);
+    REQUIRE_OK(bl_dual_sum_create(&x.problem, us * (1 + 1e-9), &sum));
+    const bl_dual_layout *layout = bl_dual_sum_layout(sum);
     double *weights = calloc((size_t)layout->size, sizeof *weights);
-    bl_price_box box = bl_price_sum_all(sum);
-    CHECK(bl_price_sum_enter(sum, &box));
-    bl_price_sum_start(sum, weights);
+    bl_dual_box box = bl_dual_sum_all(sum);
+    CHECK(bl_dual_sum_enter(sum, &box));
+    bl_dual_sum_start(sum, weights);
     for (int k = 0; k < 30; ++k) {
       if (k > 0) draw_weights(layout, us, &rng, weights);
       if (k > 10) { /* around the placement, wide or narrow; latency is not part of the box */
         const double part = k % 4 ? bl_rng_unit(&rng) : 0;
-        box = (bl_price_box){.low = {compute * (1 - part), exchange * (1 - part) - 20 * 30 * 4 * 32 - 1},
-                             .high = {compute * (1 + part) * (1 + 1e-9), exchange * (1 + part) * (1 + 1e-9)}};
+        box = (bl_dual_box){.low = {compute * (1 - part), exchange * (1 - part) - 20 * 30 * 4 * 32 - 1},
+                            .high = {compute * (1 + part) * (1 + 1e-9), exchange * (1 + part) * (1 + 1e-9)}};
         if (box.low[1] < 0) box.low[1] = 0;
-        CHECK(bl_price_sum_enter(sum, &box));
+        CHECK(bl_dual_sum_enter(sum, &box));
       }
-      const double bound = bl_price_sum_find(sum, weights, NULL, NULL);
+      const double bound = bl_dual_sum_find(sum, weights, NULL, NULL);
       if (bound > us * (1 + 1e-9)) printf("turn %d, weights %d: bound %.12g, price %.12g\n", turn, k, bound, us);
       CHECK(bound <= us * (1 + 1e-9));
       if (bound / us > closest) closest = bound / us;
     }
     free(weights);
-    bl_price_sum_free(sum);
+    bl_dual_sum_free(sum);
     bl_place_solver_free(solver);
     bl_place_demand_free(&x.demand);
   }

@@ -1,23 +1,23 @@
-#include "planner/milp/price_hosts_state.h"
+#include "planner/milp/dual_hosts_state.h"
 #include <math.h>
 #include <stdlib.h>
 
 /* The cost of the tokens that node n sends, and of the copies there, at least one; gain[] of each rank of it. home: a
  * rank of the node that is no copy, or -1. */
-static double with_copies(bl_price_hosts *c, int32_t n, int32_t home, double sending, double bonus, int32_t *copies) {
-  const bl_price_amounts *price = c->price;
+static double with_copies(bl_dual_hosts *c, int32_t n, int32_t home, double sending, double bonus, int32_t *copies) {
+  const bl_dual_amounts *price = c->price;
   const int32_t level = home >= 0 || c->machine->levels == 1 ? 1 : 2;
   double cost = 0, best = -INFINITY;
   *copies = 0;
-  for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r) {
-    const double each = bl_price_away(c, r, c->node_in[n]), saved = c->source[r] * fmax(each - price->compute[r], 0);
+  for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r) {
+    const double each = bl_dual_away(c, r, c->node_in[n]), saved = c->source[r] * fmax(each - price->compute[r], 0);
     cost += c->source[r] * each;
     if (r == home) {
       cost -= saved;
       c->gain[r] = -INFINITY;
       continue;
     }
-    c->gain[r] = saved - (price->slot[r] + price->copy[BL_PRICE_IN][level][r] + sending);
+    c->gain[r] = saved - (price->slot[r] + price->copy[BL_DUAL_IN][level][r] + sending);
     if (c->problem->slots[r] == 0) c->gain[r] = -INFINITY;
     best = fmax(best, c->gain[r]);
     if (!(c->gain[r] + bonus > 0)) continue;
@@ -30,12 +30,12 @@ static double with_copies(bl_price_hosts *c, int32_t n, int32_t home, double sen
 }
 
 /* Of the node of the home, where no copy is in it. */
-static double with_home(const bl_price_hosts *c, int32_t home) {
-  const double node_in = c->price->token[BL_PRICE_IN][1][home] + c->price->compute[home];
+static double with_home(const bl_dual_hosts *c, int32_t home) {
+  const double node_in = c->price->token[BL_DUAL_IN][1][home] + c->price->compute[home];
   const int32_t n = home / c->node;
   double cost = 0;
-  for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r) {
-    double each = bl_price_away(c, r, node_in);
+  for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r) {
+    double each = bl_dual_away(c, r, node_in);
     if (r == home) each = fmin(each, c->price->compute[r]);
     cost += c->source[r] * each;
   }
@@ -43,22 +43,22 @@ static double with_home(const bl_price_hosts *c, int32_t home) {
 }
 
 /* Of a node without any host. */
-static double with_none(const bl_price_hosts *c, int32_t n) { return c->inner[2][n] + c->far_in * c->sum[1][n]; }
+static double with_none(const bl_dual_hosts *c, int32_t n) { return c->inner[2][n] + c->far_in * c->sum[1][n]; }
 
-static double sending_to_nodes(const bl_price_hosts *c, int32_t home) {
+static double sending_to_nodes(const bl_dual_hosts *c, int32_t home) {
   if (c->machine->levels == 1) return 0;
   const bool known = c->problem->homes == BL_PLACE_HOMES_FIXED && !c->problem->relay;
-  return known ? c->price->copy[BL_PRICE_OUT][2][home] : c->copy_out[2];
+  return known ? c->price->copy[BL_DUAL_OUT][2][home] : c->copy_out[2];
 }
 
-static double sending_in_node(const bl_price_hosts *c, int32_t home) {
-  return c->problem->relay ? c->copy_out[1] : c->price->copy[BL_PRICE_OUT][1][home];
+static double sending_in_node(const bl_dual_hosts *c, int32_t home) {
+  return c->problem->relay ? c->copy_out[1] : c->price->copy[BL_DUAL_OUT][1][home];
 }
 
 /* The cheapest hosts with a home among `homes` ranks from `first` on. */
-static bl_price_spread cheapest_spread(bl_price_hosts *c, int32_t expert, int32_t first, int32_t homes, double bonus) {
+static bl_dual_spread cheapest_spread(bl_dual_hosts *c, int32_t expert, int32_t first, int32_t homes, double bonus) {
   const double sending = sending_to_nodes(c, first);
-  bl_price_spread best = {.home = first, .bonus = bonus, .cost = INFINITY};
+  bl_dual_spread best = {.home = first, .bonus = bonus, .cost = INFINITY};
   double all = 0;
   int32_t copies, all_copies = 0;
   for (int32_t n = 0; n < c->nodes && c->nodes > 1; ++n) {
@@ -70,7 +70,7 @@ static bl_price_spread cheapest_spread(bl_price_hosts *c, int32_t expert, int32_
   for (int32_t h = first; h < first + homes; ++h) {
     if (c->problem->slots[h] == 0) continue;
     const int32_t n = h / c->node;
-    const double fixed = c->price->slot[h] + bl_price_move(c, expert, h);
+    const double fixed = c->price->slot[h] + bl_dual_move(c, expert, h);
     const double others = c->nodes > 1 ? all - c->node_cost[n] : 0, none = with_home(c, h);
     double some = INFINITY;
     copies = 0;
@@ -85,31 +85,31 @@ static bl_price_spread cheapest_spread(bl_price_hosts *c, int32_t expert, int32_
 }
 
 /* What one copy more is worth, at best; of so many copies that there be `copies`. */
-static double worth_of(bl_price_hosts *c, int32_t home, int32_t copies) {
+static double worth_of(bl_dual_hosts *c, int32_t home, int32_t copies) {
   const double sending = sending_to_nodes(c, home);
   int32_t count, n_order = 0;
   for (int32_t n = 0; n < c->nodes; ++n) {
     const bool here = home / c->node == n;
-    if (bl_price_node_end(c, n) - n * c->node == 1 && here) continue;
+    if (bl_dual_node_end(c, n) - n * c->node == 1 && here) continue;
     const double none = here ? with_home(c, home) : with_none(c, n);
     const double some = with_copies(c, n, here ? home : -1, here ? sending_in_node(c, home) : sending, 0, &count);
     double base = some, most = -INFINITY; /* without any copy's gain */
     int32_t at = -1;
-    for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r) {
+    for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r) {
       if (c->gain[r] > most) most = c->gain[r], at = r;
       if (c->gain[r] > 0) base += c->gain[r];
     }
     if (at < 0) continue; /* no slots */
     if (!(most > 0)) base += most;
-    for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r)
+    for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r)
       if (c->gain[r] > -INFINITY) c->order[n_order++] = c->gain[r] + (r == at ? none - base : 0);
   }
   if (n_order < copies) return -INFINITY;
-  qsort(c->order, (size_t)n_order, sizeof *c->order, bl_price_descending);
+  qsort(c->order, (size_t)n_order, sizeof *c->order, bl_dual_descending);
   return c->order[copies - 1];
 }
 
-static void use_node(bl_price_hosts *c, const bl_price_spread *s, int32_t n, bl_price_amounts *used) {
+static void use_node(bl_dual_hosts *c, const bl_dual_spread *s, int32_t n, bl_dual_amounts *used) {
   const bool here = s->home / c->node == n;
   const double sending = here ? sending_in_node(c, s->home) : sending_to_nodes(c, s->home);
   const double none = here ? with_home(c, s->home) : with_none(c, n);
@@ -118,42 +118,42 @@ static void use_node(bl_price_hosts *c, const bl_price_spread *s, int32_t n, bl_
   const int32_t sender = known ? s->home : c->copy_rank[level];
   int32_t copies, best = -1, near = here ? s->home : -1;
   double some = INFINITY;
-  if (bl_price_node_end(c, n) - n * c->node > (here ? 1 : 0))
+  if (bl_dual_node_end(c, n) - n * c->node > (here ? 1 : 0))
     some = with_copies(c, n, here ? s->home : -1, sending, s->bonus, &copies);
   if (some < none) {
     near = c->node_rank[n];
-    for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r)
+    for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r)
       if (best < 0 || c->gain[r] > c->gain[best]) best = r;
   }
-  const double node_in = near >= 0 ? c->price->token[BL_PRICE_IN][1][near] + c->price->compute[near] : INFINITY;
-  for (int32_t r = n * c->node; r < bl_price_node_end(c, n); ++r) {
-    const double each = bl_price_away(c, r, node_in);
+  const double node_in = near >= 0 ? c->price->token[BL_DUAL_IN][1][near] + c->price->compute[near] : INFINITY;
+  for (int32_t r = n * c->node; r < bl_dual_node_end(c, n); ++r) {
+    const double each = bl_dual_away(c, r, node_in);
     const bool copy = some < none && r != s->home && (c->gain[r] + s->bonus > 0 || r == best);
     if (copy) {
       used->slot[r] += 1;
-      used->copy[BL_PRICE_IN][level][r] += 1;
-      used->copy[BL_PRICE_OUT][level][sender] += 1;
+      used->copy[BL_DUAL_IN][level][r] += 1;
+      used->copy[BL_DUAL_OUT][level][sender] += 1;
     }
     if ((copy || r == s->home) && c->price->compute[r] <= each)
-      bl_price_send(c, r, 0, r, used);
-    else if (each < c->price->token[BL_PRICE_OUT][1][r] + node_in)
-      bl_price_send(c, r, 2, c->far_rank, used);
+      bl_dual_send(c, r, 0, r, used);
+    else if (each < c->price->token[BL_DUAL_OUT][1][r] + node_in)
+      bl_dual_send(c, r, 2, c->far_rank, used);
     else
-      bl_price_send(c, r, 1, near, used);
+      bl_dual_send(c, r, 1, near, used);
   }
 }
 
-bl_price_spread bl_price_spread_find(bl_price_hosts *c, int32_t expert, int32_t first, int32_t homes, int32_t copies) {
-  bl_price_spread s = cheapest_spread(c, expert, first, homes, 0);
+bl_dual_spread bl_dual_spread_find(bl_dual_hosts *c, int32_t expert, int32_t first, int32_t homes, int32_t copies) {
+  bl_dual_spread s = cheapest_spread(c, expert, first, homes, 0);
   if (s.copies >= copies) return s;
   const double worth = worth_of(c, s.home, copies);
-  if (worth == -INFINITY) return (bl_price_spread){.home = s.home, .cost = INFINITY};
+  if (worth == -INFINITY) return (bl_dual_spread){.home = s.home, .cost = INFINITY};
   s = cheapest_spread(c, expert, first, homes, worth < 0 ? -worth : 0);
   s.cost += s.bonus * copies;
   return s;
 }
 
-void bl_price_spread_use(bl_price_hosts *c, int32_t expert, const bl_price_spread *s, bl_price_amounts *used) {
-  bl_price_use_home(c, expert, s->home, used);
+void bl_dual_spread_use(bl_dual_hosts *c, int32_t expert, const bl_dual_spread *s, bl_dual_amounts *used) {
+  bl_dual_use_home(c, expert, s->home, used);
   for (int32_t n = 0; n < c->nodes; ++n) use_node(c, s, n, used);
 }

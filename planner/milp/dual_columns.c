@@ -1,4 +1,4 @@
-#include "planner/milp/price_columns.h"
+#include "planner/milp/dual_columns.h"
 
 #ifdef BL_HAVE_GLPK
 #include "base/log.h"
@@ -18,10 +18,10 @@ typedef struct column {
   size_t first; /* of its entries */
 } column;
 
-struct bl_price_columns {
-  bl_price_sum *sum;
+struct bl_dual_columns {
+  bl_dual_sum *sum;
   const bl_place_problem *problem;
-  const bl_price_layout *layout;
+  const bl_dual_layout *layout;
   double known_us;
   column *list;
   size_t n, room;
@@ -35,15 +35,15 @@ struct bl_price_columns {
   int32_t added;
 };
 
-bl_status bl_price_columns_create(bl_price_sum *sum, const bl_place_problem *problem, double price_us,
-                                  bl_price_columns **out) {
-  bl_price_columns *c;
+bl_status bl_dual_columns_create(bl_dual_sum *sum, const bl_place_problem *problem, double price_us,
+                                 bl_dual_columns **out) {
+  bl_dual_columns *c;
   bl_status status = BL_OK;
   *out = NULL;
   BL_TRY(bl_new(&c, 1, sizeof *c, "columns"));
   c->sum = sum;
   c->problem = problem;
-  c->layout = bl_price_sum_layout(sum);
+  c->layout = bl_dual_sum_layout(sum);
   c->known_us = price_us;
   const size_t size = (size_t)c->layout->size;
   BL_TRY_GOTO(status, bl_new(&c->master, 2 * size + (size_t)problem->demand->experts, sizeof *c->master, "columns"),
@@ -53,11 +53,11 @@ bl_status bl_price_columns_create(bl_price_sum *sum, const bl_place_problem *pro
   *out = c;
   return BL_OK;
 fail:
-  bl_price_columns_free(c);
+  bl_dual_columns_free(c);
   return status;
 }
 
-void bl_price_columns_free(bl_price_columns *c) {
+void bl_dual_columns_free(bl_dual_columns *c) {
   if (!c) return;
   free(c->list);
   free(c->row);
@@ -70,9 +70,9 @@ void bl_price_columns_free(bl_price_columns *c) {
 
 /* Columns of the program: the least of each term, one for every expert that is too dear to be used, then the uses. In
  * units of the known price. Rows: ranks, ports and slots as in the layout, then experts. */
-static int expert_row(const bl_price_columns *c, int32_t expert) { return c->layout->size + expert + 1; }
+static int expert_row(const bl_dual_columns *c, int32_t expert) { return c->layout->size + expert + 1; }
 
-static void put_column(bl_price_columns *c, const column *x) {
+static void put_column(bl_dual_columns *c, const column *x) {
   const int j = glp_add_cols(c->lp, 1);
   glp_set_col_bnds(c->lp, j, GLP_LO, 0, 0);
   glp_set_mat_col(c->lp, j, x->n, c->row + x->first - 1, c->value + x->first - 1);
@@ -80,13 +80,13 @@ static void put_column(bl_price_columns *c, const column *x) {
 
 static void note_cost(void *context, int32_t expert, int32_t hosts, const int32_t *at, const double *amount,
                       int32_t n) {
-  bl_price_columns *c = context;
+  bl_dual_columns *c = context;
   (void)hosts;
   c->worth[expert] = 0;
   for (int32_t i = 0; i < n; ++i) c->worth[expert] += amount[i] * c->tried[at[i]];
 }
 
-static void add_elastic(bl_price_columns *c, int row_number, double sign, double cost_us) {
+static void add_elastic(bl_dual_columns *c, int row_number, double sign, double cost_us) {
   const int j = glp_add_cols(c->lp, 1), row[2] = {0, row_number};
   const double value[2] = {0, sign};
   glp_set_obj_coef(c->lp, j, cost_us / c->known_us);
@@ -94,18 +94,18 @@ static void add_elastic(bl_price_columns *c, int row_number, double sign, double
   glp_set_mat_col(c->lp, j, 1, row, value);
 }
 
-static void create_program(bl_price_columns *c, const bl_price_box *box) {
-  const bl_price_layout *layout = c->layout;
+static void create_program(bl_dual_columns *c, const bl_dual_box *box) {
+  const bl_dual_layout *layout = c->layout;
   const int32_t experts = c->problem->demand->experts;
   glp_prob *lp = c->lp = glp_create_prob();
   glp_set_obj_dir(lp, GLP_MIN);
   glp_add_rows(lp, layout->size + experts);
   for (int32_t i = 0; i < layout->size; ++i) {
-    const int32_t rank = i - layout->first[BL_PRICE_TERMS];
+    const int32_t rank = i - layout->first[BL_DUAL_TERMS];
     glp_set_row_bnds(lp, i + 1, GLP_UP, 0, rank >= 0 ? c->problem->slots[rank] : 0);
   }
   for (int32_t e = 0; e < experts; ++e) glp_set_row_bnds(lp, expert_row(c, e), GLP_FX, 1, 1);
-  for (int t = 0; t < BL_PRICE_TERMS; ++t) {
+  for (int t = 0; t < BL_DUAL_TERMS; ++t) {
     const int j = glp_add_cols(lp, 1);
     glp_set_obj_coef(lp, j, 1);
     glp_set_col_bnds(lp, j, GLP_LO, t < 2 ? box->low[t] / c->known_us : 0, 0);
@@ -124,19 +124,19 @@ static void create_program(bl_price_columns *c, const bl_price_box *box) {
   const double least_us = c->known_us / experts;
   for (int32_t e = 0; e < experts; ++e) add_elastic(c, expert_row(c, e), 1, LEFT_OUT * fmax(c->worth[e], least_us));
   for (int32_t r = 0; r < c->problem->machine->ranks; ++r) {
-    const int32_t slot = layout->first[BL_PRICE_TERMS] + r;
+    const int32_t slot = layout->first[BL_DUAL_TERMS] + r;
     add_elastic(c, slot + 1, -1, SLOT_MORE * fmax(c->tried[slot], 1e-3 * least_us));
   }
   for (size_t i = 0; i < c->n; ++i)
-    if (bl_price_sum_allowed(c->sum, c->list[i].expert, c->list[i].hosts)) put_column(c, &c->list[i]);
+    if (bl_dual_sum_allowed(c->sum, c->list[i].expert, c->list[i].hosts)) put_column(c, &c->list[i]);
 }
 
 /* The dual values as weights: not negative, and no term's above 1 together. */
-static void take_weights(bl_price_columns *c) {
-  const bl_price_layout *layout = c->layout;
+static void take_weights(bl_dual_columns *c) {
+  const bl_dual_layout *layout = c->layout;
   for (int32_t i = 0; i < layout->size; ++i)
-    c->master[i] = fmax(0, -glp_get_row_dual(c->lp, i + 1)) * (i < layout->first[BL_PRICE_TERMS] ? 1 : c->known_us);
-  for (int t = 0; t < BL_PRICE_TERMS; ++t) {
+    c->master[i] = fmax(0, -glp_get_row_dual(c->lp, i + 1)) * (i < layout->first[BL_DUAL_TERMS] ? 1 : c->known_us);
+  for (int t = 0; t < BL_DUAL_TERMS; ++t) {
     double sum = 0;
     for (int32_t i = layout->first[t]; i < layout->first[t + 1]; ++i) sum += c->master[i];
     for (int32_t i = layout->first[t]; i < layout->first[t + 1] && sum > 1; ++i) c->master[i] /= sum;
@@ -148,8 +148,8 @@ static void take_weights(bl_price_columns *c) {
 
 /* Keeps a use that makes the program cheaper. */
 static void hear(void *context, int32_t expert, int32_t hosts, const int32_t *at, const double *amount, int32_t n) {
-  bl_price_columns *c = context;
-  const int32_t slots = c->layout->first[BL_PRICE_TERMS];
+  bl_dual_columns *c = context;
+  const int32_t slots = c->layout->first[BL_DUAL_TERMS];
   double cost = 0;
   for (int32_t i = 0; i < n; ++i) cost += amount[i] * c->master[at[i]];
   if (!(cost / c->known_us < c->worth[expert] - 1e-9) || c->status != BL_OK) return;
@@ -172,15 +172,15 @@ static void hear(void *context, int32_t expert, int32_t hosts, const int32_t *at
   ++c->added;
 }
 
-bl_status bl_price_columns_raise(bl_price_columns *c, const bl_price_box *box, double enough, int64_t deadline_us,
-                                 double *weights, double *bound) {
+bl_status bl_dual_columns_raise(bl_dual_columns *c, const bl_dual_box *box, double enough, int64_t deadline_us,
+                                double *weights, double *bound) {
   const size_t size = (size_t)c->layout->size;
   glp_smcp simplex;
   glp_init_smcp(&simplex);
   simplex.msg_lev = GLP_MSG_OFF;
   c->status = BL_OK;
   memcpy(c->tried, weights, size * sizeof *weights);
-  bl_price_sum_find(c->sum, c->tried, note_cost, c);
+  bl_dual_sum_find(c->sum, c->tried, note_cost, c);
   create_program(c, box);
   double best = -INFINITY, limit = INFINITY; /* of the bound; the program's own, which no bound of it exceeds */
   for (int32_t round = 0; round < MOST_ROUNDS && c->status == BL_OK; ++round) {
@@ -191,7 +191,7 @@ bl_status bl_price_columns_raise(bl_price_columns *c, const bl_price_box *box, d
     c->added = 0;
     for (double step = round == 0 ? 0 : STEP;; step = 1) {
       for (size_t i = 0; i < size; ++i) c->tried[i] = weights[i] + step * (c->master[i] - weights[i]);
-      const double now = bl_price_sum_find(c->sum, c->tried, hear, c);
+      const double now = bl_dual_sum_find(c->sum, c->tried, hear, c);
       const bool better = now > best;
       if (better) {
         best = now;
