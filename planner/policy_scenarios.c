@@ -48,7 +48,8 @@ static void add_others(writer *w, int32_t ages) {
   }
 }
 
-/* An expert that rose by much against its size often rises on: the largest rises, each by itself. */
+/* An expert that rose by much against its size often rises on: the largest rises, each by itself. Where there are other
+ * layers, their errors foretell it as well, and this adds time alone. */
 static void add_risers(writer *w) {
   static const double WEIGHT = 0.2, LEAST_RISE = 0.05, LEAST_GROWTH = 0.2, GOES_ON = 3;
   const bl_history *h = w->history;
@@ -76,10 +77,11 @@ int32_t bl_history_scenarios(const bl_history *h, int32_t layer, double *scenari
     memcpy(next(&w, 1), bl_history_forecast(h, layer), (size_t)h->experts * sizeof *scenarios);
     return w.n;
   }
-  const int32_t own = h->layers > 1 ? BL_POLICY_OWN : BL_POLICY_ERRORS;
+  const bool alone = h->layers == 1;
+  const int32_t own = alone ? BL_POLICY_ERRORS : BL_POLICY_OWN;
   for (int32_t age = 0; age < ages && age < own; ++age) add_own(&w, age, 1, 1);
   add_others(&w, ages);
   for (int32_t age = 0; age < ages && age < BL_POLICY_MIRRORED; ++age) add_own(&w, age, -1, MIRRORED_WEIGHT);
-  add_risers(&w);
+  if (alone) add_risers(&w);
   return w.n;
 }

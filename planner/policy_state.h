@@ -11,10 +11,10 @@
 enum {
   BL_POLICY_ERRORS = 8,   /* steps whose errors are kept */
   BL_POLICY_OWN = 4,      /* newest errors of the layer itself; all that are kept where there is no other layer */
-  BL_POLICY_OTHERS = 16,  /* errors of other layers, newest first */
+  BL_POLICY_OTHERS = 20,  /* errors of other layers, newest first */
   BL_POLICY_MIRRORED = 3, /* of the layer's own, with the other sign too: what has just come often goes again */
-  BL_POLICY_RISERS = 4,   /* experts that have just risen, each rising on by itself */
-  BL_POLICY_SCENARIOS = BL_POLICY_OWN + BL_POLICY_OTHERS + BL_POLICY_MIRRORED + BL_POLICY_RISERS
+  BL_POLICY_RISERS = 4,   /* where there is no other layer: experts that have just risen, each rising on by itself */
+  BL_POLICY_SCENARIOS = BL_POLICY_OWN + BL_POLICY_OTHERS + BL_POLICY_MIRRORED
 };
 
 /* Counts that decisions may see. One record is one step: width numbers a layer, the totals by expert and, where
@@ -50,7 +50,8 @@ void bl_history_sort(bl_history *history);
 /*! bl_history_scenarios() : writes up to BL_POLICY_SCENARIOS (at least one) loads [n][experts] that the next step may
  *  have, with their weights [n], cut at 0. In the order of the enumeration above: the forecast plus each of the layer's
  *  last errors; plus errors of other layers, carried over by rank of load, since layers change at the same time and
- *  alike; less the layer's newest errors; plus, one by one, three times the rise of each expert that has just risen.
+ *  alike; less the layer's newest errors. Where there is no other layer, also the forecast plus three times the rise of
+ *  each expert that has just risen, one by one.
  *  @return : n. */
 int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *scenarios, double *weights);
 

@@ -23,17 +23,33 @@ static void test_by_hand(void) {
   CHECK_INT(bl_history_scenarios(&h, 0, scenarios, weights), 1); /* no error yet: the forecast alone */
   CHECK_NEAR(scenarios[1], 0.6, 1e-12);
   bl_history_push(&h, SECOND);
-  REQUIRE(bl_history_scenarios(&h, 0, scenarios, weights) == 4);
+  REQUIRE(bl_history_scenarios(&h, 0, scenarios, weights) == 3);
   for (int32_t e = 0; e < EXPERTS; ++e) {
     const double f = forecast(e);
     CHECK_NEAR(scenarios[0 * EXPERTS + e], at_least_0(f + error(e)), 1e-12);
     CHECK_NEAR(scenarios[1 * EXPERTS + mine[e]], at_least_0(forecast(mine[e]) + error(EXPERTS + theirs[e])), 1e-12);
     CHECK_NEAR(scenarios[2 * EXPERTS + e], at_least_0(f - error(e)), 1e-12);
-    CHECK_NEAR(scenarios[3 * EXPERTS + e], e == 3 ? f + 3 * error(e) : f, 1e-12); /* the one expert that rose */
   }
   CHECK_NEAR(weights[0], 1, 0);
   CHECK_NEAR(weights[1], 1, 0);
-  CHECK(weights[2] < 1 && weights[3] < weights[2] && weights[3] > 0);
+  CHECK(weights[2] < 1 && weights[2] > 0);
+  bl_history_free(&h);
+}
+
+static void test_a_layer_alone(void) {
+  double scenarios[BL_POLICY_SCENARIOS * EXPERTS], weights[BL_POLICY_SCENARIOS];
+  bl_history h;
+  REQUIRE_OK(bl_history_create(&h, 1, EXPERTS, 2, 1, false, true));
+  bl_history_push(&h, FIRST);
+  bl_history_push(&h, SECOND);
+  REQUIRE(bl_history_scenarios(&h, 0, scenarios, weights) == 3);
+  for (int32_t e = 0; e < EXPERTS; ++e) {
+    const double f = forecast(e);
+    CHECK_NEAR(scenarios[0 * EXPERTS + e], at_least_0(f + error(e)), 1e-12);
+    CHECK_NEAR(scenarios[1 * EXPERTS + e], at_least_0(f - error(e)), 1e-12);
+    CHECK_NEAR(scenarios[2 * EXPERTS + e], e == 3 ? f + 3 * error(e) : f, 1e-12); /* the one expert that rose */
+  }
+  CHECK(weights[0] > weights[1] && weights[1] > weights[2] && weights[2] > 0);
   bl_history_free(&h);
 }
 
@@ -55,6 +71,7 @@ static void test_never_more_than_room(void) {
 
 int main(void) {
   RUN(test_by_hand);
+  RUN(test_a_layer_alone);
   RUN(test_never_more_than_room);
   TEST_MAIN_END;
 }
