@@ -10,7 +10,9 @@
  *   loss takes the passes over fp32 logits of its vocab-parallel cross-entropy (core/tensor_parallel/cross_entropy.py).
  * - Attention cores and scans have no weights and run in the type of num_bytes; a core's backward is 2.5 times its
  *   forward, which it repeats (arXiv 2307.08691). What is neither (norms, residuals, rotations, activation functions,
- *   scatter and gather, scores) takes its bytes. Each kind of work takes call_us besides.
+ *   scatter and gather, scores) takes its bytes. Each kind of work takes call_us besides. Whoever launches them is
+ *   ahead: a host that launches each kernel takes longer than small micro-batches compute (tests/cli/fit_published.py
+ *   has such throughputs beside the prices).
  * - The slowest of a position's devices sets its pace (positions.h): their speeds spread normally.
  * - tp: the sequence is split beside the matrices (arXiv 2205.05198): an all-gather and a reduce-scatter for each of
  *   mixer, feed-forward and shared experts, forward and backward, not overlapped.

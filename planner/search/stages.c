@@ -39,7 +39,7 @@ typedef struct divider {
   const bl_grid *grid;
   const bl_grid_costs *costs;
   int32_t stages;
-  double memory_bytes, mean_us; /* mean_us: of a stage */
+  double memory_bytes, mean_us;                            /* mean_us: of a stage */
   int16_t before[BL_STAGES_MAX_LAYERS + 1][BL_ITEM_COUNT]; /* items of each kind among the first l layers */
 } divider;
 
@@ -61,8 +61,8 @@ static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to
 
 /* The best last run of a division of the first j layers into stages 0..stage; before[i]: the slowest of the stages in
  * front where these hold i layers. Longer runs only take longer, so the first too slow ends the search. Of equals the
- * longest that takes no more than the mean: no stage idles for others, and those in front, which hold most micro-batches
- * and start interleaved rounds, take what does not divide. */
+ * longest that takes no more than the mean: no stage idles for others, and those in front, which hold most
+ * micro-batches and start interleaved rounds, take what does not divide. */
 static int32_t last_run(const divider *d, int32_t stage, const double *before, int32_t j, double *slowest) {
   int32_t best = j;
   *slowest = DBL_MAX;

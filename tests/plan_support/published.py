@@ -77,3 +77,35 @@ def write_model(row, tmp):
 
 def name_of(row):
     return f"{row['model']} {row['chip']} x{row['gpus']} {row['dtype']} ({row['tag']})"
+
+
+def throughputs():
+    """Tokens a second and GPU of the mixture-of-experts models that Megatron-Bridge's docs/performance-summary-archive.md
+    lists for containers 25.09 to 26.02, at a sequence of 4096: measured, and no efficiency here is fitted to them."""
+    with open(ROOT / "tests/plan_support/published_throughput.tsv", encoding="ascii") as file:
+        names = file.readline().rstrip("\n").split("\t")
+        for line in file:
+            row = dict(zip(names, line.rstrip("\n").split("\t")))
+            for key in names[3:]:
+                row[key] = row[key] if key == "dtype" else int(row[key])
+            yield row
+
+
+def throughput_options(row, tmp):
+    """Search options that leave only the row's layout. Gradients in bf16 as its performance configurations say; up to
+    25.09 tokens are dropped after an all-to-all but on H100, later all go by DeepEP or HybridEP, interleaved pipelines
+    exchanging beside compute."""
+    model = json.load(open(ROOT / f"costmodel/models/{row['model']}.json", encoding="ascii"))
+    model.update(sequence=4096, multi_token=row["multi_token"])
+    path = f"{tmp}/{row['model']}-{row['multi_token']}.json"
+    json.dump(model, open(path, "w", encoding="ascii"))
+    late = row["release"] > "25.09" or (row["chip"] == "H100" and row["model"] == "deepseek-v3")
+    options = {"model": path, "cluster": cluster_path(row), "ranks": row["gpus"], "batch": row["gbs"], "max-vp": row["vp"],
+               "micro-batch": row["mbs"], "cp": 1, "etp": 1, "dispatch": "nodes" if late else "choices",
+               "overlap": "exchange" if late and row["vp"] > 1 else "none", "gradients": "bf16", "memory-fraction": 1}
+    options.update({key: row[key] for key in ("tp", "pp", "vp", "ep")})
+    if type_of(row):
+        options["type"] = type_of(row)
+    if ranks_per_node(row):
+        options["ranks-per-node"] = ranks_per_node(row)
+    return [part for key, value in options.items() for part in (f"--{key}", value)]
