@@ -26,10 +26,11 @@ struct bl_place_changes {
   bl_place_judge *judge;
   change *list;
   int32_t n;
-  bool *held;   /* [experts][ranks] */
-  bool *busy;   /* [ranks] */
-  double *load; /* [ranks]: load / speed over its mean */
-  bool all;     /* every change, not only those at busy ranks */
+  int32_t *heap, waiting; /* numbers in list[] of changes still to be tried, the most promising on top */
+  bool *held;             /* [experts][ranks] */
+  bool *busy;             /* [ranks] */
+  double *load;           /* [ranks]: load / speed over its mean */
+  bool all;               /* every change, not only those at busy ranks */
   double mean;
   bl_rng rng;
 };
@@ -43,6 +44,7 @@ bl_status bl_place_changes_create(bl_place_judge *j, bl_place_changes **out) {
   c->judge = j;
   c->all = (int64_t)j->experts * j->ranks <= SMALL;
   BL_TRY_GOTO(status, bl_new(&c->list, MOST, sizeof *c->list, what), fail);
+  BL_TRY_GOTO(status, bl_new(&c->heap, MOST, sizeof *c->heap, what), fail);
   BL_TRY_GOTO(status, bl_new(&c->held, (size_t)j->experts * (size_t)j->ranks, sizeof *c->held, what), fail);
   BL_TRY_GOTO(status, bl_new(&c->busy, (size_t)j->ranks, sizeof *c->busy, what), fail);
   BL_TRY_GOTO(status, bl_new(&c->load, (size_t)j->ranks, sizeof *c->load, what), fail);
@@ -56,6 +58,7 @@ fail:
 void bl_place_changes_free(bl_place_changes *c) {
   if (!c) return;
   free(c->list);
+  free(c->heap);
   free(c->held);
   free(c->busy);
   free(c->load);
@@ -202,9 +205,36 @@ static bool apply(const bl_place_judge *j, const change *x, bl_place_state *stat
   return false;
 }
 
-static int by_promise(const void *a, const void *b) {
-  const change *x = a, *y = b;
-  return (x->promise < y->promise) - (x->promise > y->promise);
+/* Most promising first, of equal ones that listed first. */
+static bool before(const bl_place_changes *c, int32_t x, int32_t y) {
+  const double a = c->list[x].promise, b = c->list[y].promise;
+  return a > b || (a == b && x < y);
+}
+
+static void sift_down(bl_place_changes *c, int32_t at) {
+  int32_t *heap = c->heap;
+  const int32_t moved = heap[at];
+  for (int32_t child; (child = 2 * at + 1) < c->waiting; at = child) {
+    if (child + 1 < c->waiting && before(c, heap[child + 1], heap[child])) ++child;
+    if (!before(c, heap[child], moved)) break;
+    heap[at] = heap[child];
+  }
+  heap[at] = moved;
+}
+
+/* A heap, since the budget seldom lets all be tried. */
+static void sort_all(bl_place_changes *c) {
+  c->waiting = c->n;
+  for (int32_t i = 0; i < c->n; ++i) c->heap[i] = i;
+  for (int32_t i = c->n / 2 - 1; i >= 0; --i) sift_down(c, i);
+}
+
+/* The next change of the list, best first. */
+static const change *take_next(bl_place_changes *c) {
+  const int32_t best = c->heap[0];
+  c->heap[0] = c->heap[--c->waiting];
+  if (c->waiting > 0) sift_down(c, 0);
+  return &c->list[best];
 }
 
 static void list_all(bl_place_changes *c, const bl_place_state *now) {
@@ -229,10 +259,11 @@ bl_status bl_place_changes_search(bl_place_changes *c, bl_place_state *now, bl_p
   for (bool found = true; found && *left > 0;) { /* pass by pass; a pass goes on after what it has found */
     found = false;
     list_all(c, now);
-    qsort(c->list, (size_t)c->n, sizeof *c->list, by_promise);
-    for (int32_t i = 0; i<c->n && * left> 0; ++i) {
+    sort_all(c);
+    while (c->waiting > 0 && *left > 0) {
+      const change *x = take_next(c);
       bl_place_state_assign(c->judge, trial, now);
-      if (!apply(c->judge, &c->list[i], trial)) continue;
+      if (!apply(c->judge, x, trial)) continue;
       BL_TRY(bl_place_judge_solve(c->judge, trial));
       --*left;
       if (!(trial->price.total_us < now->price.total_us * (1 - 1e-9))) continue;

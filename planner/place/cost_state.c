@@ -93,14 +93,15 @@ bl_status bl_place_judge_create(const bl_place_problem *problem, bl_place_judge 
   BL_TRY_GOTO(status, bl_new(&out->flow_block, states, sizeof *out->flow_block, what), fail);
   out->flow = bl_flow_state_at(out->flow_block, out->experts, out->room);
   const size_t ranks = (size_t)m->ranks, copies = (size_t)out->room;
-  BL_TRY_GOTO(status, bl_new(&out->cut, 2 * ranks + 2 * copies, sizeof *out->cut, what), fail);
+  BL_TRY_GOTO(status, bl_new(&out->cut, 2 * ranks + 3 * copies, sizeof *out->cut, what), fail);
   BL_TRY_GOTO(status, bl_new(&out->served, ranks, sizeof *out->served, what), fail);
   BL_TRY_GOTO(status, bl_new(&out->start, ranks + 1 + 3 * copies + (size_t)out->experts, sizeof *out->start, what),
               fail);
   BL_TRY_GOTO(status, bl_new(&out->sorted, copies, sizeof *out->sorted, what), fail);
   out->taken = out->cut + ranks;
   out->level_share = out->taken + ranks;
-  out->near_share = out->level_share + copies;
+  out->last_share = out->level_share + copies;
+  out->near_share = out->last_share + copies;
   out->next = out->start + ranks + 1;
   out->first = out->next + copies;
   out->hosts = (bl_hosts){.experts = out->experts, .ranks = m->ranks};
@@ -190,9 +191,46 @@ static void serve_group(bl_place_judge *j, const double *source, double each, in
     if (j->taken[r] >= 0) j->taken[r] += sent / hosts;
 }
 
+/* Every source goes to the nearest hosts of an expert: its home and the copies from first[expert] on. What has found
+ * none in a group that it shares with one is divided alike among all. */
+static void near_hosts(bl_place_judge *j, int32_t expert, int32_t home, const bl_copy *all) {
+  const bl_place_machine *m = j->problem.machine;
+  const bl_place_demand *d = j->problem.demand;
+  const double *source = d->source ? d->source + (int64_t)expert * j->ranks : NULL, each = d->load[expert] / j->ranks;
+  const int32_t *next = j->next, first = j->first[expert];
+  double left = 0;
+  int32_t hosts = 1;
+  j->taken[home] = 0;
+  for (int32_t i = first; i >= 0; i = next[i], ++hosts) j->taken[all[i].rank] = 0;
+  for (int32_t l = 0; l < m->levels; ++l) {
+    const int32_t size = l > 0 ? m->level[l - 1].ranks : 1;
+    serve_group(j, source, each, home, size);
+    for (int32_t i = first; i >= 0; i = next[i]) serve_group(j, source, each, all[i].rank, size);
+  }
+  for (int32_t r = 0; r < j->ranks; ++r) {
+    const double sent = source ? source[r] : each;
+    left += j->served[r] ? 0 : sent;
+  }
+  if (left > 0) {
+    j->taken[home] += left / hosts;
+    for (int32_t i = first; i >= 0; i = next[i]) j->taken[all[i].rank] += left / hosts;
+  }
+}
+
+/* Nothing is served, and no rank a host any more. */
+static void forget_hosts(bl_place_judge *j, int32_t expert, int32_t home, const bl_copy *all) {
+  const bl_place_machine *m = j->problem.machine;
+  const int32_t widest = m->levels > 1 ? m->level[m->levels - 2].ranks : 1;
+  for (int32_t i = j->first[expert], rank = home;; rank = all[i].rank, i = j->next[i]) {
+    const int32_t begin = rank / widest * widest, end = begin + widest < j->ranks ? begin + widest : j->ranks;
+    for (int32_t r = begin; r < end; ++r) j->served[r] = false;
+    j->taken[rank] = -1;
+    if (i < 0) break;
+  }
+}
+
 /* Shares by which every source goes to the nearest hosts of each expert; copies are sorted by rank, not by expert. */
 static void near_shares(bl_place_judge *j, const bl_place_state *state, const bl_copy *all, int32_t n, double *share) {
-  const bl_place_machine *m = j->problem.machine;
   const bl_place_demand *d = j->problem.demand;
   int32_t *first = j->first, *next = j->next; /* copies of each expert */
   for (int32_t e = 0; e < j->experts; ++e) first[e] = -1;
@@ -200,25 +238,24 @@ static void near_shares(bl_place_judge *j, const bl_place_state *state, const bl
     next[i] = first[all[i].expert];
     first[all[i].expert] = i;
   }
+  for (int32_t r = 0; r < j->ranks; ++r) {
+    j->served[r] = false;
+    j->taken[r] = -1;
+  }
   for (int32_t e = 0; e < j->experts; ++e) {
     if (first[e] < 0) continue;
-    const double *source = d->source ? d->source + (int64_t)e * j->ranks : NULL, each = d->load[e] / j->ranks;
-    memset(j->served, 0, (size_t)j->ranks * sizeof *j->served);
-    for (int32_t r = 0; r < j->ranks; ++r) j->taken[r] = -1;
-    j->taken[state->home[e]] = 0;
-    for (int32_t i = first[e]; i >= 0; i = next[i]) j->taken[all[i].rank] = 0;
-    for (int32_t l = 0; l <= m->levels; ++l) {
-      const int32_t size = l > 0 ? m->level[l - 1].ranks : 1;
-      serve_group(j, source, each, state->home[e], size);
-      if (l == m->levels) break; /* that was all ranks */
-      for (int32_t i = first[e]; i >= 0; i = next[i]) serve_group(j, source, each, all[i].rank, size);
-    }
+    near_hosts(j, e, state->home[e], all);
     for (int32_t i = first[e]; i >= 0; i = next[i]) share[i] = d->load[e] > 0 ? j->taken[all[i].rank] / d->load[e] : 0;
+    forget_hosts(j, e, state->home[e], all);
   }
 }
 
+/* Into level_share; what was there is in last_share. */
 static void level_at(bl_place_judge *j, const bl_copy *all, int32_t n, double height) {
   const double *speed = j->problem.machine->speed;
+  double *last = j->level_share;
+  j->level_share = j->last_share;
+  j->last_share = last;
   for (int32_t r = 0; speed && r < j->ranks; ++r) j->cut[r] = fmin(speed[r], height);
   level_shares(j, all, n, speed ? j->cut : NULL, j->level_share);
 }
@@ -256,7 +293,11 @@ bl_status bl_place_judge_solve(bl_place_judge *j, bl_place_state *state) {
   for (int32_t h = 0; h < j->n_heights && better; ++h) {
     level_at(j, all, n, j->heights[h]);
     BL_TRY(price_shares(j, state, all, n, 0, &better));
-    if (!better) level_at(j, all, n, j->heights[h - 1]);
+    if (!better) { /* back to the height before */
+      double *last = j->level_share;
+      j->level_share = j->last_share;
+      j->last_share = last;
+    }
     if (n == 0) break;
   }
   /* The price is convex in the shares, so where a step towards the nearest hosts does not pay no longer one does. */

@@ -32,7 +32,8 @@ typedef struct bl_place_judge {
   int32_t n_heights;
   double *cut, *taken;              /* [ranks]: speeds cut at a height; tokens of the expert looked at, -1: no host */
   bool *served;                     /* [ranks]: its tokens of that expert have found a host */
-  double *level_share, *near_share; /* [room]: best for compute; every source to its nearest hosts */
+  double *level_share, *last_share; /* [room]: best for compute at a height, and at the one before */
+  double *near_share;               /* [room]: every source to its nearest hosts */
   int32_t *start;                   /* [ranks + 1] */
   int32_t *first, *next;            /* [experts], [room]: copies by expert */
   bl_copy *sorted;                  /* [room]: copies by rank */

@@ -1,4 +1,5 @@
 #include "planner/place/order.h"
+#include <math.h>
 #include <string.h>
 
 enum { RUN = 16 };
@@ -34,4 +35,18 @@ void bl_order_ascending(const double *load, int32_t n, int32_t *order, int32_t *
 
 void bl_order_descending(const double *load, int32_t n, int32_t *order, int32_t *scratch) {
   sort(load, -1.0, n, order, scratch);
+}
+
+int32_t bl_order_least(const double *value, int32_t n) {
+  enum { LANES = 16 };
+  double lane[LANES], least = INFINITY;
+  int32_t i = 0;
+  for (int k = 0; k < LANES; ++k) lane[k] = INFINITY;
+  for (; i + LANES <= n; i += LANES)
+    for (int k = 0; k < LANES; ++k) lane[k] = value[i + k] < lane[k] ? value[i + k] : lane[k];
+  for (; i < n; ++i) least = value[i] < least ? value[i] : least;
+  for (int k = 0; k < LANES; ++k) least = lane[k] < least ? lane[k] : least;
+  if (!(least < INFINITY)) return -1;
+  for (i = 0; value[i] != least;) ++i;
+  return i;
 }

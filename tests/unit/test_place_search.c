@@ -90,6 +90,21 @@ static void test_bound_by_hand(void) {
   CHECK_NEAR(bound.imbalance, 1, 1e-12);
 }
 
+static void test_first_least(void) {
+  bl_rng rng;
+  bl_rng_seed(&rng, 11, 1);
+  double value[70];
+  for (int i = 0; i < 2000; ++i) {
+    const int32_t n = (int32_t)bl_rng_below(&rng, 70);
+    int32_t first = -1;
+    for (int32_t k = 0; k < n; ++k) {
+      value[k] = bl_rng_below(&rng, 3) ? (double)bl_rng_below(&rng, 40) - 20 : INFINITY;
+      if (value[k] < (first < 0 ? INFINITY : value[first])) first = k;
+    }
+    CHECK_INT(bl_order_least(value, n), first);
+  }
+}
+
 static void check_window(const double *load, int32_t experts, int32_t ranks) {
   bl_window *window;
   bl_shares *shares;
@@ -355,6 +370,7 @@ static void test_relabel_keeps_most(void) {
 int main(void) {
   RUN(test_bound_never_exceeds_optimum);
   RUN(test_bound_by_hand);
+  RUN(test_first_least);
   RUN(test_window_is_perfect);
   RUN(test_copies_against_all);
   RUN(test_copies_are_legal);
