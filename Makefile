@@ -184,7 +184,7 @@ SHIM_SOURCES  := $(filter-out executor/cuda/cublas.cu,$(wildcard executor/cuda/*
                  tests/exec/cuda_shim/shim.cpp $(wildcard executor/cpu/*.c) executor/ops.c executor/open_backend.c \
                  executor/open_transport.c base/status.c base/rng.c tests/exec/test_cuda_ops.c
 SHIM_CXX := $(CXX) -std=c++17 -O2 -g $(SHIM_SANITIZE) -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. \
-            -Itests/exec/cuda_shim -MMD -MP
+            -Itests/exec/cuda_shim -DBL_CUDA_SEGMENT_BYTES=2048 -MMD -MP
 .PHONY: cuda-shim
 cuda-shim: $(SHIM_SOURCES:%=$(BUILD)/shim/%.o) $(BUILD)/shim/libnccl.so.2
 $(BUILD)/shim/%.c.o: %.c
@@ -229,7 +229,7 @@ C_SOURCES := $(SRC_base) $(SRC_traces) $(SRC_trace_cmd) $(SRC_costmodel) $(SRC_p
 .PHONY: device
 device:
 	$(MAKE) --no-print-directory BUILD=build/device GLPK=0 OPENBLAS=0 MPI=0 MARCH=x86-64-v3 'LDFLAGS=-Wl,-rpath,\$$$$ORIGIN/../lib' \
-	  programs build/device/tests/exec/test_cuda_ops
+	  programs build/device/tests/exec/test_cuda_ops build/device/tests/bench/exec_attention
 	tests/device/pack.sh build/device build/device/folder
 
 ## lint: cppcheck and clang-tidy over all C sources, where installed

@@ -162,10 +162,15 @@ char *bl_cuda_scratch(bl_stream *s, const char *what, size_t bytes) {
   return grow(s, what, &s->scratch, &s->scratch_bytes, bytes ? bytes : 1) ? s->scratch : NULL;
 }
 
+/* A test without a device takes small ones, so that short runs go round and grow. */
+#ifndef BL_CUDA_SEGMENT_BYTES
+#define BL_CUDA_SEGMENT_BYTES (256 << 10)
+#endif
+
 /* Segments of at least `bytes`; the old ones may still be in use. */
 static bool grow_ring(bl_stream *s, const char *what, size_t bytes) {
   bl_cuda_ring *ring = &s->ring;
-  const size_t least = (size_t)256 << 10, segment = bytes > least / 2 ? (2 * bytes + 255) / 256 * 256 : least;
+  const size_t least = BL_CUDA_SEGMENT_BYTES, segment = bytes > least / 2 ? (2 * bytes + 255) / 256 * 256 : least;
   bl_cuda_fail(s->backend, what, cudaStreamSynchronize(s->stream));
   cuda_release(&s->backend->base, ring->device);
   bl_cuda_fail(s->backend, what, cudaFreeHost(ring->host));

@@ -5,7 +5,7 @@ set -eu
 build=$1 folder=$2
 rm -rf "$folder"
 mkdir -p "$folder/bin" "$folder/lib"
-for program in ballast-train ballast-profile ballast-plan ballast-trace tests/exec/test_cuda_ops; do
+for program in ballast-train ballast-profile ballast-plan ballast-trace tests/exec/test_cuda_ops tests/bench/exec_attention; do
   strip -o "$folder/bin/$(basename "$program")" "$build/$program"
 done
 for program in "$folder"/bin/*; do

@@ -58,7 +58,7 @@ model() { # NAME LAYERS HIDDEN HEADS EXPERTS SEQUENCE
 why() { tail -1 "$results/$1.err" 2>/dev/null | cut -c1-70; }
 
 # -- the machine ------------------------------------------------------------------------------------------------------------
-for program in ballast-train ballast-plan ballast-profile ballast-trace test_cuda_ops; do
+for program in ballast-train ballast-plan ballast-profile ballast-trace test_cuda_ops exec_attention; do
   [ -x "$bin/$program" ] || { echo "run.sh: $bin/$program: expected a program; make device packs it"; exit 3; }
 done
 libraries=$(python3 -c 'import glob, site, sys
@@ -79,18 +79,6 @@ limited 100 "$bin/test_cuda_ops" >"$results/ops.out" 2>&1
 said=$(tail -1 "$results/ops.out")
 row "every operation against the CPU" "$said" "0 failed" "$(grep -q ' 0 failed, 0 skipped' <<<"$said" && echo ok || echo FAILED)"
 
-for tool in memcheck racecheck; do
-  if ! command -v compute-sanitizer >/dev/null; then
-    row "compute-sanitizer $tool" "not installed" "clean"
-    continue
-  fi
-  limited 45 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/ballast-train" --data "$folder/text.gz" --model "$results/tiny.json" \
-    --backend cuda --ranks 2 --batch 2 --policy ballast --steps 3 >"$results/$tool.out" 2>&1
-  code=$?
-  row "compute-sanitizer $tool, 2 ranks with copies" "$([ $code = 124 ] && echo "time was up" || grep 'SUMMARY' "$results/$tool.out" | tail -1 | sed 's/=* *//' | cut -c1-34)" \
-    "clean" "$([ $code = 0 ] && echo ok || { [ $code = 124 ] && echo - || echo FAILED; })"
-done
-
 model small 4 256 4 8 128
 small="--model $results/small.json --steps 20 --seed 3"
 train cpu 90 $small && train fp32 30 $small --backend cuda --precision fp32 && train bf16 30 $small --backend cuda
@@ -108,6 +96,26 @@ else
 fi
 
 # -- fast -------------------------------------------------------------------------------------------------------------------
+for shape in "8 1024 16 64" "2 4096 32 128"; do # sequences, tokens of each, heads, width
+  [ -z "${BL_DEVICE_DRY:-}" ] || shape="1 32 2 16"
+  name=attention_${shape// /_}
+  # shellcheck disable=SC2086
+  limited 20 "$bin/exec_attention" cuda $shape 21 >"$results/$name.json" 2>"$results/$name.err" || { row "attention $shape" "$(why "$name")" "" FAILED; continue; }
+  # shellcheck disable=SC2086
+  limited 40 python3 "$root/tests/peer/torch_gpt_moe.py" --attention $shape >"$results/$name.peer.json" 2>"$results/$name.peer.err"
+  for way in forward backward; do
+    value=$(python3 - "$results/$name.json" "$results/$name.peer.json" $way <<'PY'
+import json, sys
+ours, way = json.load(open(sys.argv[1])), sys.argv[3]
+try: peer = json.load(open(sys.argv[2]))[way + "_us"]
+except (ValueError, OSError, KeyError): peer = None
+print("%.0f us, %.0f Tflop/s, %s" % (ours[way + "_us"], ours[way + "_tflops"], "sdpa %.0f us: %.2f x" % (peer, peer / ours[way + "_us"]) if peer else "no sdpa"))
+PY
+)
+    row "attention $shape, $way" "$value" "as fast as sdpa"
+  done
+done
+
 for experts in 8 64; do
   model gpt$experts 12 1024 16 $experts 1024
   train gpt$experts 60 --model "$results/gpt$experts.json" --backend cuda --batch 8 --steps 15 --policy static
@@ -126,6 +134,17 @@ for experts in 8 64; do
   ratio=$(awk "BEGIN { print ($best > 0) ? $ours / $best : 0 }")
   row "GPT-MoE, $experts experts: tokens a second" "$(printf %.0f "$ours"), $how" ">= 1.2 x the best" \
     "$([ "$best" = 0 ] && echo - || verdict "$ratio >= 1.2") $(printf %.2f "$ratio")"
+done
+
+# Each way to issue the products of experts, one after another being the rows above.
+for experts in 8 64; do
+  for way in streams grouped; do
+    if train gpt$experts$way 30 --model "$results/gpt$experts.json" --backend cuda --batch 8 --steps 9 --policy static --expert-gemm $way; then
+      row "GPT-MoE, $experts experts, --expert-gemm $way" "$(printf %.0f "$(number "$results/gpt$experts$way.jsonl" 'median(x["tokens_per_s"] for x in log[4:])')") tokens a second" "which is fastest"
+    else
+      row "GPT-MoE, $experts experts, --expert-gemm $way" "$(why gpt$experts$way)" "" FAILED
+    fi
+  done
 done
 
 for layers in 5 4 3; do
@@ -170,10 +189,30 @@ else
   row "8 ranks on one device" "$(why eight) $(why level)" "" FAILED
 fi
 
-limited 60 "$bin/ballast-profile" --backend cuda --model "$results/gpt8.json" --samples 5 ${BL_DEVICE_DRY:+--rows 16 --matrix 32} -o "$results/profile.json" >"$results/profile.out" 2>"$results/profile.err"
-row "profile of GPT-MoE, 8 experts" "$(tail -1 "$results/profile.out" | sed 's/.*: //' | cut -c1-34)" "" "$([ -s "$results/profile.json" ] && echo ok || echo FAILED)"
+for experts in 64 8; do
+  limited 45 "$bin/ballast-profile" --backend cuda --model "$results/gpt$experts.json" --samples 5 ${BL_DEVICE_DRY:+--rows 16 --matrix 32} -o "$results/profile$experts.json" \
+    >"$results/profile$experts.out" 2>"$results/profile$experts.err"
+  row "profile of GPT-MoE, $experts experts" "$(sed -n 's/.*: \(sgemm .*\)/\1/p' "$results/profile$experts.out" | cut -c1-46)" "" "$([ -s "$results/profile$experts.json" ] && echo ok || echo FAILED)"
+  while read -r line; do
+    row "experts' products, $experts experts, us an expert" "${line#*us an expert: }" "which is fastest"
+  done < <(grep '^--expert-gemm' "$results/profile$experts.out")
+done
+
+# With what time is left: these are slow.
+for tool in memcheck racecheck; do
+  if ! command -v compute-sanitizer >/dev/null; then
+    row "compute-sanitizer $tool" "not installed" "clean"
+    continue
+  fi
+  limited 45 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/ballast-train" --data "$folder/text.gz" --model "$results/tiny.json" \
+    --backend cuda --ranks 2 --batch 2 --policy ballast --steps 3 >"$results/$tool.out" 2>&1
+  code=$?
+  row "compute-sanitizer $tool, 2 ranks with copies" "$([ $code = 124 ] && echo "time was up" || grep 'SUMMARY' "$results/$tool.out" | tail -1 | sed 's/=* *//' | cut -c1-34)" \
+    "clean" "$([ $code = 0 ] && echo ok || { [ $code = 124 ] && echo - || echo FAILED; })"
+done
 
 echo
 cat "$table"
+command -v ncu >/dev/null && echo "closer: ncu --clock-control none --set full -k regex:'forward|backward' -c 6 $bin/exec_attention cuda 8 1024 16 64 1"
 echo "$((SECONDS)) s; logs in $results; $failed rows failed"
 [ $failed = 0 ]

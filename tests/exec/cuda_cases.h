@@ -270,27 +270,28 @@ static void test_sum_f32(void) {
   }
 }
 
-/* Tensors of all lengths and alignments in one call, with and without decay. */
+/* Tensors of all lengths in one call, with and without decay, and each of a tensor's five arrays off alignment alone.
+ */
 static void test_adamw(void) {
-  enum { MOST = 32 };
+  enum { MOST = 32, ARRAYS = 5 };
   buffer master[MOST], m[MOST], v[MOST], weight[MOST], grad[MOST];
-  const int n = 2 * (SHAPES(lengths) + 1);
+  const int n = SHAPES(lengths) + 1 + 2 * ARRAYS;
   CASE("adamw of %d tensors", n);
   for (int i = 0; i < n; i++) {
-    const bool extra = i / 2 == n / 2 - 1;
-    const int64_t length = extra ? 40001 : lengths[i / 2].n;
-    master[i] = random_of(F32, length, 1), m[i] = random_of(F32, length, 0), v[i] = random_of(F32, length, 0);
-    weight[i] = poison(NUM, length);
+    const int off = i - SHAPES(lengths) - 1;
+    const int64_t length = off >= 0 ? 500 + i : off == -1 ? 40001 : lengths[i].n;
+    master[i] = random_at(F32, length, 1, off % ARRAYS == 0), m[i] = random_at(F32, length, 0, off % ARRAYS == 1);
+    v[i] = random_at(F32, length, 0, off % ARRAYS == 2), weight[i] = poison_at(NUM, length, off % ARRAYS == 3);
   }
+  const bool is_bf16_now = sides[CUDA]->num_bytes != sizeof(float);
   for (int step = 1; step <= 3; step++) {
     bl_adamw_part parts[SIDES][MOST];
     const bl_adamw a = {
         1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
     for (int i = 0; i < n; i++) {
-      const bool own_weight = i & 1 || sides[CUDA]->num_bytes != sizeof(float);
-      grad[i] = random_at(F32, master[i].n, 2, i / 2 == n / 2 - 1 ? 0 : lengths[i / 2].shift);
+      grad[i] = random_at(F32, master[i].n, 2, (i - SHAPES(lengths) - 1) % ARRAYS == 4);
       for (int side = 0; side < SIDES; side++)
-        parts[side][i] = (bl_adamw_part){own_weight ? D(weight[i]) : D(master[i]),
+        parts[side][i] = (bl_adamw_part){i & 1 || is_bf16_now ? D(weight[i]) : D(master[i]),
                                          D(master[i]),
                                          D(m[i]),
                                          D(v[i]),
@@ -305,7 +306,7 @@ static void test_adamw(void) {
     agree_within("master", &master[i], 1e-5);
     agree_within("m", &m[i], 1e-5);
     agree_within("v", &v[i], 1e-5);
-    if (i & 1 || sides[CUDA]->num_bytes != sizeof(float)) agree("weight", &weight[i]);
+    if (i & 1 || is_bf16_now) agree("weight", &weight[i]);
     DROP(&master[i], &m[i], &v[i], &weight[i]);
   }
 }

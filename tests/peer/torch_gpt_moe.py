@@ -8,8 +8,10 @@ weights with bf16 compute. Tokens and initial weights are random: it is a measur
 
     torch_gpt_moe.py [--layers N] [--hidden N] [--heads N] [--experts N] [--top-k K] [--sequence N] [--batch N]
                      [--steps N] [--compile] [--experts-by loop|grouped|best]
+    torch_gpt_moe.py --attention SEQUENCES LENGTH HEADS WIDTH
 
-Prints one JSON object: tokens_per_s (of the median step behind the first five), step_ms, loss, experts_by, compiled.
+The second prints forward_us and backward_us of causal scaled_dot_product_attention alone, bf16, medians. The first prints
+one JSON object: tokens_per_s (of the median step behind the first five), step_ms, loss, experts_by, compiled.
 Exit code 77 when PyTorch is absent."""
 import argparse
 import json
@@ -32,6 +34,7 @@ def options():
                         ("batch", 8), ("steps", 20), ("vocabulary", 256)):
         p.add_argument(f"--{name}", type=int, default=value)
     p.add_argument("--compile", action="store_true")
+    p.add_argument("--attention", type=int, nargs=4, metavar=("SEQUENCES", "LENGTH", "HEADS", "WIDTH"))
     p.add_argument("--experts-by", choices=("loop", "grouped", "best"), default="best")
     return p.parse_args()
 
@@ -130,9 +133,35 @@ def measure(o, by, device):
             "compiled": o.compile}
 
 
+def measure_attention(sequences, length, heads, width, device, runs=21):
+    """Medians over runs, behind two that warm up; on a device by its events."""
+    q, k, v = (torch.randn(sequences, heads, length, width, device=device, dtype=torch.bfloat16, requires_grad=True)
+               for _ in range(3))
+    gradient, times = torch.randn_like(q), {"forward_us": [], "backward_us": []}
+    for _ in range(runs + 2):
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(3)] if device == "cuda" else []
+        clock = [time.perf_counter()]
+        for mark, work in enumerate((lambda: attend(q, k, v), lambda: out.backward(gradient))):
+            if marks:
+                marks[mark].record()
+            result = work()
+            out = result if mark == 0 else out
+            clock.append(time.perf_counter())
+        if marks:
+            marks[2].record()
+            torch.cuda.synchronize()
+        for i, name in enumerate(times):
+            times[name].append(1e3 * marks[i].elapsed_time(marks[i + 1]) if marks else 1e6 * (clock[i + 1] - clock[i]))
+        q.grad = k.grad = v.grad = None
+    return {name: statistics.median(us[2:]) for name, us in times.items()}
+
+
 def main():
     o = options()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if o.attention:
+        print(json.dumps(measure_attention(*o.attention, device)))
+        return 0
     can_group = hasattr(torch, "_grouped_mm") and device == "cuda"
     ways = [o.experts_by] if o.experts_by != "best" else (["grouped"] if can_group else []) + ["loop"]
     results, reason = [], None

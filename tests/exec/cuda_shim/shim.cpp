@@ -382,8 +382,8 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
 }
 cudaError_t cudaMalloc(void **out, size_t bytes) {
   shim_counts.mallocs++;
-  *out = bytes > (size_t)1 << 40 ? NULL : aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+  *out = NULL; /* exactly as many, so that the sanitizer sees what goes beyond */
+  return bytes <= (size_t)1 << 40 && posix_memalign(out, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void *pointer) {
   const std::lock_guard<std::recursive_mutex> guard(device);
