@@ -1,4 +1,5 @@
 #include "planner/command_place_cost.h"
+#include "base/log.h"
 #include "base/memory.h"
 #include "base/table.h"
 #include "planner/milp/price_bound.h"
@@ -8,6 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Where a proof is asked for: times the placements that the quick search prices, in this part of the time at most. */
+enum { LONG_SEARCH = 20 };
+static const double SEARCH_PART = 0.3;
 
 void bl_place_cost_options_init(bl_place_cost_options *o) {
   *o = (bl_place_cost_options){.relay = "direct", .horizon = 1000};
@@ -267,13 +272,19 @@ static void note_rows(pricing *p, const bl_layer_placement *layer, const bl_plac
   for (int32_t r = 0; r < p->seats.ranks; ++r) p->rows[r] = fmax(p->rows[r], now[r]);
 }
 
-/* Raises the bound of what was found. */
-static bl_status prove_price(pricing *p, const bl_place_demand *demand, const int32_t *old_home,
-                             bl_place_solution *found, char reason[160]) {
+/* Searches longer, for a part of the seconds given, and raises the bound of what was found in the rest. */
+static bl_status take_time(pricing *p, const bl_place_demand *demand, const int32_t *old_home, int64_t start_us,
+                           bl_place_solution *found, char reason[160]) {
+  const double spent = (double)(bl_now_us() - start_us) * 1e-6, quick_us = found->price.total_us;
+  const double times = fmin(LONG_SEARCH, SEARCH_PART * p->o->prove_seconds / fmax(spent, 1e-6));
   bl_place_problem problem = p->problem;
   problem.demand = demand;
   problem.old_home = old_home;
-  return bl_prove_price(&problem, found->price.total_us, p->o->prove_seconds, 0, &found->bound, reason);
+  if (times >= 2) BL_TRY(bl_place_solve(p->solver, demand, old_home, (int32_t)(times * found->evaluations), found));
+  if (found->price.total_us > quick_us) BL_TRY(bl_place_solve(p->solver, demand, old_home, 0, found));
+  const double left = p->o->prove_seconds - (double)(bl_now_us() - start_us) * 1e-6;
+  return bl_prove_price(&problem, found->price.total_us, fmax(left, 0.5 * p->o->prove_seconds), 0, &found->bound,
+                        reason);
 }
 
 static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
@@ -282,6 +293,7 @@ static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
   bl_place_demand demand;
   bl_place_solution found;
   char reason[160] = "";
+  const int64_t start_us = bl_now_us();
   for (int64_t i = 0; i < n; ++i) p->mean[i] = sum[l * n + i] * p->scale;
   BL_TRY(bl_place_demand_create(placement->experts, placement->ranks, p->mean, p->shape->ranks, &demand));
   const int32_t *old_home = homes_before(p, placement->layer[l].layer);
@@ -292,7 +304,7 @@ static bl_status place_layer(pricing *p, int32_t l, const double *sum) {
     status = bl_place_solver_create(&p->problem, &p->solver);
   }
   if (status == BL_OK) status = bl_place_solve(p->solver, &demand, old_home, 0, &found);
-  if (status == BL_OK && p->o->prove_seconds > 0) status = prove_price(p, &demand, old_home, &found, reason);
+  if (status == BL_OK && p->o->prove_seconds > 0) status = take_time(p, &demand, old_home, start_us, &found, reason);
   if (status == BL_OK) status = store(p, l, &demand, &found, reason);
   if (status == BL_OK) note_rows(p, &placement->layer[l], &demand);
   bl_place_demand_free(&demand);

@@ -81,7 +81,7 @@ bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_
   int32_t count[BL_ITEM_COUNT];
   double row[2][BL_STAGES_MAX_LAYERS + 1];
   int16_t *from; /* [stages][layers + 1]: where the stage that ends there begins */
-  if (layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
+  if (layers < 1 || layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
   const size_t width = (size_t)layers + 1;
   if (bl_new(&from, (size_t)d.stages * width, sizeof *from, "stages") != BL_OK) return false;
   for (int32_t l = 0; l < layers; l++) {
