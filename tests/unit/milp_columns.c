@@ -148,6 +148,78 @@ static void test_exact_fits(void) {
   }
 }
 
+/* Ranks that no others can help: the first holds `experts` alike that sum to 1 + excess, each of the next ones one
+ * expert and room for an equal part of the excess, but for `missing` of it.  @return : the next rank. */
+static int32_t add_ranks(layer *x, int32_t first, double excess, int32_t experts, int32_t receivers, double missing) {
+  bl_fewest *p = &x->problem;
+  for (int32_t i = 0; i < experts; ++i) {
+    x->home[p->experts] = first;
+    x->load[p->experts++] = (1 + excess) / experts;
+  }
+  for (int32_t r = first + 1; r <= first + receivers; ++r) {
+    x->home[p->experts] = r;
+    x->load[p->experts++] = 1 - (excess - missing) / receivers;
+  }
+  return first + receivers + 1;
+}
+
+static void start_ranks(layer *x) {
+  x->problem = (bl_fewest){.load = x->load, .slots = x->slots, .home = x->home, .cap = 1 + BL_FEWEST_TOLERANCE};
+  for (int32_t r = 0; r < MAX_P; ++r) x->slots[r] = MAX_E;
+}
+
+/* A group costs the copies that must leave its ranks where these are more than its ranks less one, and else its ranks
+ * less one: neither alone. Every sender takes the room of receivers of its own, to the last bit. */
+static void test_cost_of_groups(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  static layer x;
+  bl_rng rng;
+  bl_rng_seed(&rng, 47, 0);
+  for (int32_t i = 0; i < (check_is_small() ? 4 : 16); ++i) {
+    int32_t bound = 0, ranks = 0, least = 0;
+    bool found;
+    start_ranks(&x);
+    for (int32_t k = 0; k < 4; ++k) {
+      const double excess = 0.4 + 0.5 * bl_rng_unit(&rng);
+      const int32_t experts = i % 2 ? 1 : 2 + (int32_t)bl_rng_below(&rng, 5);
+      const int32_t receivers = i % 2 ? 1 + (int32_t)bl_rng_below(&rng, 3) : 1;
+      const int32_t leaving = (int32_t)ceil(excess * experts / (1 + excess) - 1e-9);
+      least += leaving > receivers ? leaving : receivers;
+      ranks = add_ranks(&x, ranks, excess, experts, receivers, 0);
+    }
+    x.problem.ranks = ranks;
+    REQUIRE(bl_rank_columns(&x.problem, 10, 0, &bound, &found, x.group) == BL_OK);
+    CHECK_INT(bound, least);
+  }
+}
+
+/* Pairs that fit by the rounding of the grid alone, and a spare rank for what is missing: groups that are chosen from
+ * hold their load all the same. */
+static void test_overfull(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  static layer x;
+  bl_rng rng;
+  bl_rng_seed(&rng, 48, 0);
+  int32_t chosen = 0;
+  enum { TURNS = 8 };
+  for (int32_t i = 0; i < TURNS; ++i) {
+    int32_t bound = 0, ranks = 0;
+    bool found;
+    bl_rank_facts *facts;
+    start_ranks(&x);
+    for (int32_t k = 0; k < 4; ++k) ranks = add_ranks(&x, ranks, 0.4 + 0.5 * bl_rng_unit(&rng), 1, 1, 2e-5);
+    for (int32_t k = 0; k < 4; ++k) ranks = add_ranks(&x, ranks, -0.1, 1, 0, 0);
+    x.problem.ranks = ranks;
+    REQUIRE(bl_rank_columns(&x.problem, 10, 0, &bound, &found, x.group) == BL_OK);
+    CHECK(bound <= 8); /* two receivers for each */
+    REQUIRE(bl_rank_facts_gather(&x.problem, &facts) == BL_OK);
+    if (found) check_groups(&x, facts);
+    chosen += found;
+    free(facts);
+  }
+  CHECK(chosen >= TURNS - 1);
+}
+
 /* One rank above the limit that needs all others: more receivers than are counted one by one. */
 static void test_more_than_counted(void) {
   if (!bl_prove_has_solver()) SKIP("built without GLPK");
@@ -260,6 +332,8 @@ static void test_nothing_to_say(void) {
 int main(void) {
   RUN(test_against_partitions);
   RUN(test_exact_fits);
+  RUN(test_cost_of_groups);
+  RUN(test_overfull);
   RUN(test_more_than_counted);
   RUN(test_cut_short);
   RUN(test_many_ranks);
