@@ -3,6 +3,7 @@
 #include "base/memory.h"
 #include "planner/milp/child.h"
 #include "planner/milp/rank_groups.h"
+#include "planner/milp/rank_knapsack.h"
 #include <math.h>
 #include <string.h>
 
@@ -12,24 +13,14 @@
 enum { MOST_RECEIVERS = 40, MOST_EXTRA = 6, MOST_LEAVING = 4, MOST_ROUNDS = 1000, LEAST_GRID = 512, MOST_GRID = 8192 };
 enum { TABLE = 1 << 23 }; /* of all receivers: what one pricing costs */
 
-/* A knapsack table over so many states a grid point; `took` says for every item whether a state uses it. */
-typedef struct knapsack {
-  int32_t items, states, grid;
-  int32_t *rank, *weight, *step; /* [items]: step: how far an item moves the state */
-  double *value;                 /* [items] */
-  double *best;                  /* [states][grid + 1] */
-  uint8_t *took;                 /* [items][states][grid + 1] */
-} knapsack;
-
 typedef struct columns {
   const bl_fewest *problem;
   bl_child_pipe *pipe;
   const bl_rank_facts *facts;
-  knapsack senders, receivers; /* ranks above the limit, ranks that can take something */
-  double *price;               /* [ranks]: that groups are sought for */
-  double *master, *centre;     /* [ranks]: of the program, and where the bound was best */
-  double *copy;                /* [grid + 1] */
-  int *row_of;                 /* [ranks]: of the program, 0 = none */
+  bl_rank_knapsack senders, receivers; /* ranks above the limit, ranks that can take something */
+  double *price;                       /* [ranks]: that groups are sought for */
+  double *master, *centre;             /* [ranks]: of the program, and where the bound was best */
+  int *row_of;                         /* [ranks]: of the program, 0 = none */
   glp_prob *lp;
   uint8_t *member; /* [column][ranks] */
   size_t room;
@@ -48,19 +39,6 @@ static int32_t leaving(const columns *c, int32_t r) {
   return c->facts[r].leaving < MOST_LEAVING ? c->facts[r].leaving : MOST_LEAVING;
 }
 
-static void knapsack_create(columns *c, knapsack *k, int32_t items, int32_t most_states, int32_t grid) {
-  const size_t n = (size_t)items, table = (size_t)(most_states + 1) * (size_t)(grid + 1);
-  k->grid = grid;
-  k->items = items;
-  k->states = most_states + 1;
-  need(c, bl_new(&k->rank, n, sizeof *k->rank, "columns"));
-  need(c, bl_new(&k->weight, n, sizeof *k->weight, "columns"));
-  need(c, bl_new(&k->step, n, sizeof *k->step, "columns"));
-  need(c, bl_new(&k->value, n, sizeof *k->value, "columns"));
-  need(c, bl_new(&k->best, table, sizeof *k->best, "columns"));
-  need(c, bl_new(&k->took, n * table, 1, "columns"));
-}
-
 static void sort_ranks(columns *c) {
   const bl_fewest *problem = c->problem;
   int32_t senders = 0, receivers = 0;
@@ -71,8 +49,8 @@ static void sort_ranks(columns *c) {
   const int32_t most = receivers < MOST_RECEIVERS ? receivers : MOST_RECEIVERS;
   int32_t grid = MOST_GRID;
   while (grid > LEAST_GRID && (int64_t)grid * (most + 1) * receivers > TABLE) grid /= 2;
-  knapsack_create(c, &c->senders, senders, MOST_EXTRA, grid);
-  knapsack_create(c, &c->receivers, receivers, most, grid);
+  need(c, bl_rank_knapsack_create(senders, MOST_EXTRA, grid, &c->senders));
+  need(c, bl_rank_knapsack_create(receivers, most, grid, &c->receivers));
   senders = receivers = 0;
   for (int32_t r = 0; r < problem->ranks; ++r) {
     if (c->facts[r].excess > 0) {
@@ -97,50 +75,6 @@ static void round_weights(columns *c, bool strict) {
   for (int32_t i = 0; i < c->receivers.items; ++i) {
     const double exact = -c->facts[c->receivers.rank[i]].excess / excess * grid;
     c->receivers.weight[i] = (int32_t)fmin(strict ? floor(exact) : ceil(exact), grid);
-  }
-}
-
-/* to[w] = the larger of itself and best[w - weight] + value, with a mark where it changes. */
-static void relax(double *restrict to, const double *restrict best, uint8_t *restrict mark, int32_t n, double value,
-                  uint8_t as) {
-  for (int32_t w = 0; w < n; ++w) {
-    const double taken = best[w] + value;
-    mark[w] = taken > to[w] ? as : mark[w];
-    to[w] = taken > to[w] ? taken : to[w];
-  }
-}
-
-/* best[s][w]: the largest value of items that weigh w or less (`at_least`: w or more) and whose steps sum to s; the
- * last state takes all sums from it on. */
-static void fill(knapsack *k, bool at_least, double *copy) {
-  const int32_t last = k->states - 1;
-  const int64_t row = k->grid + 1;
-  for (int64_t i = 0; i < (int64_t)k->states * row; ++i) k->best[i] = -INFINITY;
-  for (int32_t w = 0; w <= (at_least ? 0 : k->grid); ++w) k->best[w] = 0;
-  memset(k->took, 0, (size_t)(k->items * k->states * row));
-  for (int32_t i = 0; i < k->items; ++i) {
-    const int32_t weight = k->weight[i], step = k->step[i];
-    for (int32_t s = last; s >= 0; --s)
-      for (int32_t from = s == last ? last : s - step; from >= 0 && from >= s - step; --from) {
-        double *to = k->best + s * row;
-        uint8_t *mark = k->took + ((int64_t)i * k->states + s) * row;
-        memcpy(copy, k->best + from * row, (size_t)row * sizeof *copy); /* it may be `to` */
-        relax(to + weight, copy, mark + weight, k->grid + 1 - weight, k->value[i], (uint8_t)(from + 1));
-        for (int32_t w = 0; at_least && w < weight; ++w)
-          relax(to + w, copy, mark + w, 1, k->value[i], (uint8_t)(from + 1));
-      }
-  }
-}
-
-/* Marks the ranks that make best[state][w]. */
-static void trace(const knapsack *k, int32_t state, int32_t w, uint8_t *member) {
-  const int64_t row = k->grid + 1;
-  for (int32_t i = k->items - 1; i >= 0; --i) {
-    const uint8_t from = k->took[((int64_t)i * k->states + state) * row + w];
-    if (!from) continue;
-    member[k->rank[i]] = 1;
-    state = from - 1;
-    w = w > k->weight[i] ? w - k->weight[i] : 0;
   }
 }
 
@@ -186,8 +120,8 @@ static double price_groups(columns *c, int32_t *added) {
   for (int32_t i = 0; i < c->senders.items; ++i)
     c->senders.value[i] = c->price[c->senders.rank[i]] - leaving(c, c->senders.rank[i]);
   for (int32_t i = 0; i < c->receivers.items; ++i) c->receivers.value[i] = c->price[c->receivers.rank[i]];
-  fill(&c->senders, false, c->copy);
-  fill(&c->receivers, true, c->copy);
+  bl_rank_knapsack_fill(&c->senders, false);
+  bl_rank_knapsack_fill(&c->receivers, true);
   *added = 0;
   for (int32_t extra = 0; extra <= MOST_EXTRA; ++extra)
     for (int32_t n = 1; n < c->receivers.states; ++n) {
@@ -204,8 +138,8 @@ static double price_groups(columns *c, int32_t *added) {
       if (!(joins - best < -1e-7)) continue;
       least = fmin(least, joins - best);
       memset(member, 0, sizeof member);
-      trace(&c->senders, extra, at, member);
-      trace(&c->receivers, n, at, member);
+      bl_rank_knapsack_trace(&c->senders, extra, at, member);
+      bl_rank_knapsack_trace(&c->receivers, n, at, member);
       if (reduced_cost(c, c->master, member) > -1e-7) continue; /* no help to the program */
       add_column(c, member);
       ++*added;
@@ -218,7 +152,7 @@ static void create_program(columns *c) {
   c->lp = glp_create_prob();
   glp_set_obj_dir(c->lp, GLP_MIN);
   for (int32_t kind = 0; kind < 2; ++kind) {
-    const knapsack *k = kind ? &c->receivers : &c->senders;
+    const bl_rank_knapsack *k = kind ? &c->receivers : &c->senders;
     for (int32_t i = 0; i < k->items; ++i) {
       const int row = c->row_of[k->rank[i]] = glp_add_rows(c->lp, 1);
       glp_set_row_bnds(c->lp, row, kind ? GLP_UP : GLP_LO, kind ? 0 : 1, 1);
@@ -338,7 +272,6 @@ static void body(bl_child_pipe *pipe, void *context) {
   need(&c, bl_new(&c.row_of, (size_t)q->problem->ranks, sizeof *c.row_of, "columns"));
   need(&c, bl_new(&c.master, (size_t)q->problem->ranks, sizeof *c.master, "columns"));
   need(&c, bl_new(&c.centre, (size_t)q->problem->ranks, sizeof *c.centre, "columns"));
-  need(&c, bl_new(&c.copy, MOST_GRID + 1, sizeof *c.copy, "columns"));
   sort_ranks(&c);
   create_program(&c);
   c.deadline_us = start_us + (int64_t)(q->seconds * 0.5e6);
