@@ -9,9 +9,9 @@ static void compute_source(const bl_device *c, char *text) {
   const bool narrow = c->matrix.tflops > 0;
   int n = 0;
   if (narrow)
-    n = snprintf(text, BL_SOURCE_TEXT_MAX, "products with weights in %s reach %.3f of %.0f TFLOP/s (%.250s); all else ",
-                 c->matrix.name, c->matrix.efficiency, c->matrix.tflops, c->matrix.source);
-  snprintf(text + n, BL_SOURCE_TEXT_MAX - (size_t)n, "reaches %.3f of %.0f TFLOP/s (%.250s)", c->efficiency, c->tflops,
+    n = snprintf(text, BL_SOURCE_TEXT_MAX, "products with weights reach %.3f of %.0f TFLOP/s in %s (%.250s); all else ",
+                 c->matrix.efficiency, c->matrix.tflops, c->matrix.name, c->matrix.source);
+  snprintf(text + n, BL_SOURCE_TEXT_MAX - (size_t)n, "%.3f of %.0f TFLOP/s (%.250s)", c->efficiency, c->tflops,
            c->efficiency_source);
 }
 

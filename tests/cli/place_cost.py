@@ -296,7 +296,7 @@ def test_choices():
         again = placed("--from", plan, "--horizon", 1)
         check(again["price"]["layers"][0]["move_us"] == 0, "what is in force stays")
         words = must("ballast-plan", "explain", plan, "--layer", 0)
-        for part in ("Price: the placed layers take", "compute", "exchange: busiest is rank", "takes longest", "could be won"):
+        for part in ("the placed layers take", "What limits it: ", "compute", "exchange: busiest is rank", "takes longest", "could be won"):
             check(part in words, f"explain says: {part}")
 
 

@@ -343,9 +343,11 @@ static void check_search_with(ballast *b, const char *model, const char *cluster
   ballast_search_options_init(&options);
   options.model_path = model;
   options.cluster_path = cluster;
-  options.batch = 128;
-  options.ranks = 32;
+  options.batch = 32;
+  options.ranks = 16;
   options.top = 3;
+  options.pp = 1; /* few layouts, of few actions: sanitizers take their time */
+  options.max_micro_batch = 2;
   options.node_dispatch = 1;
   extras.bytes = sizeof extras;
   extras.simulate = 1000;

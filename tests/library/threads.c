@@ -69,7 +69,9 @@ static void search(work *w, ballast *b) {
   options.cluster_path = w->cluster;
   options.batch = 256;
   options.ranks = 16;
-  ballast_search_extras extras = {sizeof extras, 3, 2, 0, 0};
+  options.top = 3;
+  options.pp = 2;
+  ballast_search_extras extras = {sizeof extras, 2, 1, 0, 0};
   w->failures += ballast_search_with(b, &options, &extras, &found) != BALLAST_OK;
   w->failures += ballast_found_simulated(found) == 0;
   for (int32_t i = 0; i < ballast_found_count(found); i++) {
