@@ -181,7 +181,7 @@ cuda-objects: $(CUDA_OBJECTS)
 # with: tests/cli/cuda_emulated.sh links these.
 SHIM_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
 SHIM_SOURCES  := $(filter-out executor/cuda/cublas.cu,$(wildcard executor/cuda/*.cu)) executor/transport/nccl.cu \
-                 tests/exec/cuda_shim/shim.cpp $(wildcard executor/cpu/*.c) executor/ops.c executor/open_backend.c \
+                 tests/exec/cuda_shim/shim.cpp $(wildcard executor/cpu/*.c) executor/ops.c executor/quotas.c planner/place/hosts.c base/memory.c executor/open_backend.c \
                  executor/open_transport.c base/status.c base/rng.c tests/exec/test_cuda_ops.c
 SHIM_CXX := $(CXX) -std=c++17 -O2 -g $(SHIM_SANITIZE) -fno-strict-aliasing -Wall -Wextra -Wno-unknown-pragmas -Werror -I. \
             -Itests/exec/cuda_shim -DBL_CUDA_SEGMENT_BYTES=2048 -MMD -MP

@@ -67,10 +67,10 @@ static bl_status flip_moment(bl_rank *r, const bl_state *state) {
   r->moment_flipped = true;
   uint8_t byte;
   r->be->to_host(r->s, &byte, (uint8_t *)state->m + 2, 1);
-  BL_TRY(r->be->stream_sync(r->s));
+  BL_TRY(bl_comm_wait(r->comm, r->s));
   byte ^= 0x40;
   r->be->to_device(r->s, (uint8_t *)state->m + 2, &byte, 1);
-  return r->be->stream_sync(r->s);
+  return bl_comm_wait(r->comm, r->s);
 }
 
 static bl_status hash_state(bl_rank *r, const bl_state *state, uint64_t *hash) {
@@ -82,7 +82,7 @@ static bl_status hash_state(bl_rank *r, const bl_state *state, uint64_t *hash) {
   bl_status status = BL_OK;
   for (int i = 0; i < 3 && status == BL_OK; i++) {
     r->be->to_host(r->s, host, parts[i], bytes);
-    status = r->be->stream_sync(r->s);
+    status = bl_comm_wait(r->comm, r->s);
     *hash = bl_hash_bytes(host, bytes, *hash);
   }
   free(host);

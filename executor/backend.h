@@ -15,6 +15,7 @@
 #define BL_EXECUTOR_BACKEND_H
 
 #include "base/status.h"
+#include "executor/plan_ops.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -22,6 +23,7 @@
 typedef void bl_num;                /* an element of the compute type: bl_num * is a device pointer */
 typedef struct bl_stream bl_stream; /* backend-defined; the CPU backend's streams are synchronous */
 typedef struct bl_event bl_event;
+typedef struct bl_graph bl_graph; /* work of a stream that can be done again as it was */
 typedef struct bl_backend bl_backend; /* one per rank; used by the rank's thread alone */
 
 /* One expert's part in a grouped operation: `rows` rows from row `first` of the batch, with the expert's own matrices.
@@ -39,6 +41,7 @@ typedef struct bl_adamw {
   float lr, beta1, beta2, eps;
   float grad_scale;                         /* gradients are multiplied by this (clip, 1 / micro-batches) */
   float bias_correction1, bias_correction2; /* 1 - beta^step */
+  int32_t skip;                             /* not 0: nothing is updated */
 } bl_adamw;
 
 /* One tensor of an update; `weight` may be the master. */
@@ -56,6 +59,12 @@ typedef struct bl_square_part {
   const float *x;
   int64_t n;
 } bl_square_part;
+
+/* A host array that goes to the device together with others. */
+typedef struct bl_host_part {
+  const void *data;
+  size_t bytes;
+} bl_host_part;
 
 typedef struct bl_ops {
 #define BL_OP(name, args) void(*name) args;
@@ -89,6 +98,9 @@ struct bl_backend {
   /* Copies enqueue on the stream; host memory must stay until the stream is synced. */
   void (*to_device)(bl_stream *s, void *device, const void *host, size_t bytes);
   void (*to_host)(bl_stream *s, void *host, const void *device, size_t bytes);
+  /* Host arrays, where work that is issued to `s` up to the next upload finds them: device[i] = part i. The host arrays
+   * may change once the call has returned where memory is not the host's. */
+  void (*upload)(bl_stream *s, const bl_host_part *parts, int32_t n, const void **device);
   void (*copy)(bl_stream *s, void *to, const void *from, size_t bytes);
   void (*zero)(bl_stream *s, void *device, size_t bytes);
 
@@ -99,7 +111,20 @@ struct bl_backend {
   void (*event_destroy)(bl_event *e);
   void (*event_record)(bl_event *e, bl_stream *s);
   void (*event_wait)(bl_stream *s, bl_event *e);                /* work issued to s from now on waits for e */
+  /* As event_record, for event_us alone: in captured work the time is taken anew each time that the work is done. */
+  void (*event_stamp)(bl_event *e, bl_stream *s);
   double (*event_us)(const bl_event *from, const bl_event *to); /* both reached */
+
+  /* Optional, all or none. From capture_begin to capture_end what is issued to `s`, and to streams that wait for it and
+   * for which it waits again, is not done but kept: the same memory, the same numbers given by value, host arrays as they
+   * were. In between nothing may ask for memory or wait. capture_end: *out is NULL where there was no room for the host
+   * arrays; the next capture has it. graph_holds: no memory has been given back since, so that the graph may be launched,
+   * as often as one likes. */
+  bl_status (*capture_begin)(bl_stream *s);
+  bl_status (*capture_end)(bl_stream *s, bl_graph **out);
+  bool (*graph_holds)(const bl_graph *graph);
+  void (*graph_launch)(bl_stream *s, bl_graph *graph);
+  void (*graph_destroy)(bl_graph *graph); /* NULL is fine */
 
   void (*destroy)(bl_backend *be);
 };

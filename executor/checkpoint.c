@@ -86,7 +86,7 @@ static bl_status write_tensor(bl_rank *r, const bl_state *state, int64_t offset,
   const size_t n = (size_t)tensor->rows * (size_t)tensor->cols;
   BL_TRY(bl_grow(&s->host, &s->host_room, n, sizeof *s->host, "a tensor"));
   r->be->to_host(r->s, s->host, part_of(state, part) + offset, n * sizeof *s->host);
-  BL_TRY(r->be->stream_sync(r->s));
+  BL_TRY(bl_comm_wait(r->comm, r->s));
   fwrite(s->host, sizeof *s->host, n, s->stream); /* errors show at commit */
   return BL_OK;
 }
@@ -227,7 +227,7 @@ static bl_status read_tensor(bl_rank *r, const bl_state *state, int64_t offset, 
   r->be->to_device(r->s, part_of(state, part) + offset, l->host, n * sizeof *l->host);
   if (part == WEIGHT && state->master != state->weight)
     r->be->ops.from_f32(r->s, bl_weights_at(&r->weights, state->weight, offset), state->master + offset, (int64_t)n);
-  return r->be->stream_sync(r->s);
+  return bl_comm_wait(r->comm, r->s);
 }
 
 static bl_status take_policy(bl_rank *r, const char *path, const void *bytes, uint64_t size) {

@@ -3,19 +3,34 @@
 
 static void forget(bl_rank *r, bl_chunk *chunk) { bl_pool_give(r->pool, chunk); }
 
-/* Rows for which a buffer of received rows is taken. Where asking for memory stops the device, a quarter more than the
- * most there have been, so that the same sizes are asked for step after step. */
-static int64_t received_room(const bl_rank *r, bl_saved *a) {
-  const int32_t rows = a->route.recv_total;
+/* Rows for which a buffer of `rows` rows is taken. Where asking for memory stops the device, more than the most there
+ * have been, and growing by half, so that the same sizes are asked for step after step. */
+static int64_t room_for(const bl_rank *r, int32_t *room, int32_t rows, int64_t at_least) {
   if (r->be->host_memory) return rows;
-  if (rows > a->row_room) a->row_room = rows + rows / 4;
-  return a->row_room;
+  if (rows > *room) {
+    int64_t most = rows + (int64_t)rows / (r->planned_now ? 8 : 4); /* planned rows have headroom already */
+    if (most < at_least) most = at_least;
+    if (most < *room + *room / 2) most = *room + *room / 2;
+    *room = (int32_t)most;
+  }
+  return *room;
 }
 
-/* Likewise of rows at their source: never more than there are choices. */
-static int64_t sent_room(const bl_rank *r, const bl_saved *a) {
-  return r->be->host_memory ? a->route.send_total : (int64_t)r->tokens * r->run->top_k;
+static int64_t choices_of_rank(const bl_rank *r) { return (int64_t)r->tokens * r->run->top_k; }
+
+/* Of rows at the experts: balanced ones have room from the start. */
+static int64_t received_room(const bl_rank *r, bl_saved *a) {
+  const bl_route *route = &a->route;
+  const int32_t rows = route->recv_total > route->expert_rows ? route->recv_total : route->expert_rows;
+  return room_for(r, &a->received_room, rows, choices_of_rank(r) * 5 / 4);
 }
+
+/* Of rows at their source: as many as there are choices. */
+static int64_t sent_room(const bl_rank *r, bl_saved *a) {
+  return room_for(r, &a->sent_room, a->route.send_total, choices_of_rank(r));
+}
+
+bl_status bl_rank_take_order(bl_rank *r, bl_saved *a, bl_chunk *out) { return bl_take_i32(r, received_room(r, a), out); }
 
 /* Rows from `from` (one behind the other by peer) to a new chunk `to`; `forwards` = from sources to hosts. Gives `from`
  * back. A single rank hands the chunk on. */
@@ -40,17 +55,22 @@ static bl_status exchange(bl_rank *r, bl_saved *a, bool forwards, bl_chunk *from
   return BL_OK;
 }
 
-/* Received order to expert order (or back, with the other index); gives `from` back. */
-static bl_status reorder(bl_rank *r, bl_saved *a, const int32_t *index, bl_chunk *from, bl_chunk *to) {
+/* Received order to expert order, or back; gives `from` back. */
+static bl_status reorder(bl_rank *r, bl_saved *a, bool to_experts, bl_chunk *from, bl_chunk *to) {
   const bl_route *route = &a->route;
   if (route->in_order) {
     *to = *from;
     *from = (bl_chunk){0};
     return BL_OK;
   }
-  const int32_t H = r->run->model->hidden;
+  const int32_t H = r->run->model->hidden, rows = to_experts ? route->expert_rows : route->recv_total;
+  const void *index = to_experts ? a->by_expert.data : a->by_source.data;
+  if (!index) {
+    const bl_host_part part = {to_experts ? route->by_expert : route->by_source, (size_t)rows * sizeof(int32_t)};
+    r->be->upload(r->s, &part, 1, &index);
+  }
   BL_TRY(bl_take_num(r, received_room(r, a) * H, to));
-  r->be->ops.rows_gather(r->s, to->data, from->data, index, route->recv_total, H);
+  r->be->ops.rows_gather(r->s, to->data, from->data, index, rows, H);
   forget(r, from);
   return BL_OK;
 }
@@ -96,7 +116,7 @@ bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const int64_t room = received_room(r, a);
   bl_chunk out = {0};
   bl_rank_await_fills(r, r->weights.moe_index[layer]);
-  BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->rows_in));
+  BL_TRY(reorder(r, a, true, &a->received, &a->rows_in));
   BL_TRY(bl_take_num(r, room * F, &a->hidden));
   BL_TRY(bl_take_num(r, room * F, &a->active));
   BL_TRY(bl_take_num(r, room * H, &out));
@@ -105,7 +125,7 @@ bl_status bl_do_expert_fwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   op->grouped_gelu_fwd(r->s, a->active.data, a->hidden.data, a->rows_in.data, r->group, route->n_groups, F, H);
   BL_TRY(make_groups(r, layer, route, FC2));
   op->grouped_fwd(r->s, out.data, a->active.data, r->group, route->n_groups, H, F);
-  return reorder(r, a, route->by_source, &out, &a->rows_out);
+  return reorder(r, a, false, &out, &a->rows_out);
 }
 
 bl_status bl_do_combine(bl_rank *r, int32_t layer, int32_t micro_batch) {
@@ -145,7 +165,7 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const int32_t H = r->run->model->hidden, F = r->run->model->expert_width;
   const int64_t room = received_room(r, a);
   bl_chunk drows = {0};
-  BL_TRY(reorder(r, a, route->by_expert, &a->received, &a->dout));
+  BL_TRY(reorder(r, a, true, &a->received, &a->dout));
   BL_TRY(bl_take_num(r, room * F, &a->dhidden));
   BL_TRY(bl_take_num(r, room * H, &drows));
   const bl_ops *op = &r->be->ops;
@@ -155,7 +175,7 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch) {
   op->grouped_gelu_bwd(r->s, a->dhidden.data, a->dhidden.data, a->hidden.data, r->group, route->n_groups, F);
   op->grouped_dx(r->s, drows.data, a->dhidden.data, r->group, route->n_groups, F, H);
   forget(r, &a->hidden);
-  return reorder(r, a, route->by_source, &drows, &a->drows);
+  return reorder(r, a, false, &drows, &a->drows);
 }
 
 bl_status bl_do_dispatch_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {

@@ -6,21 +6,35 @@
  * largest are exactly those, in the order of the real logits and weighted by them. */
 static const float MASKED = -1e30f;
 
-static bl_status mask_logits(bl_rank *r, int32_t layer, int32_t micro_batch, const bl_saved *a, bl_chunk *masked) {
+bl_status bl_rank_upload_mask(bl_rank *r, int32_t moe, int32_t micro_batch, void *mask) {
   const int32_t T = r->tokens, E = r->run->model->experts, K = r->run->top_k;
   const int64_t n = (int64_t)T * E;
-  BL_TRY(bl_forced_counts_get(r->forced, r->step, r->weights.moe_index[layer], micro_batch, T, K, r->forced_count));
+  BL_TRY(bl_forced_counts_get(r->forced, r->step, moe, micro_batch, T, K, r->forced_count));
   bl_gate_assign(r->forced_count, E, T, K, r->mask_ids);
   for (int64_t i = 0; i < n; i++) r->host_weights[i] = MASKED;
   for (int32_t t = 0; t < T; t++)
     for (int32_t c = 0; c < K; c++) r->host_weights[(int64_t)t * E + r->mask_ids[t * K + c]] = 0;
-  bl_chunk mask = {0};
-  BL_TRY(bl_take_f32(r, n, &mask));
+  const bl_host_part part = {r->host_weights, (size_t)n * sizeof(float)};
+  const void *uploaded;
+  r->be->upload(r->s, &part, 1, &uploaded);
+  r->be->copy(r->s, mask, uploaded, part.bytes);
+  return BL_OK;
+}
+
+static bl_status mask_logits(bl_rank *r, int32_t layer, int32_t micro_batch, const bl_saved *a, bl_chunk *masked) {
+  const int32_t moe = r->weights.moe_index[layer];
+  const int64_t n = (int64_t)r->tokens * r->run->model->experts;
+  bl_chunk own = {0};
+  const void *mask = r->planned_now ? r->planned->mask[moe * r->run->micro_batches + micro_batch].data : NULL;
+  if (!mask) {
+    BL_TRY(bl_take_f32(r, n, &own));
+    BL_TRY(bl_rank_upload_mask(r, moe, micro_batch, own.data));
+    mask = own.data;
+  }
   BL_TRY(bl_take_num(r, n, masked));
-  r->be->to_device(r->s, mask.data, r->host_weights, (size_t)n * sizeof(float));
-  r->be->ops.from_f32(r->s, masked->data, mask.data, n);
+  r->be->ops.from_f32(r->s, masked->data, mask, n);
   r->be->ops.add(r->s, masked->data, a->logits.data, n);
-  bl_pool_give(r->pool, &mask);
+  bl_pool_give(r->pool, &own);
   return BL_OK;
 }
 
@@ -31,7 +45,7 @@ static bl_status drop_choices(bl_rank *r, int32_t layer, int32_t micro_batch, bl
   const size_t n = (size_t)T * (size_t)K;
   r->be->to_host(r->s, r->host_ids, a->chosen.data, n * sizeof *r->host_ids);
   r->be->to_host(r->s, r->host_weights, a->weight.data, n * sizeof *r->host_weights);
-  BL_TRY(r->be->stream_sync(r->s));
+  BL_TRY(bl_comm_wait(r->comm, r->s));
   if (run->gate.kind == BL_GATE_GSHARD) {
     const int64_t first = ((int64_t)micro_batch * run->ranks + r->rank) * T;
     bl_gate_drop_second(r->host_ids, r->host_weights, T, run->seed, r->step, r->weights.moe_index[layer], first);
@@ -100,7 +114,8 @@ bl_status bl_do_gate_bwd(bl_rank *r, int32_t layer, int32_t micro_batch) {
   op->norm_bwd(r->s, r->dx[micro_batch].data, w->norm2_weight.grad, w->norm2_bias.grad, a->dnorm2.data, a->mid.data,
                a->mean2.data, a->rstd2.data, w->norm2_weight.weight, T, H);
   bl_chunk *done[] = {&dlogits,   &balance,   &a->mid,     &a->norm2,  &a->mean2,  &a->rstd2, &a->logits,
-                      &a->chosen, &a->choice, &a->dweight, &a->weight, &a->dnorm2, &a->row};
+                      &a->chosen, &a->choice, &a->dweight, &a->weight, &a->dnorm2, &a->row,
+                      &a->by_expert, &a->by_source};
   for (size_t i = 0; i < sizeof done / sizeof *done; i++) bl_pool_give(r->pool, done[i]);
   return BL_OK;
 }
@@ -112,27 +127,38 @@ static uint32_t *recorded_counts(const bl_rank *r, int32_t moe, int32_t rank, in
   return r->counts + (source * run->micro_batches + micro_batch) * run->model->experts;
 }
 
-static bl_status check_forced(const bl_rank *r, int32_t layer, const uint32_t *counts) {
-  for (int32_t e = 0; r->forced && e < r->run->model->experts; e++)
+static bl_status check_forced(bl_rank *r, int32_t moe, int32_t micro_batch, const uint32_t *counts) {
+  if (!r->forced) return BL_OK;
+  BL_TRY(bl_forced_counts_get(r->forced, r->step, moe, micro_batch, r->tokens, r->run->top_k, r->forced_count));
+  for (int32_t e = 0; e < r->run->model->experts; e++)
     if (counts[e] != (uint32_t)r->forced_count[e])
       return bl_fail(BL_EMACHINE, "step %lld, layer %d: the gate gave expert %d %u tokens where %d were forced",
-                     (long long)r->step, layer, e, counts[e], r->forced_count[e]);
+                     (long long)r->step, r->weights.moe_layer[moe], e, counts[e], r->forced_count[e]);
+  return BL_OK;
+}
+
+bl_status bl_rank_record_counts(bl_rank *r, int32_t moe, int32_t micro_batch, const uint32_t *counts) {
+  const bl_run *run = r->run;
+  const size_t E = (size_t)run->model->experts, row = E * sizeof *counts;
+  BL_TRY(check_forced(r, moe, micro_batch, counts + (size_t)r->rank * E));
+  for (int32_t p = 0; p < run->ranks; p++)
+    memcpy(recorded_counts(r, moe, p, micro_batch), counts + (size_t)p * E, row);
+  if (counts != r->layer_counts) memcpy(r->layer_counts, counts, (size_t)run->ranks * row);
+  if (r->planned && !r->planned_now) bl_planned_note_counts(r, moe, micro_batch, counts);
   return BL_OK;
 }
 
 bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_run *run = r->run;
+  if (r->planned_now) return bl_planned_counts(r, layer, micro_batch);
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
   const int32_t moe = r->weights.moe_index[layer];
   const size_t bytes = (size_t)run->model->experts * sizeof(uint32_t), record = sizeof(uint64_t) + bytes;
-  uint32_t *mine = recorded_counts(r, moe, r->rank, micro_batch);
-  r->be->to_host(r->s, mine, a->local_counts.data, bytes);
-  BL_TRY(r->be->stream_sync(r->s));
-  bl_pool_give(r->pool, &a->local_counts);
-  BL_TRY(check_forced(r, layer, mine));
   uint8_t *outgoing = r->gathered + (size_t)run->ranks * record;
   memcpy(outgoing, &r->placement_hash, sizeof r->placement_hash);
-  memcpy(outgoing + sizeof r->placement_hash, mine, bytes);
+  r->be->to_host(r->s, outgoing + sizeof r->placement_hash, a->local_counts.data, bytes);
+  BL_TRY(bl_comm_wait(r->comm, r->s));
+  bl_pool_give(r->pool, &a->local_counts);
   BL_TRY(bl_comm_all_gather_host(r->comm, outgoing, (int64_t)record, r->gathered));
   for (int32_t p = 0; p < run->ranks; p++) {
     const uint8_t *theirs = r->gathered + (size_t)p * record;
@@ -140,9 +166,8 @@ bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) 
       return bl_fail(BL_ECOMM, "step %lld, layer %d: rank %d has other expert hosts in force than rank 0",
                      (long long)r->step, layer, p);
     memcpy(r->layer_counts + (size_t)p * (size_t)run->model->experts, theirs + sizeof r->placement_hash, bytes);
-    memcpy(recorded_counts(r, moe, p, micro_batch), theirs + sizeof r->placement_hash, bytes);
   }
-  return BL_OK;
+  return bl_rank_record_counts(r, moe, micro_batch, r->layer_counts);
 }
 
 /* Loads of all groups together, by expert and by the place that sent them. */
@@ -171,33 +196,47 @@ static const uint32_t *counts_of_group(bl_rank *r, const bl_hosts *hosts, const 
   return counts;
 }
 
+bl_status bl_rank_tell_policy(bl_rank *r, int32_t moe, bl_policy_outcome *outcome) {
+  sum_counts(r);
+  return bl_policy_micro_batch(r->policy, moe, r->expert_load, r->source_load, outcome);
+}
+
+/* The route of a host-synchronised step. */
+static bl_status build_route(bl_rank *r, int32_t layer, int32_t micro_batch, const bl_shares *shares) {
+  const int32_t P = r->run->ep;
+  const bl_hosts *hosts = bl_policy_hosts(r->policy, r->weights.moe_index[layer]);
+  if (r->planned) {
+    const uint32_t *counts = r->layer_counts + (int64_t)(r->rank / P) * P * r->run->model->experts;
+    return bl_planned_route_on_host(r, layer, micro_batch, counts);
+  }
+  const uint32_t *counts = counts_of_group(r, hosts, &shares);
+  return bl_route_build(&bl_rank_saved(r, layer, micro_batch)->route, hosts, shares, counts);
+}
+
 bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch) {
   const bl_run *run = r->run;
   const int32_t E = run->model->experts, P = run->ep, moe = r->weights.moe_index[layer];
+  if (r->planned_now) return bl_planned_route(r, layer, micro_batch);
   bl_saved *a = bl_rank_saved(r, layer, micro_batch);
-  sum_counts(r);
   bl_policy_outcome outcome;
-  BL_TRY(bl_policy_micro_batch(r->policy, moe, r->expert_load, r->source_load, &outcome));
-  const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
+  BL_TRY(bl_rank_tell_policy(r, moe, &outcome));
   if (outcome.late) {
     r->result.layer[moe].late = true;
     bl_rank_note_hosts(r);
   }
+  BL_TRY(build_route(r, layer, micro_batch, outcome.shares));
   bl_route *route = &a->route;
-  const bl_shares *shares = outcome.shares;
-  const uint32_t *counts = counts_of_group(r, hosts, &shares);
-  BL_TRY(bl_route_build(route, hosts, shares, counts));
   if (r->group_tokens)
     r->group_tokens[moe * run->micro_batches + micro_batch] = route->rank_tokens[r->place];
   else
     r->result.layer[moe].imbalance += bl_route_imbalance(route) / run->micro_batches;
   for (int32_t e = 0; e < E; e++)
-    for (int32_t i = route->first[e] + 1; i < route->first[e + 1]; i++)
+    for (int32_t i = route->first[e]; i < route->first[e + 1]; i++)
       for (int32_t p = 0; p < P; p++)
         if (route->quota[(int64_t)p * route->entries + i]) bl_rank_used(r, moe, e)[route->host_rank[i]] = 1;
   const int64_t n = (int64_t)r->tokens * run->top_k;
   BL_TRY(bl_take_i32(r, n, &a->row));
-  r->be->ops.route_rows(r->s, a->row.data, choices(a), n, E, route->first,
-                        route->quota + (int64_t)r->place * route->entries, route->dest_row);
+  const bl_route_tables tables = bl_route_upload(route, r->be, r->s);
+  r->be->ops.route_rows(r->s, a->row.data, choices(a), n, E, tables.first, tables.quota, tables.dest_row);
   return BL_OK;
 }

@@ -121,22 +121,115 @@ static void sum_phases(bl_rank *r) {
     r->result.phase_us[r->run->program->actions[i].kind] += r->spans.span[i].end_us - r->spans.span[i].start_us;
 }
 
+/* What the program does before anything is computed, and which is done once a step. */
+static bool is_adaptation(bl_action_kind kind) {
+  return kind == BL_ACTION_CHOOSE_HOSTS || kind == BL_ACTION_MOVE_HOME || kind == BL_ACTION_COPY_FILL;
+}
+
+/* The actions from order[first] on; `again`: all that may be done twice. */
+static bl_status walk(bl_rank *r, int32_t first, bool again) {
+  const bl_step *program = r->run->program;
+  for (int32_t i = first; i < program->n_actions; i++)
+    if (!again || !is_adaptation(program->actions[program->order[i]].kind)) BL_TRY(run_and_time(r, program->order[i]));
+  return BL_OK;
+}
+
+/* The one wait at a step's end. */
+static bl_status wait_for_end(bl_rank *r) {
+  const size_t sums = ((size_t)r->n_sums + BL_SUM_MARKS) * (size_t)r->run->ranks * sizeof(double);
+  r->be->to_host(r->s, r->host_sums, r->all_sums, sums);
+  if (r->planned_now) bl_planned_fetch(r);
+  BL_TRY(bl_comm_wait(r->comm, r->beside));
+  BL_TRY(bl_comm_wait(r->comm, r->s));
+  sum_phases(r);
+  return BL_OK;
+}
+
+static bool can_capture(const bl_rank *r) {
+  return r->run->graphs && r->be->capture_begin && bl_comm_captured(r->comm);
+}
+
+static void launch(bl_rank *r) {
+  r->be->graph_launch(r->s, r->graph);
+  r->result.replayed = true;
+}
+
+/* *captured = false where it could not be kept: nothing has been done then. */
+static bl_status capture(bl_rank *r, int32_t first, bool *captured) {
+  const int64_t fill_bytes = r->result.fill_bytes;
+  r->be->graph_destroy(r->graph);
+  r->graph = NULL;
+  BL_TRY(r->be->capture_begin(r->s));
+  bl_status status = walk(r, first, false);
+  BL_KEEP_FIRST(status, r->be->capture_end(r->s, &r->graph));
+  BL_TRY(status);
+  *captured = r->graph != NULL;
+  r->graph_version = r->planned->version;
+  r->graph_fill_bytes = r->result.fill_bytes - fill_bytes;
+  if (*captured)
+    bl_spans_keep(&r->spans);
+  else
+    r->result.fill_bytes = fill_bytes;
+  return BL_OK;
+}
+
+/* A planned step issues the same work each time as long as hosts and sizes stay: the second of the kind captures it, later
+ * ones launch it. */
+static bl_status walk_planned(bl_rank *r, int32_t first) {
+  const uint64_t version = r->planned->version;
+  const bool as_before = r->planned_version == version;
+  r->planned_version = version;
+  if (!can_capture(r) || !as_before) return walk(r, first, false);
+  if (r->graph && r->graph_version == version && r->be->graph_holds(r->graph)) {
+    bl_spans_replay(&r->spans);
+    r->result.fill_bytes += r->graph_fill_bytes;
+    launch(r);
+    return BL_OK;
+  }
+  bool captured;
+  BL_TRY(capture(r, first, &captured));
+  if (!captured) return walk(r, first, false);
+  launch(r);
+  return BL_OK;
+}
+
+/* Hosts are chosen and homes have moved: the rest of the step, with exchanges planned on the device where that can be. */
+static bl_status compute(bl_rank *r, int32_t first) {
+  r->planned_now = false;
+  if (r->planned) BL_TRY(bl_planned_begin(r, &r->planned_now));
+  bl_rank_begin_update(r);
+  if (r->planned_now) bl_rank_note_stop(r);
+  BL_TRY(r->planned_now ? walk_planned(r, first) : walk(r, first, false));
+  BL_TRY(wait_for_end(r));
+  if (!r->planned_now) return BL_OK;
+  if (!bl_planned_overflowed(r)) return bl_planned_finish(r);
+  r->planned_now = false;
+  r->result.redone = true;
+  bl_planned_widen(r);
+  bl_rank_begin_update(r);
+  bl_spans_start(&r->spans, r->s);
+  BL_TRY(walk(r, first, true));
+  return wait_for_end(r);
+}
+
 bl_status bl_rank_step(bl_rank *r) {
   const bl_step *program = r->run->program;
   clear_result(r);
   r->step++;
   load_tokens(r);
   bl_spans_start(&r->spans, r->s);
-  for (int32_t i = 0; i < program->n_actions; i++) {
-    const int32_t number = program->order[i];
-    BL_TRY(run_and_time(r, number));
+  int32_t first = 0; /* behind what moves experts: that is done once, and by the host */
+  for (; first < program->n_actions; first++) {
+    const bl_action_kind kind = program->actions[program->order[first]].kind;
+    if (kind != BL_ACTION_CHOOSE_HOSTS && kind != BL_ACTION_MOVE_HOME) break;
+    BL_TRY(run_and_time(r, program->order[first]));
   }
+  BL_TRY(compute(r, first));
+  if (r->planned) r->planned->counts_known = true;
+  BL_TRY(bl_rank_read_sums(r));
   BL_TRY(bl_policy_end_step(r->policy));
   for (int32_t l = 0; l < r->weights.moe_layers; l++)
     r->result.layer[l].copies = bl_policy_report(r->policy, l)->copies;
   r->result.plan_version = r->plan_version;
-  BL_TRY(r->be->stream_sync(r->beside));
-  BL_TRY(r->be->stream_sync(r->s));
-  sum_phases(r);
   return BL_OK;
 }

@@ -5,7 +5,6 @@
  * replicas counts once, by the first, since all hold the same sum. */
 #include "executor/rank.h"
 #include <math.h>
-#include <string.h>
 
 static const double BETA1 = 0.9, BETA2 = 0.95, EPSILON = 1e-8, DECAY = 0.1, CLIP = 1.0;
 
@@ -55,32 +54,66 @@ bl_status bl_do_square_grads(bl_rank *r, int32_t layer) {
   return BL_OK;
 }
 
-/* Of all ranks' records: rank p's sums. */
-static const double *sums_of(const bl_rank *r, int32_t p) {
-  return (const double *)(const void *)(r->gathered + (size_t)p * (size_t)(r->n_sums + 1) * sizeof(double));
+void bl_rank_begin_update(bl_rank *r) {
+  const bl_adamw hyper = {.lr = (float)bl_learning_rate(r->run->lr, r->step, r->run->warmup, r->run->schedule_steps),
+                          .beta1 = (float)BETA1,
+                          .beta2 = (float)BETA2,
+                          .eps = (float)EPSILON,
+                          .bias_correction1 = (float)(1 - pow(BETA1, (double)r->step)),
+                          .bias_correction2 = (float)(1 - pow(BETA2, (double)r->step))};
+  const bl_host_part part = {&hyper, sizeof hyper};
+  const void *uploaded;
+  r->be->upload(r->s, &part, 1, &uploaded);
+  r->be->copy(r->s, r->hyper, uploaded, sizeof hyper);
+  r->be->zero(r->s, r->device_sums + r->n_sums, BL_SUM_MARKS * sizeof(double));
 }
 
-static double squared_norm(const bl_rank *r) {
+void bl_rank_note_stop(bl_rank *r) {
+  const double stop = r->stop_request && *r->stop_request ? 1 : 0;
+  const bl_host_part part = {&stop, sizeof stop};
+  const void *uploaded;
+  r->be->upload(r->s, &part, 1, &uploaded);
+  r->be->copy(r->s, r->device_sums + r->n_sums + BL_SUM_STOP, uploaded, sizeof stop);
+}
+
+/* Where the norm finds its terms among all ranks' sums, in its order. */
+static int32_t list_squares(const bl_rank *r) {
   const bl_weights *w = &r->weights;
-  double sum = 0;
+  const int64_t stride = r->n_sums + BL_SUM_MARKS;
+  int32_t n = 0;
   for (int32_t layer = -1; layer < r->run->model->layers; layer++) {
-    for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++) sum += sums_of(r, r->rank)[i];
+    for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
+      r->square_order[n++] = (int32_t)(r->rank * stride + i);
     const int32_t moe = layer < 0 ? -1 : w->moe_index[layer];
     for (int32_t e = 0; moe >= 0 && e < w->experts; e++) {
       const uint8_t *hosted = bl_rank_hosted(r, moe, e);
       int32_t home = 0;
       while (home < r->run->ep - 1 && hosted[home] != BL_HOSTED_HOME) home++;
-      for (int32_t t = 0; t < w->n_expert_tensors; t++) sum += sums_of(r, home)[expert_square(w, moe, e, t)];
+      for (int32_t t = 0; t < w->n_expert_tensors; t++)
+        r->square_order[n++] = (int32_t)(home * stride + expert_square(w, moe, e, t));
     }
   }
-  return sum;
+  return n;
+}
+
+bl_status bl_do_grad_norm(bl_rank *r) {
+  const int64_t stride = r->n_sums + BL_SUM_MARKS;
+  if (!r->planned_now) bl_rank_note_stop(r);
+  BL_TRY(bl_comm_all_gather(r->comm, r->s, r->device_sums, stride * (int64_t)sizeof(double), r->all_sums));
+  const int32_t n = list_squares(r);
+  const bl_host_part part = {r->square_order, (size_t)n * sizeof *r->square_order};
+  const void *order;
+  r->be->upload(r->s, &part, 1, &order);
+  r->be->ops.clip_norm(r->s, r->hyper, r->all_sums, order, n, r->all_sums + r->n_sums + BL_SUM_OVERFLOW, r->run->ranks,
+                       stride, CLIP);
+  return BL_OK;
 }
 
 /* Sum of n consecutive sums of every rank, micro-batch by micro-batch, in the order of the sequences. */
 static double sum_over_ranks(const bl_rank *r, int64_t first, int64_t n) {
   double sum = 0;
   for (int64_t i = first; i < first + n; i++)
-    for (int32_t p = 0; p < r->run->ranks; p++) sum += sums_of(r, p)[i];
+    for (int32_t p = 0; p < r->run->ranks; p++) sum += bl_rank_sums(r, p)[i];
   return sum;
 }
 
@@ -100,20 +133,18 @@ static bl_status gather_imbalance(bl_rank *r) {
   return BL_OK;
 }
 
-bl_status bl_do_grad_norm(bl_rank *r) {
+bl_status bl_rank_read_sums(bl_rank *r) {
   const bl_run *run = r->run;
-  const size_t bytes = (size_t)r->n_sums * sizeof(double), record = bytes + sizeof(double);
-  r->be->to_host(r->s, r->squares, r->device_sums, bytes);
-  BL_TRY(r->be->stream_sync(r->s));
-  r->squares[r->n_sums] = r->stop_request && *r->stop_request ? 1 : 0;
-  BL_TRY(bl_comm_all_gather_host(r->comm, r->squares, (int64_t)record, r->gathered));
   bl_step_result *result = &r->result;
   const int64_t M = run->micro_batches;
   if (r->group_tokens) BL_TRY(gather_imbalance(r));
-  result->grad_norm = sqrt(squared_norm(r));
+  const int32_t n = list_squares(r);
+  double squares = 0;
+  for (int32_t i = 0; i < n; i++) squares += r->host_sums[r->square_order[i]];
+  result->grad_norm = sqrt(squares);
   result->loss = sum_over_ranks(r, r->n_squares, M) / ((double)run->batch * run->model->sequence);
   result->balance_loss = sum_over_ranks(r, r->n_squares + M, M * r->weights.moe_layers) / (double)run->batch;
-  result->stop = sum_over_ranks(r, r->n_sums, 1) > 0;
+  result->stop = sum_over_ranks(r, r->n_sums + BL_SUM_STOP, 1) > 0;
   result->lr = bl_learning_rate(run->lr, r->step, run->warmup, run->schedule_steps);
   if (!isfinite(result->loss) || !isfinite(result->grad_norm))
     return bl_fail(BL_EINPUT,
@@ -134,14 +165,6 @@ static bl_adamw_part part_of(const bl_rank *r, const bl_state *state, int64_t of
 
 bl_status bl_do_optimizer(bl_rank *r, int32_t layer) {
   const bl_weights *w = &r->weights;
-  const double norm = r->result.grad_norm;
-  const bl_adamw hyper = {.lr = (float)r->result.lr,
-                          .beta1 = (float)BETA1,
-                          .beta2 = (float)BETA2,
-                          .eps = (float)EPSILON,
-                          .grad_scale = norm > CLIP ? (float)(CLIP / norm) : 1.0f,
-                          .bias_correction1 = (float)(1 - pow(BETA1, (double)r->step)),
-                          .bias_correction2 = (float)(1 - pow(BETA2, (double)r->step))};
   int32_t n = 0;
   for (int32_t i = w->layer_first[layer + 1]; i < w->layer_first[layer + 2]; i++)
     r->adamw_parts[n++] = part_of(r, &w->dense_state, w->dense[i].offset, w->dense[i].n, w->dense[i].tensor.decay);
@@ -152,6 +175,6 @@ bl_status bl_do_optimizer(bl_rank *r, int32_t layer) {
       r->adamw_parts[n++] =
           part_of(r, state, w->expert_tensor[t].offset, w->expert_tensor[t].n, w->expert_tensor[t].tensor.decay);
   }
-  r->be->ops.adamw(r->s, r->adamw_parts, n, &hyper);
+  r->be->ops.adamw(r->s, r->adamw_parts, n, r->hyper);
   return BL_OK;
 }

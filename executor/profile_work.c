@@ -190,7 +190,10 @@ static void make_groups(bl_bench *b, int64_t rows, int32_t N, int32_t K) {
 
 static bl_num *reorder(bl_bench *b, const bl_num *x, int64_t n) {
   bl_num *y = num(b, n * b->model->hidden);
-  b->be->ops.rows_gather(b->s, y, x, b->host_index, (int32_t)n, b->model->hidden);
+  const bl_host_part part = {b->host_index, (size_t)n * sizeof *b->host_index};
+  const void *index;
+  b->be->upload(b->s, &part, 1, &index);
+  b->be->ops.rows_gather(b->s, y, x, index, (int32_t)n, b->model->hidden);
   return y;
 }
 
@@ -244,7 +247,10 @@ static bl_status square_grads(bl_bench *b, int64_t n) {
 }
 
 static bl_status optimizer(bl_bench *b, int64_t n) {
-  const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 1, 0.1F, 0.05F};
+  const bl_adamw hyper = {1e-3F, 0.9F, 0.95F, 1e-8F, 1, 0.1F, 0.05F, 0};
+  const bl_host_part hyper_part = {&hyper, sizeof hyper};
+  bl_adamw *kept = (bl_adamw *)(void *)take(b, sizeof hyper / sizeof(float));
+  const void *uploaded;
   float *master = take(b, n);
   const bl_adamw_part part = {b->be->num_bytes == sizeof(float) ? (bl_num *)master : num(b, n),
                               master,
@@ -253,7 +259,9 @@ static bl_status optimizer(bl_bench *b, int64_t n) {
                               take(b, n),
                               n,
                               0.1F};
-  b->be->ops.adamw(b->s, &part, 1, &hyper);
+  b->be->upload(b->s, &hyper_part, 1, &uploaded);
+  b->be->copy(b->s, kept, uploaded, sizeof hyper); /* the list of tensors is another upload */
+  b->be->ops.adamw(b->s, &part, 1, kept);
   return BL_OK;
 }
 
@@ -316,8 +324,9 @@ static bl_status solve_shares(bl_bench *b, int64_t calls) {
   (void)calls;
   BL_TRY(bl_policy_micro_batch(d->policy, 0, d->loads, NULL, &outcome));
   BL_TRY(bl_route_build(&d->route, bl_policy_hosts(d->policy, 0), outcome.shares, d->counts));
-  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, n), b->choice, n, z.E, d->route.first,
-                        d->route.quota + (int64_t)b->comm->rank * d->route.entries, d->route.dest_row);
+  const bl_route_tables tables = bl_route_upload(&d->route, b->be, b->s);
+  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, n), b->choice, n, z.E, tables.first, tables.quota,
+                        tables.dest_row);
   return BL_OK;
 }
 

@@ -39,13 +39,14 @@ static bl_status make_host_arrays(bl_rank *r) {
   const size_t E = (size_t)run->model->experts, R = (size_t)run->ranks, T = (size_t)r->tokens, K = (size_t)run->top_k,
                M = (size_t)run->micro_batches, L = (size_t)r->weights.moe_layers, P = (size_t)run->ep;
   const size_t weights = T * (r->forced ? E : K);
-  const size_t record = sizeof(uint64_t) + E * sizeof(uint32_t), sums = ((size_t)r->n_sums + 1) * sizeof(double);
+  const size_t record = sizeof(uint64_t) + E * sizeof(uint32_t);
   BL_TRY(bl_new(&r->hosted, L * E * P, 1, "host table"));
   BL_TRY(bl_new(&r->used, L * E * P, 1, "host table"));
   BL_TRY(bl_new(&r->wanted, E * P, 1, "host table"));
   BL_TRY(bl_new(&r->counts, L * R * M * E, sizeof *r->counts, "counts"));
-  BL_TRY(bl_new(&r->gathered, (R + 1) * (record > sums ? record : sums), 1, "exchange records"));
-  BL_TRY(bl_new(&r->squares, (size_t)r->n_sums + 1, sizeof *r->squares, "gradient sums"));
+  BL_TRY(bl_new(&r->gathered, (R + 1) * record, 1, "exchange records"));
+  BL_TRY(bl_new(&r->host_sums, R * ((size_t)r->n_sums + BL_SUM_MARKS), sizeof *r->host_sums, "gradient sums"));
+  BL_TRY(bl_new(&r->square_order, (size_t)r->n_squares, sizeof *r->square_order, "gradient sums"));
   BL_TRY(bl_new(&r->result.layer, L, sizeof *r->result.layer, "step results"));
   BL_TRY(bl_new(&r->host_tokens, M * T, sizeof *r->host_tokens, "tokens"));
   BL_TRY(bl_new(&r->host_targets, M * T, sizeof *r->host_targets, "tokens"));
@@ -148,11 +149,15 @@ bl_status bl_rank_create(const bl_run *run, int32_t rank, bl_backend *backend, b
   r->n_squares =
       r->weights.n_dense + (int64_t)r->weights.moe_layers * run->model->experts * r->weights.n_expert_tensors;
   r->n_sums = r->n_squares + (int64_t)run->micro_batches * (1 + r->weights.moe_layers);
-  BL_TRY(backend->alloc(backend, (size_t)r->n_sums * sizeof(double), &r->device_sums));
+  const size_t sums = ((size_t)r->n_sums + BL_SUM_MARKS) * sizeof(double);
+  BL_TRY(backend->alloc(backend, sums, &r->device_sums));
+  BL_TRY(backend->alloc(backend, sums * (size_t)run->ranks, &r->all_sums));
+  BL_TRY(backend->alloc(backend, sizeof *r->hyper, &r->hyper));
   BL_TRY(make_host_arrays(r));
   BL_TRY(make_saved(r));
   BL_TRY(bl_rank_adopt_policy_homes(r));
-  return bl_policy_uses_copies(r->policy) && !backend->host_memory ? reserve_copies(r) : BL_OK;
+  if (bl_policy_uses_copies(r->policy) && !backend->host_memory) BL_TRY(reserve_copies(r));
+  return run->exchange == BL_EXCHANGE_DEVICE ? bl_planned_create(r, run->headroom, &r->planned) : BL_OK;
 }
 
 bl_status bl_rank_adopt_policy_homes(bl_rank *r) {
@@ -177,13 +182,14 @@ static void free_saved(bl_rank *r, bl_saved *a) {
                      &a->mid,      &a->norm2,  &a->mean2,       &a->rstd2,   &a->hidden, &a->active,    &a->logits,
                      &a->chosen,   &a->choice, &a->weight,      &a->row,     &a->send,   &a->received,  &a->rows_in,
                      &a->rows_out, &a->back,   &a->dback,       &a->dweight, &a->dout,   &a->drows,     &a->dhidden,
-                     &a->dsend,    &a->dnorm2, &a->local_counts};
+                     &a->dsend,    &a->dnorm2, &a->local_counts, &a->by_expert, &a->by_source};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) bl_pool_give(r->pool, all[i]);
   bl_route_free(&a->route);
 }
 
 void bl_rank_free(bl_rank *r) {
   if (!r->run) return;
+  if (r->graph) r->be->graph_destroy(r->graph);
   const int32_t M = r->run->micro_batches, R = r->run->ep, E = r->run->model->experts;
   for (int32_t i = 0; r->saved && i < M * (r->run->model->layers + 1); i++) free_saved(r, &r->saved[i]);
   for (int32_t m = 0; m < M; m++) {
@@ -194,7 +200,7 @@ void bl_rank_free(bl_rank *r) {
   for (int32_t i = 0; r->incoming && i < R * E; i++) bl_pool_give(r->pool, &r->incoming[i]);
   void *host[] = {r->layer,       r->saved,        r->dx,           r->token_ids,    r->target_ids,
                   r->hosted,      r->used,         r->wanted,       r->counts,       r->gathered,
-                  r->squares,     r->result.layer, r->host_tokens,  r->host_targets, r->host_ids,
+                  r->host_sums,   r->square_order, r->result.layer, r->host_tokens,  r->host_targets, r->host_ids,
                   r->mask_ids,    r->host_weights, r->forced_count, r->layer_counts, r->expert_load,
                   r->group_tokens, r->all_tokens, r->source_load, r->send_bytes,   r->recv_bytes,   r->group,        r->incoming};
   for (size_t i = 0; i < sizeof host / sizeof *host; i++) free(host[i]);
@@ -206,6 +212,9 @@ void bl_rank_free(bl_rank *r) {
   free(r->filling);
   if (r->forked) r->be->event_destroy(r->forked);
   r->be->release(r->be, r->device_sums);
+  r->be->release(r->be, r->all_sums);
+  r->be->release(r->be, r->hyper);
+  bl_planned_free(r, r->planned);
   bl_forced_counts_free(r->forced);
   bl_policy_free(r->policy);
   bl_shares_free(r->group_shares);

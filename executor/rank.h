@@ -1,8 +1,9 @@
 /* rank.h - one rank of a training run: what it shares with the others, what it holds, and the actions of a step.
  *
  * Every function bl_do_*() is one action of the step program (costmodel/step.h), named alike; executor/interpret.c
- * walks the program and calls them. Nothing here dereferences a device pointer; counts and choices reach the host in
- * exchange_counts (gates with a capacity already in gate_fwd). */
+ * walks the program and calls them. Nothing here dereferences a device pointer. In a host-synchronised step counts and
+ * choices reach the host in exchange_counts (gates with a capacity already in gate_fwd); in a planned one nothing does
+ * before the step's end (executor/planned.h). */
 #ifndef BL_EXECUTOR_RANK_H
 #define BL_EXECUTOR_RANK_H
 
@@ -12,6 +13,7 @@
 #include "executor/backend.h"
 #include "executor/data.h"
 #include "executor/gates.h"
+#include "executor/planned.h"
 #include "executor/pool.h"
 #include "executor/route.h"
 #include "executor/spans.h"
@@ -21,6 +23,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+typedef enum bl_exchange_mode { BL_EXCHANGE_HOST, BL_EXCHANGE_DEVICE } bl_exchange_mode;
 
 /* What is the same for all ranks and fixed before they start. */
 typedef struct bl_run {
@@ -37,6 +41,9 @@ typedef struct bl_run {
   int32_t batch;     /* sequences of a step in all */
   int32_t top_k;     /* choices a token: the model's, or 1 under the switch gate */
   int32_t sequences; /* of one micro-batch on one rank = batch / (ranks * micro_batches) */
+  bl_exchange_mode exchange;
+  bool graphs;     /* planned exchanges: a step like the one before is captured and replayed, where that can be */
+  double headroom; /* planned exchanges: room beyond the forecast, as a part of it */
   uint64_t seed;
   int64_t steps;           /* train up to this step */
   int64_t schedule_steps;  /* length of the learning-rate schedule */
@@ -54,10 +61,11 @@ typedef struct bl_saved {
   bl_chunk hidden, active;                              /* before and after GELU: dense layer, or rows of experts */
   bl_chunk logits, chosen, choice, weight, row;         /* gate: ids before and after dropping, weights, send rows */
   bl_chunk local_counts;
+  bl_chunk by_expert, by_source; /* planned steps: the route's arrays, on the device */
   bl_chunk send, received, rows_in, rows_out, back;             /* rows on their way to the experts and back */
   bl_chunk dback, dweight, dout, drows, dhidden, dsend, dnorm2; /* their gradients */
   bl_route route;
-  int32_t row_room; /* rows for which its buffers have room, where memory is not the host's */
+  int32_t received_room, sent_room; /* rows for which its buffers have room, where memory is not the host's */
 } bl_saved;
 
 /* A dense weight and its gradient (NULL where the model has none). */
@@ -91,8 +99,13 @@ typedef struct bl_step_result {
   int64_t plan_version;            /* how often hosts have changed since the run began */
   bl_layer_result *layer;          /* [MoE layers] */
   double phase_us[BL_ACTION_COUNT];
-  bool stop; /* some rank was asked to stop after this step */
+  bool stop;   /* some rank was asked to stop after this step */
+  bool redone;   /* rows of a planned step had no room: it was made once more */
+  bool replayed; /* all from the first action after homes have moved was one graph */
 } bl_step_result;
+
+/* Behind a rank's sums: marks that go round with them. */
+enum { BL_SUM_STOP, BL_SUM_OVERFLOW, BL_SUM_MARKS };
 
 typedef struct bl_rank {
   const bl_run *run;
@@ -126,15 +139,22 @@ typedef struct bl_rank {
   uint8_t *used;     /* likewise, not 0: a copy has taken tokens in this step, its gradient counts */
   uint8_t *wanted;   /* [experts][ep]: scratch */
   uint32_t *counts;  /* [MoE layers][sources][micro_batches][experts]: this step's, as a trace records them */
-  uint8_t *gathered; /* exchange_counts: all ranks' records; grad_norm: all ranks' partial sums */
+  uint8_t *gathered; /* exchange_counts: all ranks' records */
   /* Sums of this rank: of squares of each tensor's gradient, dense ones first, then (layer, expert, tensor); behind
-   * them losses [micro_batches] and balance losses [MoE layers][micro_batches]. On the host one more: the wish to stop.
-   */
-  double *device_sums, *squares;
+   * them losses [micro_batches] and balance losses [MoE layers][micro_batches], then the marks. */
+  double *device_sums;
+  double *all_sums, *host_sums; /* [ranks] of that, on the device and at the step's end on the host */
   int64_t n_squares, n_sums;
+  int32_t *square_order; /* [n_squares]: places in all_sums, in the order in which the norm adds them */
+  bl_adamw *hyper;       /* device: of this step */
   bl_square_part *square_parts; /* scratch: of one layer's tensors */
   bl_adamw_part *adamw_parts;
   bl_step_result result;
+  bl_planned *planned; /* NULL: every step is host-synchronised */
+  bool planned_now;    /* the step under way is planned on the device */
+  bl_graph *graph;     /* of planned steps with the hosts and sizes of graph_version; NULL: none */
+  uint64_t graph_version, planned_version; /* planned_version: of the planned step before */
+  int64_t graph_fill_bytes;
   bl_spans spans; /* of the program's actions, in the last step */
 
   int32_t *host_tokens, *host_targets; /* [micro_batches][tokens] */
@@ -167,6 +187,10 @@ bl_status bl_rank_step(bl_rank *r);
 
 static inline bl_saved *bl_rank_saved(const bl_rank *r, int32_t layer, int32_t micro_batch) {
   return &r->saved[micro_batch * (r->run->model->layers + 1) + layer];
+}
+/* Of all ranks' sums, at the step's end: those of rank p. */
+static inline const double *bl_rank_sums(const bl_rank *r, int32_t p) {
+  return r->host_sums + (int64_t)p * (r->n_sums + BL_SUM_MARKS);
 }
 static inline int32_t bl_run_replicas(const bl_run *run) { return run->ranks / run->ep; }
 
@@ -208,6 +232,17 @@ bl_status bl_do_gate_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_solve_shares(bl_rank *r, int32_t layer, int32_t micro_batch);
 
+/*! bl_rank_upload_mask() : what a forced gate adds to the logits of a MoE layer and micro-batch, floats
+ *  [tokens][experts] at `mask` on the device. */
+bl_status bl_rank_upload_mask(bl_rank *r, int32_t moe, int32_t micro_batch, void *mask);
+
+/*! bl_rank_record_counts() : counts[ranks][experts] of all ranks go to the step's record and become the layer's counts
+ *  (layer_counts). @return : BL_EMACHINE where a forced gate did not give what was asked for. */
+bl_status bl_rank_record_counts(bl_rank *r, int32_t moe, int32_t micro_batch, const uint32_t *counts);
+
+/*! bl_rank_tell_policy() : the layer's counts to the policy. */
+bl_status bl_rank_tell_policy(bl_rank *r, int32_t moe, bl_policy_outcome *outcome);
+
 /* Rows and experts (experts.c) */
 bl_status bl_do_scatter(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_dispatch(bl_rank *r, int32_t layer, int32_t micro_batch);
@@ -220,6 +255,9 @@ bl_status bl_do_expert_dx(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_dispatch_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_expert_dw(bl_rank *r, int32_t layer, int32_t micro_batch);
 bl_status bl_do_scatter_bwd(bl_rank *r, int32_t layer, int32_t micro_batch);
+
+/*! bl_rank_take_order() : a pool buffer for an order of the rows at a (layer, micro-batch)'s experts. */
+bl_status bl_rank_take_order(bl_rank *r, bl_saved *a, bl_chunk *out);
 
 /* Hosts (adapt.c) */
 
@@ -240,6 +278,16 @@ bl_status bl_do_dense_reduce(bl_rank *r, int32_t layer);
 bl_status bl_do_square_grads(bl_rank *r, int32_t layer);
 bl_status bl_do_grad_norm(bl_rank *r);
 bl_status bl_do_optimizer(bl_rank *r, int32_t layer);
+
+/*! bl_rank_begin_update() : what the optimizer needs to know of the step goes to the device, marks are cleared. */
+void bl_rank_begin_update(bl_rank *r);
+
+/*! bl_rank_note_stop() : a wish to stop goes round with this step's sums. */
+void bl_rank_note_stop(bl_rank *r);
+
+/*! bl_rank_read_sums() : after the wait at a step's end: norm, losses and the wish to stop. BL_EINPUT where the loss is
+ *  no number. */
+bl_status bl_rank_read_sums(bl_rank *r);
 
 /*! bl_learning_rate() : linear warm-up over `warmup` steps, then cosine from `peak` down to a tenth of it at
  *  `schedule_steps`; step from 1. */

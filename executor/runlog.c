@@ -154,6 +154,10 @@ static void write_config(bl_json_writer *w, const bl_run *run, const bl_runlog_h
   }
   write_text(w, "backend", h->backend);
   write_text(w, "transport", h->transport);
+  if (run->exchange == BL_EXCHANGE_DEVICE) {
+    write_text(w, "exchange", "device");
+    bl_json_put_number(w, "headroom", run->headroom);
+  }
   write_text(w, "resume", h->resume);
   bl_json_put_int(w, "first_step", h->first_step);
   bl_json_end_object(w);
@@ -250,6 +254,10 @@ bl_status bl_runlog_step(bl_lines *log, const bl_rank *r, int64_t step_us) {
   bl_json_put_int(&w, "moved_bytes", result->moved_bytes);
   bl_json_put_int(&w, "fill_bytes", result->fill_bytes);
   bl_json_put_int(&w, "plan_version", result->plan_version);
+  if (r->run->exchange == BL_EXCHANGE_DEVICE) {
+    bl_json_put_bool(&w, "redone", result->redone);
+    bl_json_put_bool(&w, "replayed", result->replayed);
+  }
   bl_json_end_object(&w);
   bl_json_newline(&w);
   return bl_lines_flush(log);

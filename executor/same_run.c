@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_ITEMS = 32 };
+enum { MAX_ITEMS = 40 };
 
 /* Each part of a run by the words a person knows it by, and a hash of it. */
 typedef struct identity {
@@ -80,6 +80,9 @@ static bl_status describe(const bl_setup *s, const bl_train_options *o, const bl
   add_number(id, "--capacity-factor", run->gate.capacity_factor);
   add_number(id, "--balance-loss", run->gate.balance);
   add_policy(id, &run->policy);
+  add_text(id, "--exchange", o->exchange);
+  add_number(id, "--headroom", run->headroom);
+  add_text(id, "--graph", o->graph);
   add_number(id, "--checkpoint", o->checkpoint != NULL);
   add_number(id, "--checkpoint-every", (double)o->checkpoint_every);
   add_number(id, "--perfetto", o->perfetto != NULL);

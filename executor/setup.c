@@ -18,6 +18,9 @@ void bl_train_options_init(bl_train_options *options) {
                                 .expert_gemm = "loop",
                                 .transport = "threads",
                                 .gate = "naive",
+                                .exchange = "host",
+                                .graph = "auto",
+                                .headroom = 0.25,
                                 .flop = "mcore",
                                 .deadline_s = 600, /* a large step on a busy machine is slow, a lost rank is not */
                                 .warmup = -1,
@@ -188,7 +191,7 @@ static void tell_unused_copies(const bl_setup *s) {
 }
 
 /* The program contains only what the policy can ever need. */
-static bl_status build_program(bl_setup *s) {
+static bl_status build_program(const bl_train_options *o, bl_setup *s) {
   const bl_run *run = &s->run;
   const bl_policy_shape shape = {.layers = bl_model_moe_layers(&s->model),
                                  .experts = s->model.experts,
@@ -200,7 +203,11 @@ static bl_status build_program(bl_setup *s) {
   const bool copies = bl_policy_uses_copies(policy);
   const bl_step_options options = {
       .moves = bl_policy_moves_homes(policy), .copies = copies, .late_repair = copies && run->policy.late_repair > 0};
+  const bl_status planned = run->exchange == BL_EXCHANGE_HOST ? BL_OK
+                                                              : bl_planned_check(o->gate, bl_gate_has_capacity(&run->gate),
+                                                                                 &run->policy, policy);
   bl_policy_free(policy);
+  BL_TRY(planned);
   if (!copies) tell_unused_copies(s);
   BL_TRY(bl_layout_default(&s->layout, run->ranks, s->model.layers, run->sequences, run->micro_batches));
   s->layout.ep = run->ep;
@@ -239,6 +246,9 @@ bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup
                   .program = &s->program,
                   .corpus = &s->corpus,
                   .policy = o->policy,
+                  .exchange = strcmp(o->exchange, "device") == 0 ? BL_EXCHANGE_DEVICE : BL_EXCHANGE_HOST,
+                  .headroom = o->headroom,
+                  .graphs = strcmp(o->graph, "off") != 0,
                   .micro_batches = (int32_t)o->micro_batches,
                   .batch = (int32_t)o->batch,
                   .seed = (uint64_t)o->seed,
@@ -270,7 +280,7 @@ bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup
   BL_TRY(load_plan(o, processes, s));
   BL_TRY(check_batch(run));
   BL_TRY(check_outputs(o, run->gate.trace_path));
-  BL_TRY(build_program(s));
+  BL_TRY(build_program(o, s));
   return bl_corpus_load(o->data, s->model.sequence, &s->corpus);
 }
 

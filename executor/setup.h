@@ -14,13 +14,14 @@ enum { BL_TRAIN_MAX_RANKS = 1024, BL_TRAIN_MAX_BATCH = 1000000 };
 typedef struct bl_train_options {
   int argc;
   char **argv;
-  const char *model, *plan, *data, *slots, *backend, *precision, *expert_gemm, *transport, *gate;
+  const char *model, *plan, *data, *slots, *backend, *precision, *expert_gemm, *transport, *gate, *exchange, *graph;
   const char *log, *record_trace, *dump, *checkpoint, *resume, *perfetto, *flop;
   int64_t ranks, ep, steps, seed, batch, micro_batches; /* ep 0: as many as ranks, or as the plan says */
   bool ranks_given, seed_given, batch_given, micro_batches_given;
   int64_t warmup, schedule_steps; /* -1: by the number of steps */
   int64_t checkpoint_every;       /* 0: at the end alone */
   double lr, capacity_factor, balance;
+  double headroom;
   double peak_tflops; /* 0: by the device's name */
   double deadline_s; /* how long a rank waits for another before that counts as lost */
   bl_policy_options policy;

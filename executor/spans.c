@@ -2,6 +2,7 @@
 #include "executor/spans.h"
 #include "base/memory.h"
 #include <stdlib.h>
+#include <string.h>
 
 bool bl_spans_aside(const bl_backend *be, bl_action_kind kind) {
   return !be->host_memory && kind == BL_ACTION_COPY_FILL;
@@ -12,6 +13,7 @@ bl_status bl_spans_create(bl_backend *be, const bl_step *program, bl_spans *out)
   *out = (bl_spans){.be = be, .n = n};
   BL_TRY(bl_new(&out->event, 2 * (size_t)n + 1, sizeof *out->event, "measured times"));
   BL_TRY(bl_new(&out->from, (size_t)n, sizeof *out->from, "measured times"));
+  BL_TRY(bl_new(&out->kept, (size_t)n, sizeof *out->kept, "measured times"));
   BL_TRY(bl_new(&out->span, (size_t)n, sizeof *out->span, "measured times"));
   for (int32_t i = 0; i <= n; i++) BL_TRY(be->event_create(be, &out->event[i]));
   for (int32_t i = 0; i < n; i++)
@@ -24,6 +26,7 @@ void bl_spans_free(bl_spans *spans) {
     if (spans->event[i]) spans->be->event_destroy(spans->event[i]);
   free(spans->event);
   free(spans->from);
+  free(spans->kept);
   free(spans->span);
   *spans = (bl_spans){0};
 }
@@ -31,19 +34,23 @@ void bl_spans_free(bl_spans *spans) {
 void bl_spans_start(bl_spans *spans, bl_stream *s) {
   for (int32_t i = 0; i < spans->n; i++) spans->from[i] = -1;
   spans->last = 0;
-  spans->be->event_record(spans->event[0], s);
+  spans->be->event_stamp(spans->event[0], s);
 }
 
 void bl_spans_begin(bl_spans *spans, int32_t number, bl_stream *s) {
   const int32_t own = spans->n + 1 + number;
   spans->from[number] = spans->event[own] ? own : spans->last;
-  if (spans->event[own]) spans->be->event_record(spans->event[own], s);
+  if (spans->event[own]) spans->be->event_stamp(spans->event[own], s);
 }
 
 void bl_spans_end(bl_spans *spans, int32_t number, bl_stream *s) {
   if (spans->from[number] <= spans->n) spans->last = number + 1;
-  spans->be->event_record(spans->event[number + 1], s);
+  spans->be->event_stamp(spans->event[number + 1], s);
 }
+
+void bl_spans_keep(bl_spans *spans) { memcpy(spans->kept, spans->from, (size_t)spans->n * sizeof *spans->kept); }
+
+void bl_spans_replay(bl_spans *spans) { memcpy(spans->from, spans->kept, (size_t)spans->n * sizeof *spans->from); }
 
 void bl_spans_read(bl_spans *spans) {
   const bl_event *start = spans->event[0];

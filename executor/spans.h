@@ -17,6 +17,7 @@ typedef struct bl_spans {
   int32_t n;        /* actions */
   bl_event **event; /* [2 n + 1]: the step's start, the end of each action, its beginning where it runs aside */
   int32_t *from;    /* [n]: the event at which each action began; -1: it has not run in this step */
+  int32_t *kept;    /* [n]: `from` of a step whose actions a graph holds */
   int32_t last;     /* event: the end of the last action on the step's own stream */
   bl_span *span;    /* [n]: microseconds since the step's start, of the step read last */
 } bl_spans;
@@ -36,6 +37,11 @@ void bl_spans_start(bl_spans *spans, bl_stream *s);
  * step's own stream one action begins where the last one ended. */
 void bl_spans_begin(bl_spans *spans, int32_t number, bl_stream *s);
 void bl_spans_end(bl_spans *spans, int32_t number, bl_stream *s);
+
+/*! bl_spans_keep(), bl_spans_replay() : the actions of the step under way are those of a graph; a step that launches the
+ *  graph has the same actions. */
+void bl_spans_keep(bl_spans *spans);
+void bl_spans_replay(bl_spans *spans);
 
 /*! bl_spans_read() : fills span[]; every event must have been reached (stream_sync). */
 void bl_spans_read(bl_spans *spans);

@@ -21,6 +21,7 @@ typedef struct bl_comm bl_comm;
 
 typedef struct bl_comm_ops {
   const char *name;
+  bool captured; /* its messages may be part of captured work (backend.h) */
   /* Mandatory. Between group_begin and group_end sends and receives are only posted; group_end completes all of them.
    * Outside a group each blocks until its buffer may be reused by work that is issued to `s` from then on: where memory
    * is not the host's, the host need not have waited for the bytes. Messages between two ranks match in order of
@@ -35,6 +36,7 @@ typedef struct bl_comm_ops {
   /* Optional; NULL = the generic default. */
   bl_status (*all_reduce_f32)(bl_comm *comm, bl_stream *s, float *data, int64_t n);
   bl_status (*all_gather_host)(bl_comm *comm, const void *data, int64_t bytes, void *all);
+  bl_status (*wait)(bl_comm *comm, bl_stream *s);
 } bl_comm_ops;
 
 /* The common head of every implementation's comm. */
@@ -57,6 +59,9 @@ bl_status bl_comm_init(bl_comm *comm, const bl_comm_ops *ops, bl_backend *backen
 bl_status bl_comm_split(bl_comm *world, const int32_t *members, int32_t n, bl_comm **out);
 void bl_comm_free(bl_comm *comm); /* NULL is fine */
 
+/*! bl_comm_captured() : whether what goes between these ranks may be part of captured work. */
+bool bl_comm_captured(const bl_comm *comm);
+
 /* Collectives: every rank of the group calls them, in the same order. */
 
 /*! bl_comm_all_gather_host() : all[r * bytes ..] = rank r's data, on every rank. HOST memory, small control data. */
@@ -71,8 +76,15 @@ bl_status bl_comm_all_reduce(bl_comm *comm, bl_stream *s, float *data, int64_t n
 bl_status bl_comm_all_to_all_v(bl_comm *comm, bl_stream *s, const void *send, const int64_t *send_bytes, void *recv,
                                const int64_t *recv_bytes);
 
+/*! bl_comm_all_gather() : all[r * bytes ..] = rank r's data, on every rank. Device memory. */
+bl_status bl_comm_all_gather(bl_comm *comm, bl_stream *s, const void *data, int64_t bytes, void *all);
+
 bl_status bl_comm_broadcast(bl_comm *comm, bl_stream *s, void *data, int64_t bytes, int32_t root);
 bl_status bl_comm_barrier(bl_comm *comm);
+
+/*! bl_comm_wait() : the host waits for a stream, as stream_sync does, but not for ever for messages of a rank that is
+ *  lost. */
+bl_status bl_comm_wait(bl_comm *comm, bl_stream *s);
 
 /*! bl_comm_abort() : makes every rank's present and future calls return BL_ECOMM; the first reason wins. */
 void bl_comm_abort(bl_comm *comm, const char *reason);

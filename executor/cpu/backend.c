@@ -61,6 +61,11 @@ static void cpu_zero(bl_stream *s, void *device, size_t bytes) {
   if (bytes) memset(device, 0, bytes);
 }
 
+static void cpu_upload(bl_stream *s, const bl_host_part *parts, int32_t n, const void **device) {
+  (void)s;
+  for (int32_t i = 0; i < n; i++) device[i] = parts[i].data;
+}
+
 static bl_status cpu_stream_create(bl_backend *be, bl_stream **out) {
   bl_stream *s = calloc(1, sizeof *s);
   if (!s) return bl_fail(BL_EMACHINE, "out of memory: %zu bytes for a stream", sizeof *s);
@@ -155,6 +160,7 @@ bl_status bl_backend_cpu_create(bl_backend **out) {
       .memory_peak = cpu_memory_peak,
       .to_device = cpu_copy,
       .to_host = cpu_copy,
+      .upload = cpu_upload,
       .copy = cpu_copy,
       .zero = cpu_zero,
       .stream_create = cpu_stream_create,
@@ -163,6 +169,7 @@ bl_status bl_backend_cpu_create(bl_backend **out) {
       .event_create = cpu_event_create,
       .event_destroy = cpu_event_destroy,
       .event_record = cpu_event_record,
+      .event_stamp = cpu_event_record,
       .event_wait = cpu_event_wait,
       .event_us = cpu_event_us,
       .destroy = cpu_destroy,

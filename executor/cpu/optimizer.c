@@ -50,6 +50,17 @@ void bl_cpu_sum_f32(bl_stream *s, double *sum, const float *x, int64_t n) {
   *sum = total;
 }
 
+void bl_cpu_clip_norm(bl_stream *s, bl_adamw *hyper, const double *sum, const int32_t *order, int32_t n,
+                      const double *flag, int32_t ranks, int64_t stride, double limit) {
+  (void)s;
+  double squares = 0.0;
+  for (int32_t i = 0; i < n; i++) squares += sum[order[i]];
+  const double norm = sqrt(squares);
+  hyper->grad_scale = norm > limit ? (float)(limit / norm) : 1.0f;
+  hyper->skip = 0;
+  for (int32_t p = 0; p < ranks; p++) hyper->skip |= flag[p * stride] != 0.0;
+}
+
 static void update(const bl_adamw_part *p, const bl_adamw *hyper) {
   const bl_adamw a = *hyper;
   const int64_t n = p->n;
@@ -70,5 +81,5 @@ static void update(const bl_adamw_part *p, const bl_adamw *hyper) {
 
 void bl_cpu_adamw(bl_stream *s, const bl_adamw_part *parts, int32_t n, const bl_adamw *hyper) {
   (void)s;
-  for (int32_t i = 0; i < n; i++) update(&parts[i], hyper);
+  for (int32_t i = 0; i < n && !hyper->skip; i++) update(&parts[i], hyper);
 }

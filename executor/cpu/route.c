@@ -46,7 +46,12 @@ void bl_cpu_rows_scatter(bl_stream *s, bl_num *send, const bl_num *x, const int3
 void bl_cpu_rows_gather(bl_stream *s, bl_num *y, const bl_num *x, const int32_t *index, int32_t n, int32_t H) {
   (void)s;
   const size_t bytes = sizeof(float) * (size_t)H;
-  for (int64_t i = 0; i < n; i++) memcpy((float *)y + i * H, (const float *)x + (int64_t)index[i] * H, bytes);
+  for (int64_t i = 0; i < n; i++) {
+    if (index[i] >= 0)
+      memcpy((float *)y + i * H, (const float *)x + (int64_t)index[i] * H, bytes);
+    else
+      memset((float *)y + i * H, 0, bytes);
+  }
 }
 
 void bl_cpu_combine_fwd(bl_stream *s, bl_num *y, const bl_num *back, const float *weight, const int32_t *row, int32_t T,

@@ -109,6 +109,7 @@ static void cuda_release(bl_backend *be, void *pointer) {
   const size_t i = find(cuda, (uintptr_t)pointer);
   cuda->held -= cuda->allocations[i].bytes;
   cuda->n_allocations--;
+  cuda->releases++;
   memmove(cuda->allocations + i, cuda->allocations + i + 1, (cuda->n_allocations - i) * sizeof *cuda->allocations);
   bl_cuda_fail(cuda, "cudaSetDevice", use_device(cuda->device));
   bl_cuda_fail(cuda, "cudaFree", cudaFree(pointer));
@@ -199,6 +200,7 @@ static bool make_ring_room(bl_stream *s, const char *what, size_t bytes) {
 }
 
 void *bl_cuda_upload(bl_stream *s, const char *what, const bl_host_part *parts, int32_t n) {
+  if (s->backend->capturing) return bl_cuda_graph_upload(s->backend->capturing, parts, n);
   size_t bytes = 0;
   for (int32_t i = 0; i < n; i++) bytes += parts[i].bytes;
   bytes = bytes ? (bytes + 255) / 256 * 256 : 256;
@@ -210,6 +212,14 @@ void *bl_cuda_upload(bl_stream *s, const char *what, const bl_host_part *parts, 
   copy_bytes(s, what, s->ring.device + offset, host, (size_t)(at - host), cudaMemcpyHostToDevice);
   s->ring.used += bytes;
   return s->backend->failure[0] ? NULL : s->ring.device + offset;
+}
+
+static void cuda_upload(bl_stream *s, const bl_host_part *parts, int32_t n, const void **device) {
+  const char *at = static_cast<const char *>(bl_cuda_upload(s, "upload", parts, n));
+  for (int32_t i = 0; i < n; i++) {
+    device[i] = at;
+    if (at) at += parts[i].bytes;
+  }
 }
 
 /* -- streams and events ----------------------------------------------------------------------------------------------
@@ -320,6 +330,12 @@ static void cuda_event_record(bl_event *e, bl_stream *s) {
   if (bl_cuda_enter(s)) bl_cuda_fail(s->backend, "event_record", cudaEventRecord(e->event, s->stream));
 }
 
+static void cuda_event_stamp(bl_event *e, bl_stream *s) {
+  if (!s->backend->capturing) return cuda_event_record(e, s);
+  if (!bl_cuda_enter(s)) return;
+  bl_cuda_fail(s->backend, "event_stamp", cudaEventRecordWithFlags(e->event, s->stream, cudaEventRecordExternal));
+}
+
 static void cuda_event_wait(bl_stream *s, bl_event *e) {
   if (bl_cuda_enter(s)) bl_cuda_fail(s->backend, "event_wait", cudaStreamWaitEvent(s->stream, e->event, 0));
 }
@@ -384,6 +400,7 @@ static void fill_operations(bl_ops *ops, bool bf16) {
   bl_cuda_elementwise_ops(ops, bf16);
   bl_cuda_gate_ops(ops, bf16);
   bl_cuda_route_ops(ops);
+  bl_cuda_plan_ops(ops);
   bl_cuda_rows_ops(ops, bf16);
   bl_cuda_loss_ops(ops, bf16);
   bl_cuda_optimizer_ops(ops, bf16);
@@ -400,6 +417,7 @@ static void fill_table(bl_backend *be, bool bf16) {
   be->memory_peak = cuda_memory_peak;
   be->to_device = cuda_to_device;
   be->to_host = cuda_to_host;
+  be->upload = cuda_upload;
   be->copy = cuda_copy;
   be->zero = cuda_zero;
   be->stream_create = cuda_stream_create;
@@ -408,9 +426,11 @@ static void fill_table(bl_backend *be, bool bf16) {
   be->event_create = cuda_event_create;
   be->event_destroy = cuda_event_destroy;
   be->event_record = cuda_event_record;
+  be->event_stamp = cuda_event_stamp;
   be->event_wait = cuda_event_wait;
   be->event_us = cuda_event_us;
   be->destroy = cuda_destroy;
+  bl_cuda_graph_functions(be);
 }
 
 bl_status bl_backend_cuda_create(const bl_cuda_options *options, bl_backend **out) {

@@ -36,6 +36,9 @@ struct bl_cuda_backend {
   cudaStream_t service; /* clears new memory */
   bl_cuda_allocation *allocations;
   size_t n_allocations, allocations_room, held, peak;
+  int64_t releases;          /* how often memory has been given back */
+  bl_graph *capturing;       /* NULL: work is done, not captured */
+  size_t graph_tables_bytes; /* what a graph needed for host arrays beyond its room; 0: none did */
   char failure[BL_CUDA_TEXT_MAX]; /* the first one; "" = none */
 };
 
@@ -71,19 +74,18 @@ bool bl_cuda_enter(bl_stream *s);
  *  may still use it: the stream keeps the order). NULL after a failure, which is kept. */
 char *bl_cuda_scratch(bl_stream *s, const char *what, size_t bytes);
 
-/* A host array, or a part of what goes to the device together. */
-struct bl_host_part {
-  const void *data;
-  size_t bytes;
-};
-
 /*! bl_cuda_upload() : device copy of host arrays, one behind the other, valid until the next upload on this stream; the
  *  host arrays may change at once. NULL after a failure, which is kept. */
 void *bl_cuda_upload(bl_stream *s, const char *what, const bl_host_part *parts, int32_t n);
 
+/*! bl_cuda_graph_upload() : the same while work is captured; valid as long as the graph. */
+void *bl_cuda_graph_upload(bl_graph *graph, const bl_host_part *parts, int32_t n);
+
 /*! bl_cuda_blas() : cuBLAS with s->blas open, which the first product of a stream does (not every stream has any). NULL
  *  after a failure, which is kept. */
 const bl_cublas *bl_cuda_blas(bl_stream *s, const char *what);
+
+void bl_cuda_graph_functions(bl_backend *be);
 
 /* Fill the table of operations, file by file. */
 void bl_cuda_embed_ops(bl_ops *ops, bool bf16);
@@ -95,6 +97,7 @@ void bl_cuda_gelu_ops(bl_ops *ops, bool bf16);
 void bl_cuda_elementwise_ops(bl_ops *ops, bool bf16);
 void bl_cuda_gate_ops(bl_ops *ops, bool bf16);
 void bl_cuda_route_ops(bl_ops *ops);
+void bl_cuda_plan_ops(bl_ops *ops);
 void bl_cuda_rows_ops(bl_ops *ops, bool bf16);
 void bl_cuda_loss_ops(bl_ops *ops, bool bf16);
 void bl_cuda_optimizer_ops(bl_ops *ops, bool bf16);

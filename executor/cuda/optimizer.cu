@@ -34,7 +34,10 @@ template <typename N> __device__ bool part_is_wide(const bl_adamw_part &p) {
 }
 
 /* Block x is a run. */
-template <typename N> __global__ void update_runs(bl_part_table<bl_adamw_part> table, factors f) {
+template <typename N> __global__ void update_runs(bl_part_table<bl_adamw_part> table, const bl_adamw *hyper) {
+  const bl_adamw a = *hyper;
+  const factors f = {a, 1.0f - a.beta1, 1.0f - a.beta2, 1.0f / a.bias_correction1, 1.0f / a.bias_correction2};
+  if (a.skip) return;
   const int64_t run = (int64_t)blockIdx.x;
   const int32_t number = bl_part_of(table.first, table.n, run);
   const bl_adamw_part p = table.part[number];
@@ -52,9 +55,7 @@ template <typename N> __global__ void update_runs(bl_part_table<bl_adamw_part> t
 template <typename N> void adamw(bl_stream *s, const bl_adamw_part *parts, int32_t n, const bl_adamw *hyper) {
   bl_part_table<bl_adamw_part> table;
   if (!bl_upload_parts(s, "adamw", parts, n, &table)) return;
-  const factors f = {*hyper, 1.0f - hyper->beta1, 1.0f - hyper->beta2, 1.0f / hyper->bias_correction1,
-                     1.0f / hyper->bias_correction2};
-  bl_launch(s, "adamw", update_runs<N>, {table.runs, 1}, BL_RUN_THREADS, table, f);
+  bl_launch(s, "adamw", update_runs<N>, {table.runs, 1}, BL_RUN_THREADS, table, hyper);
 }
 
 /* Block x is a run: partial[run] = its sum, in double. */
@@ -89,9 +90,39 @@ void sum_sq(bl_stream *s, const bl_square_part *parts, int32_t n) {
   bl_launch(s, "sum_sq", add_runs, {n, 1}, BL_RUN_THREADS, partial, table);
 }
 
+enum { CLIP_THREADS = 256 };
+
+/* One block: threads fetch, the first adds, one after the other, so that the sum has the order asked for. */
+__global__ void clip(bl_adamw *hyper, const double *sum, const int32_t *order, int32_t n, const double *flag,
+                     int32_t ranks, int64_t stride, double limit) {
+  __shared__ double fetched[CLIP_THREADS];
+  double squares = 0.0;
+  for (int32_t base = 0; base < n; base += CLIP_THREADS) {
+    const int32_t i = base + (int32_t)threadIdx.x, here = n - base < CLIP_THREADS ? n - base : CLIP_THREADS;
+    if (i < n) fetched[threadIdx.x] = sum[order[i]];
+    __syncthreads();
+    if (threadIdx.x == 0)
+      for (int32_t k = 0; k < here; k++) squares += fetched[k];
+    __syncthreads();
+  }
+  int32_t raised = 0;
+  for (int32_t p = (int32_t)threadIdx.x; p < ranks; p += CLIP_THREADS) raised |= flag[p * stride] != 0.0;
+  raised = __syncthreads_or(raised);
+  if (threadIdx.x > 0) return;
+  const double norm = sqrt(squares);
+  hyper->grad_scale = norm > limit ? (float)(limit / norm) : 1.0f;
+  hyper->skip = raised;
+}
+
+void clip_norm(bl_stream *s, bl_adamw *hyper, const double *sum, const int32_t *order, int32_t n, const double *flag,
+               int32_t ranks, int64_t stride, double limit) {
+  bl_launch(s, "clip_norm", clip, {1, 1}, CLIP_THREADS, hyper, sum, order, n, flag, ranks, stride, limit);
+}
+
 } // namespace
 
 void bl_cuda_optimizer_ops(bl_ops *ops, bool bf16) {
   ops->adamw = bf16 ? adamw<bl_bf16> : adamw<float>;
   ops->sum_sq = sum_sq;
+  ops->clip_norm = clip_norm;
 }

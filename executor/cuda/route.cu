@@ -65,15 +65,8 @@ __global__ void number_copies(int32_t *row, const int32_t *expert, int64_t n, in
 
 void route_rows(bl_stream *s, int32_t *row, const int32_t *expert, int64_t n, int32_t E, const int32_t *first,
                 const uint32_t *quota, const int32_t *dest_row) {
-  const int32_t entries = first[E];
-  const size_t firsts = ((size_t)E + 1) * sizeof *first, column = (size_t)entries * sizeof *quota;
   if (n <= 0) return;
-  const bl_host_part parts[] = {{first, firsts}, {quota, column}, {dest_row, column}};
-  char *table = static_cast<char *>(bl_cuda_upload(s, "route_rows", parts, 3));
-  if (!table) return;
-  bl_launch(s, "route_rows", number_copies, {(int64_t)E + 1, 1}, THREADS, row, expert, n, E,
-            reinterpret_cast<const int32_t *>(table), reinterpret_cast<const uint32_t *>(table + firsts),
-            reinterpret_cast<const int32_t *>(table + firsts + column));
+  bl_launch(s, "route_rows", number_copies, {(int64_t)E + 1, 1}, THREADS, row, expert, n, E, first, quota, dest_row);
 }
 
 } // namespace

@@ -25,8 +25,8 @@ void rows_scatter(bl_stream *s, bl_num *send, const bl_num *x, const int32_t *ro
 template <typename N, int V> __global__ void gather(N *y, const N *x, const int32_t *index, int32_t H) {
   const int64_t to = (int64_t)blockIdx.x * H, from = (int64_t)index[blockIdx.x] * H;
   for (int32_t i = (int32_t)threadIdx.x * V; i < H; i += (int32_t)blockDim.x * V) {
-    float v[V];
-    bl_load_pack<V>(v, x + from + i);
+    float v[V] = {};
+    if (from >= 0) bl_load_pack<V>(v, x + from + i);
     bl_store_pack<V>(y + to + i, v);
   }
 }
@@ -36,12 +36,9 @@ void rows_gather(bl_stream *s, bl_num *y, const bl_num *x, const int32_t *index,
   N *to = static_cast<N *>(y);
   const N *from = static_cast<const N *>(x);
   if (n <= 0) return;
-  const bl_host_part part = {index, (size_t)n * sizeof *index};
-  const int32_t *device_index = static_cast<const int32_t *>(bl_cuda_upload(s, "rows_gather", &part, 1));
-  if (!device_index) return;
   const bool wide = bl_all_wide(H, to, from);
   bl_launch(s, "rows_gather", wide ? gather<N, BL_WIDE> : gather<N, 1>, {n, 1},
-            bl_row_threads(H / (wide ? BL_WIDE : 1)), to, from, device_index, H);
+            bl_row_threads(H / (wide ? BL_WIDE : 1)), to, from, index, H);
 }
 
 template <typename N, int V>

@@ -23,6 +23,12 @@ void bl_comm_free(bl_comm *comm) {
 
 bl_status bl_comm_barrier(bl_comm *comm) { return comm->size == 1 ? BL_OK : comm->ops->barrier(comm); }
 
+bool bl_comm_captured(const bl_comm *comm) { return comm->size == 1 || comm->ops->captured; }
+
+bl_status bl_comm_wait(bl_comm *comm, bl_stream *s) {
+  return comm->ops->wait ? comm->ops->wait(comm, s) : comm->backend->stream_sync(s);
+}
+
 void bl_comm_abort(bl_comm *comm, const char *reason) { comm->ops->abort(comm, reason); }
 
 static bl_status need_scratch(bl_comm *comm, int64_t bytes) {
@@ -68,7 +74,12 @@ bl_status bl_comm_all_gather_host(bl_comm *comm, const void *data, int64_t bytes
   comm->backend->to_device(comm->stream, staged + comm->rank * bytes, own, (size_t)bytes);
   BL_TRY(gather_in_place(comm, comm->stream, staged, bytes));
   comm->backend->to_host(comm->stream, all, staged, (size_t)(bytes * comm->size));
-  return comm->backend->stream_sync(comm->stream);
+  return bl_comm_wait(comm, comm->stream);
+}
+
+bl_status bl_comm_all_gather(bl_comm *comm, bl_stream *s, const void *data, int64_t bytes, void *all) {
+  comm->backend->copy(s, (char *)all + comm->rank * bytes, data, (size_t)bytes);
+  return comm->size == 1 ? BL_OK : gather_in_place(comm, s, all, bytes);
 }
 
 bl_status bl_comm_broadcast(bl_comm *comm, bl_stream *s, void *data, int64_t bytes, int32_t root) {
@@ -184,6 +195,8 @@ static bl_status view_group_end(bl_comm *comm, bl_stream *s) {
 /* Empty messages between all. */
 static bl_status view_barrier(bl_comm *comm) { return gather_in_place(comm, comm->stream, (char[1]){0}, 0); }
 
+static bl_status view_wait(bl_comm *comm, bl_stream *s) { return bl_comm_wait(((view *)comm)->world, s); }
+
 static void view_abort(bl_comm *comm, const char *reason) {
   view *v = (view *)comm;
   v->world->ops->abort(v->world, reason);
@@ -200,6 +213,7 @@ static const bl_comm_ops view_ops = {.name = "view",
                                      .group_begin = view_group_begin,
                                      .group_end = view_group_end,
                                      .barrier = view_barrier,
+                                     .wait = view_wait,
                                      .abort = view_abort,
                                      .destroy = view_destroy};
 

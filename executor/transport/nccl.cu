@@ -43,6 +43,7 @@ struct nccl_comm {
   bl_comm *host;   /* NULL: one rank */
   bl_stream *exchange;
   cudaEvent_t ready; /* what a group sends has been computed */
+  cudaEvent_t done;  /* and all of it has come and gone */
   double deadline_s;
   bool in_group;
   char reason[320]; /* of the failure after which nothing works; "" = none */
@@ -125,7 +126,7 @@ static bl_status nccl_group_begin(bl_comm *comm) {
   return settle(c, "ncclGroupStart", c->nccl.ncclGroupStart());
 }
 
-/* Behind what `s` has computed, on the own stream; the host waits for the end. */
+/* Behind what `s` has computed, on the own stream; `s` waits for the end, the host does not. */
 static bl_status nccl_group_end(bl_comm *comm, bl_stream *s) {
   nccl_comm *c = self(comm);
   c->in_group = false;
@@ -134,10 +135,20 @@ static bl_status nccl_group_end(bl_comm *comm, bl_stream *s) {
   bl_cuda_fail(s->backend, "exchange", cudaEventRecord(c->ready, s->stream));
   bl_cuda_fail(s->backend, "exchange", cudaStreamWaitEvent(c->exchange->stream, c->ready, 0));
   BL_TRY(settle(c, "exchange", c->nccl.ncclGroupEnd()));
+  bl_cuda_fail(s->backend, "exchange", cudaEventRecord(c->done, c->exchange->stream));
+  bl_cuda_fail(s->backend, "exchange", cudaStreamWaitEvent(s->stream, c->done, 0));
+  return s->backend->failure[0] ? failed(c, "exchange", s->backend->failure) : BL_OK;
+}
+
+/* In small turns, in which it looks whether a rank is lost: NCCL itself would wait for ever. */
+static bl_status nccl_wait(bl_comm *comm, bl_stream *s) {
+  nccl_comm *c = self(comm);
+  if (c->reason[0]) return given_up(c);
+  if (!bl_cuda_enter(s)) return failed(c, "a step", s->backend->failure);
   bl_patience patience = bl_patience_of(c->deadline_s);
   const int64_t started_us = patience.last_us;
   cudaError_t state;
-  while ((state = cudaStreamQuery(c->exchange->stream)) == cudaErrorNotReady)
+  while ((state = cudaStreamQuery(s->stream)) == cudaErrorNotReady)
     BL_TRY(pass_time(c, "exchange", &patience, started_us));
   bl_cuda_fail(s->backend, "exchange", state);
   return s->backend->failure[0] ? failed(c, "exchange", s->backend->failure) : BL_OK;
@@ -197,6 +208,7 @@ static void nccl_destroy(bl_comm *comm) {
   if (c->comm && settle(c, "ncclCommFinalize", c->nccl.ncclCommFinalize(c->comm)) == BL_OK)
     c->nccl.ncclCommDestroy(c->comm);
   if (c->ready) cudaEventDestroy(c->ready);
+  if (c->done) cudaEventDestroy(c->done);
   if (c->exchange) c->base.backend->stream_destroy(c->exchange);
   free(c);
 }
@@ -204,6 +216,7 @@ static void nccl_destroy(bl_comm *comm) {
 static bl_comm_ops operations(void) {
   bl_comm_ops ops = {};
   ops.name = "nccl";
+  ops.captured = true;
   ops.send = nccl_send;
   ops.recv = nccl_recv;
   ops.group_begin = nccl_group_begin;
@@ -212,6 +225,7 @@ static bl_comm_ops operations(void) {
   ops.abort = nccl_abort;
   ops.destroy = nccl_destroy;
   ops.all_gather_host = nccl_all_gather_host;
+  ops.wait = nccl_wait;
   return ops;
 }
 static const bl_comm_ops nccl_ops = operations();
@@ -271,7 +285,8 @@ static bl_status open_comm(nccl_comm *c, bl_backend *backend) {
   BL_TRY(bl_comm_init(&c->base, &nccl_ops, backend, c->host ? c->host->rank : 0, c->host ? c->host->size : 1));
   BL_TRY(backend->stream_create(backend, &c->exchange));
   if (!bl_cuda_enter(c->exchange)) return bl_fail(BL_EMACHINE, "%s", c->exchange->backend->failure);
-  const cudaError_t error = cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming);
+  cudaError_t error = cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming);
+  if (error == cudaSuccess) error = cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming);
   if (error != cudaSuccess) return bl_fail(BL_EMACHINE, "cudaEventCreate: %s", cudaGetErrorString(error));
   return BL_OK;
 }

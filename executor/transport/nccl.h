@@ -1,8 +1,9 @@
 /* nccl.h - ranks are processes with a CUDA device each, which exchange through NCCL.
  *
  * NCCL is loaded when the first comm is made, as cuBLAS is, so that programs start without it. It takes whole groups of
- * sends and receives of any sizes; everything else is made of these, so sums keep their order. The host waits for the
- * end of every group: in small turns, in which it also looks whether a rank is lost, since NCCL itself waits for ever. */
+ * sends and receives of any sizes; everything else is made of these, so sums keep their order. The stream
+ * waits for the end of a group, the host only where it must (bl_comm_wait): in small turns, in which it also looks whether
+ * a rank is lost, since NCCL itself waits for ever. */
 #ifndef BL_EXECUTOR_TRANSPORT_NCCL_H
 #define BL_EXECUTOR_TRANSPORT_NCCL_H
 

@@ -34,7 +34,7 @@ link_programs() {
 }
 link_test() {
   g++ $sanitize -o "$shared/ops" "$shim"/{base,executor/cpu,executor/cuda,tests/exec,tests/exec/cuda_shim}/*.o \
-    "$shim/executor/ops.c.o" -lm -lpthread
+    "$shim"/executor/{ops,quotas}.c.o "$shim/planner/place/hosts.c.o" -lm -lpthread
 }
 check "the backend compiles with the stand-ins" nice make --no-print-directory -s -j2 BUILD="$BL_BUILD" cuda-shim
 check "the test of operations links" link_test
@@ -44,6 +44,12 @@ cat >"$shared/model.json" <<'JSON'
  "attention": {"heads": 2, "head_width": 16}, "ffn": {"width": 64},
  "moe": {"experts": 8, "width": 48, "top_k": 2, "first_layer": 1}}
 JSON
+cat >"$shared/small.json" <<'JSON'
+{"version": 1, "name": "small", "layers": 2, "hidden": 16, "vocabulary": 256, "sequence": 16,
+ "attention": {"heads": 2, "head_width": 8}, "ffn": {"width": 32},
+ "moe": {"experts": 8, "width": 16, "top_k": 2, "first_layer": 1}}
+JSON
+model=$shared/model.json
 for i in 1 2 3 4 5; do cat "$0"; done >"$shared/text"
 
 operations() {
@@ -61,7 +67,7 @@ within() { # TOLERANCE LOG LOG: as many steps, each loss within
 train() { # NAME OPTION...: on the CPU, then with the stand-ins in both precisions
   local name=$1
   shift
-  local common=(--model "$shared/model.json" --data "$shared/text" --steps 4 --batch 4 "$@")
+  local common=(--model "$model" --data "$shared/text" --steps 4 --batch 4 "$@")
   "$objects/ballast-train" "${common[@]}" --log "$TMPDIR/$name.cpu" >"$TMPDIR/train.log" 2>&1 || { cat "$TMPDIR/train.log"; return 1; }
   local precision
   for precision in fp32 bf16; do
@@ -87,7 +93,7 @@ training() {
 four() { # AHEAD OPTION...
   local ahead=$1
   shift
-  local common=(--model "$shared/model.json" --data "$shared/text" --steps 4 --batch 4 --ranks 4 "$@")
+  local common=(--model "$model" --data "$shared/text" --steps 4 --batch 4 --ranks 4 "$@")
   "$objects/ballast-train" "${common[@]}" --log "$TMPDIR/four.cpu" --dump "$TMPDIR/four.cpu_dump" >"$TMPDIR/train.log" 2>&1 ||
     { cat "$TMPDIR/train.log"; return 1; }
   env $ahead "$shared/train" "${common[@]}" --backend cuda --precision fp32 --expert-gemm $way --log "$TMPDIR/four.cuda" --dump "$TMPDIR/four.cuda_dump" \
@@ -114,11 +120,11 @@ four_ranks() {
     'p["moved_bytes"] > 0 < p["fill_bytes"] and all(p["phases"][k] > 0 for k in ("copy_fill", "move_home", "expert_fwd"))'
 }
 
-# A step that has been made before asks for no memory, and the host waits for counts, for the norm and at the end alone.
+# A step that has been made before asks for no memory, and the host waits for counts and at the end alone.
 counted() { # STEPS OPTION...
   local steps=$1
   shift
-  BL_SHIM_COUNTS=$TMPDIR/counts.$steps "$shared/train" --model "$shared/model.json" --data "$shared/text" --steps "$steps" \
+  BL_SHIM_COUNTS=$TMPDIR/counts.$steps "$shared/train" --model "$model" --data "$shared/text" --steps "$steps" \
     --schedule-steps 6 --batch 4 --ranks 2 --backend cuda "$@" >"$TMPDIR/train.log" 2>&1 || { tail -20 "$TMPDIR/train.log"; return 1; }
 }
 grown() { # EXPRESSION over a and b, what runs of 3 and of 6 steps asked for
@@ -128,16 +134,60 @@ grown() { # EXPRESSION over a and b, what runs of 3 and of 6 steps asked for
 counts() {
   check "runs of 3 and of 6 steps are counted" eval 'counted 3 --gate uniform && counted 6 --gate uniform'
   check "no memory is asked for in later steps" grown 'a["mallocs"] == b["mallocs"]'
-  # two MoE layers, the norm, and the ends of two streams
-  check "nobody waits for more than counts, norm and end" grown 'b["syncs"] - a["syncs"] == 3 * 2 * (2 + 1 + 2)'
+  # two MoE layers and the ends of two streams
+  check "nobody waits for more than counts and end" grown 'b["syncs"] - a["syncs"] == 3 * 2 * (2 + 2)'
   check "at most 200 launches a rank and step" grown '(b["launches"] - a["launches"]) / 3 / 2 <= 200'
+}
+
+# Exchanges planned on the device: the run is that of the CPU, also where rows have no room and steps are made again; a step
+# waits for its end alone.
+planned() {
+  local model=$shared/small.json way=loop
+  check "planned on the device, homes move" four BL_SHIM_COUNTS= --exchange device --policy smartmoe:1
+  check "planned on the device, copies" four BL_SHIM_COUNTS= --exchange device --policy ballast --homes free
+  check "planned on the device, no headroom" four BL_SHIM_COUNTS= --exchange device --policy smartmoe:2 --headroom 0
+  check "steps were made again" grep -q '"redone":true' "$TMPDIR/four.cuda"
+  for ahead in 1 2; do
+    check "planned on the device while streams run ahead ($ahead)" four BL_SHIM_AT_ONCE=$ahead --exchange device --policy ballast
+  done
+  check "learned routing is counted" eval 'counted 3 --policy static && counted 6 --policy static'
+  check "nor does drifting routing ask for memory in later steps" grown 'a["mallocs"] == b["mallocs"]'
+  local device=(--policy static --exchange device --headroom 3)
+  check "planned steps are counted" eval 'counted 3 "${device[@]}" && counted 6 "${device[@]}"'
+  check "they ask for no memory" grown 'a["mallocs"] == b["mallocs"]'
+  check "and wait for the end of two streams alone" grown 'b["syncs"] - a["syncs"] == 3 * 2 * 2'
+}
+
+# A planned step is captured once and replayed: nothing that the host has decided in between is in it.
+replayed() { # AHEAD OPTION...: the same run without graphs and with them
+  local ahead=$1
+  shift
+  local common=(--model "$model" --data "$shared/text" --steps 6 --batch 2 --micro-batches 2 --exchange device --headroom 3
+    --backend cuda --precision fp32 --expert-gemm $way "$@")
+  "$shared/train" "${common[@]}" --graph off --log "$TMPDIR/eager" >"$TMPDIR/train.log" 2>&1 || { tail -20 "$TMPDIR/train.log"; return 1; }
+  env $ahead BL_SHIM_COUNTS="$TMPDIR/counts" "$shared/train" "${common[@]}" --log "$TMPDIR/graph" >"$TMPDIR/train.log" 2>&1 ||
+    { tail -20 "$TMPDIR/train.log"; return 1; }
+  numbers() { grep -o '"loss":[^,]*,"grad_norm":[^,]*,"lr":[^,]*' "$1"; }
+  [ "$(numbers "$TMPDIR/eager" | wc -l)" = 6 ] && cmp <(numbers "$TMPDIR/eager") <(numbers "$TMPDIR/graph")
+}
+graphs() {
+  local model=$shared/small.json way=loop
+  check "a replayed graph trains as eager execution" replayed BL_TEST=
+  tail -1 "$TMPDIR/graph" >"$TMPDIR/last"
+  check "it was captured once, and launched from the third step on" has "$TMPDIR/counts" 'p["graphs"] == 1 and p["replays"] == 4'
+  check "as the log says" test "$(grep -c '"replayed":true' "$TMPDIR/graph")" = 4 -a "$(grep -c '"replayed":true' "$TMPDIR/eager")" = 0
+  check "phases of a replayed step add up to its time" has "$TMPDIR/last" \
+    '0.7 * p["step_us"] < sum(p["phases"].values()) <= 1.01 * p["step_us"] and p["phases"]["expert_fwd"] > 0 < p["phases"]["optimizer"]'
+  for way in streams grouped; do
+    check "a replayed graph, experts' products by $way" replayed BL_SHIM_AT_ONCE=1 --gate uniform
+  done
 }
 
 # A profile: every kind of work, timed by events.
 profile() { # OUTPUT OPTION...
   local output=$1
   shift
-  nice "$shared/profile" --model "$shared/model.json" --backend cuda --samples 1 --rows 32 --matrix 64 -o "$output" "$@" \
+  nice "$shared/profile" --model "$model" --backend cuda --samples 1 --rows 32 --matrix 64 -o "$output" "$@" \
     >"$TMPDIR/profile.log" 2>&1 || { tail -20 "$TMPDIR/profile.log"; return 1; }
 }
 profiles() {
@@ -151,7 +201,7 @@ profiles() {
     '^--expert-gemm with 8 experts of 16 rows, us an expert: loop [0-9.]*, streams [0-9.]*, grouped [0-9.]*; [a-z]* wins$' "$TMPDIR/profile.log"
   check "two ranks on one device are profiled" profile "$TMPDIR/two.profile" --ranks 2 --precision fp32
   check "which the profile says" has "$TMPDIR/two.profile" 'p["one_device"] is True and p["num_bytes"] == 4 and "all_reduce" in p["curves"]'
-  check "a simulation takes it" "$objects/ballast-plan" simulate --ranks 2 --policy ballast --model "$shared/model.json" \
+  check "a simulation takes it" "$objects/ballast-plan" simulate --ranks 2 --policy ballast --model "$model" \
     --profile "$TMPDIR/two.profile" --json >"$TMPDIR/simulated"
   "$shared/profile" --backend cuda --clock cpu -o "$TMPDIR/no.profile" 2>"$TMPDIR/err"
   check "processor time is no clock of a device" test $? = 2 -a ! -e "$TMPDIR/no.profile"
@@ -162,7 +212,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 nccl() { # NAME RANKS OPTION...: on the CPU with threads, then with nccl in fp32; what is said stays in err
   local name=$1 ranks=$2
   shift 2
-  local common=(--model "$shared/model.json" --data "$shared/text" --steps 4 --batch 12 "$@")
+  local common=(--model "$model" --data "$shared/text" --steps 4 --batch 12 "$@")
   "$objects/ballast-train" "${common[@]}" --ranks "$ranks" --log "$TMPDIR/$name.cpu" >/dev/null || return 1
   start_nccl "$ranks" "${common[@]}" --log "$TMPDIR/$name.fp32" || { head -20 "$TMPDIR/err"; return 1; }
 }
@@ -182,7 +232,7 @@ says() { # WORDS: one line of the program, with these
 processes() {
   nccl_path=$shim
   export SHIM_DEVICES=4
-  one=(--model "$shared/model.json" --data "$shared/text" --steps 2 --batch 4)
+  one=(--model "$model" --data "$shared/text" --steps 2 --batch 4)
   mkdir "$TMPDIR/none" && echo no library >"$TMPDIR/none/libnccl.so.2" # before any that the machine has
   check "one rank trains with nccl, without MPI" nccl nccl1 1
   check "as on the CPU" within 1e-6 "$TMPDIR/nccl1.cpu" "$TMPDIR/nccl1.fp32"
@@ -199,6 +249,16 @@ processes() {
     check "as on the CPU, four ranks" within 1e-6 "$TMPDIR/nccl4.cpu" "$TMPDIR/nccl4.fp32"
     check "homes move between three ranks" nccl nccl3 3 --policy smartmoe:1 --batch 12
     check "as on the CPU, three ranks" within 1e-6 "$TMPDIR/nccl3.cpu" "$TMPDIR/nccl3.fp32"
+    model=$shared/small.json one[1]=$shared/small.json
+    check "two ranks train, planned on the device" nccl nccl2 2 --policy smartmoe:3 --exchange device --headroom 3
+    check "as on the CPU, two ranks, planned" within 1e-6 "$TMPDIR/nccl2.cpu" "$TMPDIR/nccl2.fp32"
+    check "with graphs where hosts stay" grep -q '"replayed":true' "$TMPDIR/nccl2.fp32"
+    check "and steps made again, with copies" nccl nccl5 2 --policy ballast --exchange device --headroom 0
+    check "as on the CPU, steps made again" within 1e-6 "$TMPDIR/nccl5.cpu" "$TMPDIR/nccl5.fp32"
+    for steps in 3 6; do # both ranks write, and count alike
+      BL_SHIM_COUNTS=$TMPDIR/counts.$steps start_nccl 2 "${one[@]}" --policy static --steps $steps --schedule-steps 6
+    done
+    check "messages make no host wait, counts and the end do" grown 'b["syncs"] - a["syncs"] == 3 * (1 + 2)'
     SHIM_DEVICES=2 start_nccl 3 "${one[@]}" --batch 6
     check "two ranks on one device: exit code 2" test $? = 2
     check "which are named" says "ranks 0 and 2 share one CUDA device"
@@ -238,11 +298,11 @@ part() { # FUNCTION
   mkdir "$TMPDIR" && "$1"
   echo "$passed $failed $skipped" >"$TMPDIR/sums"
 }
-(part operations) &
-(part training && part counts && part profiles) &
+(part operations && part planned) &
+(part training && part counts && part profiles && part graphs) &
 (part four_ranks && part processes) &
 wait
-for name in operations training counts profiles four_ranks processes; do
+for name in operations planned training counts profiles graphs four_ranks processes; do
   read -r more_passed more_failed more_skipped <"$shared/$name/sums" || more_passed=0 more_failed=1 more_skipped=0
   passed=$((passed + more_passed)) failed=$((failed + more_failed)) skipped=$((skipped + more_skipped))
 done

@@ -287,7 +287,9 @@ static void test_adamw(void) {
   for (int step = 1; step <= 3; step++) {
     bl_adamw_part parts[SIDES][MOST];
     const bl_adamw a = {
-        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
+        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step), 0};
+    bl_adamw skipped = a;
+    skipped.skip = 1;
     for (int i = 0; i < n; i++) {
       grad[i] = random_at(F32, master[i].n, 2, (i - SHAPES(lengths) - 1) % ARRAYS == 4);
       for (int side = 0; side < SIDES; side++)
@@ -299,7 +301,18 @@ static void test_adamw(void) {
                                          master[i].n,
                                          i % 3 ? 0.1f : 0.0f};
     }
-    BOTH(adamw, parts[side], n, &a);
+    for (int k = 0; k < 2; k++) {
+      const bl_host_part part = {k ? &a : &skipped, sizeof a};
+      buffer hyper = buffer_at(F32, sizeof a / sizeof(float), 0);
+      for (int side = 0; side < SIDES; side++) {
+        const void *uploaded;
+        sides[side]->upload(streams[side], &part, 1, &uploaded);
+        sides[side]->copy(streams[side], D(hyper), uploaded, sizeof a);
+      }
+      BOTH(adamw, parts[side], n, D(hyper));
+      for (int side = 0; side < SIDES; side++) CHECK_OK(sides[side]->stream_sync(streams[side]));
+      drop(&hyper);
+    }
     for (int i = 0; i < n; i++) drop(&grad[i]);
   }
   for (int i = 0; i < n; i++) {
@@ -312,5 +325,6 @@ static void test_adamw(void) {
 }
 
 #include "tests/exec/cuda_cases_moe.h"
+#include "tests/exec/cuda_cases_plan.h"
 
 #endif

@@ -152,8 +152,10 @@ static void test_route_rows(void) {
     buffer expert = ints_of(ids, n), row = poison(I32, n);
     for (int64_t k = 0; k < n; k++) ids[k] = 12345;
     put(&row, ids);
-    BOTH(route_rows, D(row), D(expert), n, E, first, quota, dest);
+    buffer firsts = ints_of(first, E + 1), quotas = ints_of((int32_t *)quota, first[E]), dests = ints_of(dest, first[E]);
+    BOTH(route_rows, D(row), D(expert), n, E, D(firsts), D(quotas), D(dests));
     agree("row", &row);
+    DROP(&firsts, &quotas, &dests);
     free(ids), free(first), free(quota), free(dest);
     DROP(&expert, &row);
   }
@@ -193,12 +195,14 @@ static void test_rows_gather(void) {
   for (int i = 0; i < SHAPES(moves); i++) {
     const int32_t n = i ? moves[i].T * moves[i].K : 0, H = moves[i].H, rows = moves[i].rows;
     CASE("rows_gather n %d H %d", n, H);
-    int32_t *index = random_ints(n, rows);
+    int32_t *list = random_ints(n, rows);
+    for (int32_t k = 0; k < n; k += 7) list[k] = -1;
+    buffer index = ints_of(list, n);
     buffer x = random_at(NUM, (int64_t)rows * H, 1, i % 3), y = poison(NUM, (int64_t)n * H);
-    BOTH(rows_gather, D(y), D(x), index, n, H);
+    BOTH(rows_gather, D(y), D(x), D(index), n, H);
     agree_within("y", &y, 0.0);
-    free(index);
-    DROP(&x, &y);
+    free(list);
+    DROP(&x, &y, &index);
   }
 }
 

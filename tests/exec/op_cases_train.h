@@ -81,9 +81,12 @@ static void adamw_case(int64_t n, bool own_weight) {
   for (int step = 1; step <= 5; step++) {
     tensor grad = random_floats(n, 2.0);
     const bl_adamw a = {
-        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step)};
+        1e-2f, 0.9f, 0.95f, 1e-8f, 0.5f, 1.0f - powf(0.9f, (float)step), 1.0f - powf(0.95f, (float)step), 0};
     const bl_adamw_part part = {
         own_weight ? weight.device : master.device, master.device, m.device, v.device, grad.device, n, decay};
+    bl_adamw skipped = a;
+    skipped.skip = 1;
+    CALL(adamw, &part, 1, &skipped); /* nothing */
     CALL(adamw, &part, 1, &a);
     for (int64_t i = 0; i < n; i++) {
       const double g = (double)grad.host.f[i] * (double)a.grad_scale;

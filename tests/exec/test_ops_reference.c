@@ -3,6 +3,7 @@
 #include "tests/exec/op_cases_dense.h"
 #include "tests/exec/op_cases_grouped.h"
 #include "tests/exec/op_cases_moe.h"
+#include "tests/exec/op_cases_plan.h"
 #include "tests/exec/op_cases_train.h"
 
 static const struct {

@@ -28,10 +28,13 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 extern bool shim_reversed; /* threads of a block take their turns from the last to the first */
 
-/* What has been asked for since the program began; BL_SHIM_COUNTS=FILE writes them at its end. A sync is a call in which
- * the host waits for the device. */
+/* What has been asked for since the program began; BL_SHIM_COUNTS=FILE writes them at its end. A sync is a wait of the
+ * host for the device; what a replay of a graph does counts as the one replay. */
+#define SHIM_COUNTERS(X) X(launches) X(products) X(mallocs) X(syncs) X(copies) X(graphs) X(replays)
 struct shim_counters {
-  std::atomic<long> launches, products, mallocs, syncs, copies;
+#define X(name) std::atomic<long> name;
+  SHIM_COUNTERS(X)
+#undef X
 };
 extern shim_counters shim_counts;
 
@@ -55,6 +58,29 @@ template <typename T> T __shfl_xor_sync(unsigned, T value, int step) {
   return value;
 }
 
+template <typename T> T __shfl_sync(unsigned, T value, int from) {
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = shim_exchange(bits, from, 100);
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+template <typename T> T __shfl_up_sync(unsigned, T value, unsigned step) { /* the first lanes keep their own */
+  const int lane = (int)(threadIdx.x % 32);
+  uint64_t bits = 0;
+  memcpy(&bits, &value, sizeof value);
+  bits = shim_exchange(bits, lane >= (int)step ? lane - (int)step : lane, 200 + (int)step);
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+template <typename T> T atomicAdd(T *at, T value) { /* threads change places nowhere near */
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
+
 /* As executor/cuda/mma.cuh says of the functions that call these. Copies run at their wait, or where threads are
  * reversed at once: both extremes of what a device may do. */
 char *shim_shared(void); /* new for every block and full of NaN */
@@ -73,12 +99,17 @@ enum cudaError_t {
   cudaErrorMemoryAllocation,
   cudaErrorInsufficientDriver,
   cudaErrorNoDevice,
-  cudaErrorNotReady
+  cudaErrorNotReady,
+  cudaErrorStreamCaptureUnsupported,
+  cudaErrorStreamCaptureUnjoined,
+  cudaErrorStreamCaptureIsolation
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDefault };
-enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEventRecordExternal = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal };
 typedef struct shim_stream *cudaStream_t;
 typedef struct shim_event *cudaEvent_t;
+typedef struct shim_executable *cudaGraph_t, *cudaGraphExec_t;
 struct cudaDeviceProp {
   char name[16];
   int major, minor;
@@ -126,8 +157,19 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to);
 
 cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<void()> &thread);
 
-/* Work that another library does on a stream has begun, or has ended; any thread. */
-extern "C" void shim_stream_busy(cudaStream_t stream, bool busy);
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+
+/* What another library does on a stream: called when its turn has come, and again until it says that it is done. */
+void shim_stream_work(cudaStream_t stream, std::function<bool()> work);
+
+/* Does what can be done of a stream's work.  @return : whether that was all. Any thread. */
+bool shim_stream_progress(cudaStream_t stream);
 
 template <typename... P, typename... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(P...), A... args) {

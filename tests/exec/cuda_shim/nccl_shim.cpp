@@ -1,13 +1,14 @@
 /* nccl_shim.cpp - a stand-in for NCCL's library, between processes of one machine.
  *
  * One pipe by name for each pair and direction, in a folder whose name is the unique id. As NCCL does with a config that
- * does not block, calls that concern other ranks answer "in progress" first; messages go while the stream counts as
- * busy. A message to nobody waits for ever, as with NCCL; so do sizes that do not agree. */
+ * does not block, calls that concern other ranks answer "in progress" first. Messages go when the stream comes to them,
+ * which a thread sees to while there are any: a device does not wait for its host. A message to nobody waits for ever, as
+ * with NCCL; so do sizes that do not agree. */
 #include <atomic>
 #include <errno.h>
 #include <fcntl.h>
+#include <memory>
 #include <nccl.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string>
@@ -27,10 +28,16 @@ struct ncclComm {
   std::vector<int> to, from; /* pipes by peer */
   std::string folder;
   int rank, polls; /* so many questions are still answered with "in progress" */
-  std::vector<message> messages;
-  cudaStream_t stream;
+  std::vector<message> messages; /* of the group that is open */
+  cudaStream_t stream = nullptr;
   std::thread mover;
-  std::atomic<bool> stopping{false}, broken{false};
+  std::atomic<bool> stopping{false}, broken{false}, ending{false};
+};
+
+/* A group: what is to go, and what is left of it while it goes. A graph may do it many times. */
+struct group {
+  std::vector<message> all, left;
+  bool going = false;
 };
 
 static ncclComm *current; /* with messages in the group that is open */
@@ -49,29 +56,32 @@ static bool move(message *m) {
   return true;
 }
 
-/* Messages of one pipe in their order, all pipes side by side. */
-static void move_all(ncclComm *c) {
-  bool open = true;
-  while (open && !c->stopping && !c->broken) {
-    std::vector<pollfd> waiting;
-    open = false;
-    for (size_t i = 0; i < c->messages.size(); i++) {
-      message *m = &c->messages[i];
-      bool first = m->left > 0;
-      for (size_t k = 0; k < i && first; k++)
-        first = c->messages[k].left == 0 || c->messages[k].fd != m->fd || c->messages[k].is_send != m->is_send;
-      if (!first) continue;
-      open = true;
-      if (!move(m)) c->broken = true;
-      waiting.push_back({m->fd, (short)(m->is_send ? POLLOUT : POLLIN), 0});
-    }
-    if (open) poll(waiting.data(), waiting.size(), 5);
+/* Messages of one pipe in their order, all pipes side by side.  @return : whether all have gone. */
+static bool move_some(ncclComm *c, group *g) {
+  if (!g->going) g->left = g->all;
+  g->going = true;
+  bool open = false;
+  for (size_t i = 0; i < g->left.size() && !c->stopping && !c->broken; i++) {
+    message *m = &g->left[i];
+    bool first = m->left > 0;
+    for (size_t k = 0; k < i && first; k++)
+      first = g->left[k].left == 0 || g->left[k].fd != m->fd || g->left[k].is_send != m->is_send;
+    if (first && !move(m)) c->broken = true;
+    open = open || m->left > 0;
   }
-  c->messages.clear();
-  shim_stream_busy(c->stream, false);
+  g->going = open && !c->stopping && !c->broken;
+  return !g->going;
+}
+
+static void keep_moving(ncclComm *c) {
+  while (!c->ending) {
+    shim_stream_progress(c->stream);
+    usleep(100);
+  }
 }
 
 static void join(ncclComm *c) {
+  c->ending = true;
   if (c->mover.joinable()) c->mover.join();
 }
 
@@ -101,7 +111,10 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommFinalize(ncclComm_t c) { return join(c), c->polls = 2, ncclInProgress; }
+ncclResult_t ncclCommFinalize(ncclComm_t c) {
+  while (c->stream && !shim_stream_progress(c->stream)) usleep(100);
+  return join(c), c->polls = 2, ncclInProgress;
+}
 
 ncclResult_t ncclCommDestroy(ncclComm_t c) {
   join(c);
@@ -116,14 +129,16 @@ ncclResult_t ncclCommDestroy(ncclComm_t c) {
   return ncclSuccess;
 }
 
+/* What is still to come on streams and in graphs looks at it, and ends. */
 ncclResult_t ncclCommAbort(ncclComm_t c) {
   c->stopping = true;
-  return ncclCommDestroy(c);
+  return join(c), ncclSuccess;
 }
 
 static ncclResult_t add(ncclComm *c, char *data, size_t n, const std::vector<int> &pipes, int peer, bool is_send,
                         cudaStream_t stream) {
-  if (peer < 0 || (size_t)peer >= pipes.size() || pipes[(size_t)peer] < 0 || c->mover.joinable()) return ncclInvalidArgument;
+  if (peer < 0 || (size_t)peer >= pipes.size() || pipes[(size_t)peer] < 0 || (c->stream && c->stream != stream))
+    return ncclInvalidArgument;
   c->messages.push_back({data, n, pipes[(size_t)peer], is_send});
   c->stream = stream;
   current = c;
@@ -131,12 +146,10 @@ static ncclResult_t add(ncclComm *c, char *data, size_t n, const std::vector<int
 }
 
 ncclResult_t ncclSend(const void *data, size_t n, ncclDataType_t, int peer, ncclComm_t c, cudaStream_t stream) {
-  join(c);
   return add(c, (char *)const_cast<void *>(data), n, c->to, peer, true, stream);
 }
 
 ncclResult_t ncclRecv(void *data, size_t n, ncclDataType_t, int peer, ncclComm_t c, cudaStream_t stream) {
-  join(c);
   return add(c, (char *)data, n, c->from, peer, false, stream);
 }
 
@@ -146,9 +159,12 @@ ncclResult_t ncclGroupEnd(void) {
   ncclComm *c = current;
   current = nullptr;
   if (!c) return ncclSuccess;
-  shim_stream_busy(c->stream, true);
+  const auto g = std::make_shared<group>();
+  g->all = std::move(c->messages);
+  c->messages.clear();
+  shim_stream_work(c->stream, [c, g] { return move_some(c, g.get()); });
   c->polls = 2;
-  c->mover = std::thread(move_all, c);
+  if (!c->mover.joinable()) c->mover = std::thread(keep_moving, c);
   return ncclInProgress;
 }
 

@@ -13,6 +13,7 @@
 
 dim3 threadIdx, blockIdx, blockDim, gridDim;
 bool shim_reversed;
+shim_counters shim_counts;
 
 /* -- threads of a block ------------------------------------------------------------------------------------------- */
 
@@ -260,49 +261,147 @@ void shim_copies_wait(void) {
 
 /* Nothing that is issued runs before the host waits for its stream, or another stream's work does: what a device may
  * put off it puts off, so that a wait that is missing shows as a wrong result. With BL_SHIM_AT_ONCE the other extreme
- * beside it: streams that run ahead of those that they should wait for. */
+ * beside it: streams that run ahead of those that they should wait for. A piece of work that cannot end yet, since it
+ * needs other processes, says so and is asked again. */
+typedef std::function<bool()> shim_work;
+
 struct shim_queue {
-  std::deque<std::function<void()>> work;
+  std::deque<shim_work> work;
   long issued = 0, done = 0;
+  long looked_at = 0;   /* how much had been issued when somebody asked last whether it is done */
   bool at_once = false; /* BL_SHIM_AT_ONCE=N: some streams, by N, run their work when it is issued */
 };
+
+/* What streams did between the begin and the end of a capture: a list each, the first of the stream that began. */
+struct shim_node {
+  shim_work work; /* empty: a wait for the first `position` nodes of a list */
+  size_t list, position;
+};
+struct shim_graph {
+  std::vector<std::vector<shim_node>> lists;
+  bool open = true;
+};
+
 struct shim_stream {
   std::shared_ptr<shim_queue> queue;
-  std::atomic<int> busy{0};
+  std::shared_ptr<shim_graph> capture; /* NULL: work is to be done */
+  size_t list = 0;
 };
 struct shim_event {
-  std::shared_ptr<shim_queue> queue; /* NULL: never recorded */
+  std::shared_ptr<shim_queue> queue; /* NULL: never recorded, or in a capture */
   long position = 0;
   std::shared_ptr<timespec> at;
+  std::shared_ptr<shim_graph> capture;
+  size_t list = 0;
 };
 
 static std::recursive_mutex device; /* several ranks may share the device */
 static std::vector<std::shared_ptr<shim_queue>> queues;
+static thread_local int capturing; /* captures that this thread has open */
 
-static void drain(shim_queue *q, long position) {
+/* @return : whether all was done. */
+static bool drain(shim_queue *q, long position) {
   while (q->done < position) {
-    const std::function<void()> next = std::move(q->work.front());
+    const shim_work &next = q->work.front();
+    if (!next()) return false;
     q->work.pop_front();
     q->done++;
-    next();
   }
+  return true;
+}
+
+static bool try_to_drain(const std::shared_ptr<shim_queue> &q) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  return drain(q.get(), q->issued);
 }
 
 static void drain_stream(cudaStream_t stream) {
-  const std::lock_guard<std::recursive_mutex> guard(device);
-  drain(stream->queue.get(), stream->queue->issued);
+  while (!try_to_drain(stream->queue)) usleep(50);
 }
 
-static void issue(cudaStream_t stream, std::function<void()> work) {
+static void issue(cudaStream_t stream, shim_work work) {
   const std::lock_guard<std::recursive_mutex> guard(device);
+  if (stream->capture) {
+    stream->capture->lists[stream->list].push_back({std::move(work), 0, 0});
+    return;
+  }
   shim_queue *q = stream->queue.get();
   q->work.push_back(std::move(work));
   q->issued++;
   if (q->at_once) drain(q, q->issued);
 }
 
+static void issue_done(cudaStream_t stream, std::function<void()> work) {
+  issue(stream, [work] { return work(), true; });
+}
+
 static void drain_all(void) {
-  for (const std::shared_ptr<shim_queue> &q : queues) drain(q.get(), q->issued);
+  for (size_t i = 0; i < queues.size(); i++)
+    while (!try_to_drain(queues[i])) usleep(50);
+}
+
+void shim_stream_work(cudaStream_t stream, std::function<bool()> work) { issue(stream, std::move(work)); }
+bool shim_stream_progress(cudaStream_t stream) { return try_to_drain(stream->queue); }
+
+/* -- graphs: what was captured is kept and done again, list by list, as late as the waits allow -------------------- */
+
+struct shim_run {
+  std::shared_ptr<shim_graph> graph;
+  std::vector<size_t> done;
+};
+
+static bool run_list(shim_run *run, size_t list, size_t position, bool pretend) {
+  for (size_t &at = run->done[list]; at < position; at++) {
+    const shim_node &node = run->graph->lists[list][at];
+    if (!(node.work ? pretend || node.work() : run_list(run, node.list, node.position, pretend))) return false;
+  }
+  return true;
+}
+
+struct shim_executable {
+  std::shared_ptr<shim_graph> graph;
+};
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (stream->capture) return cudaErrorInvalidValue;
+  stream->capture = std::make_shared<shim_graph>();
+  stream->capture->lists.emplace_back();
+  stream->list = 0;
+  capturing++;
+  return cudaSuccess;
+}
+
+static std::vector<cudaStream_t> streams;
+
+/* Every stream that joined must have been waited for, up to its last node. */
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  const std::shared_ptr<shim_graph> graph = stream->capture;
+  if (!graph || stream->list != 0) return cudaErrorInvalidValue;
+  for (cudaStream_t other : streams)
+    if (other->capture == graph) other->capture = NULL;
+  capturing--;
+  graph->open = false;
+  shim_run run = {graph, std::vector<size_t>(graph->lists.size(), 0)};
+  run_list(&run, 0, graph->lists[0].size(), true);
+  for (size_t i = 0; i < graph->lists.size(); i++)
+    if (run.done[i] < graph->lists[i].size()) return cudaErrorStreamCaptureUnjoined;
+  *out = new shim_executable{graph};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
+  shim_counts.graphs++;
+  return *out = new shim_executable{graph->graph}, cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  shim_counts.replays++;
+  const auto run = std::make_shared<shim_run>();
+  *run = {graph->graph, std::vector<size_t>(graph->graph->lists.size(), 0)};
+  return issue(stream, [run] { return run_list(run.get(), 0, run->graph->lists[0].size(), false); }), cudaSuccess;
 }
 
 static void run_kernel(const cudaLaunchConfig_t &config, const std::function<void()> &thread) {
@@ -337,19 +436,20 @@ cudaError_t shim_launch(const cudaLaunchConfig_t *config, const std::function<vo
     return cudaErrorInvalidConfiguration;
   if (config->dynamicSmemBytes > shared_allowed) return cudaErrorInvalidValue;
   shim_counts.launches++;
-  issue(config->stream, [config = *config, thread] { run_kernel(config, thread); });
+  issue_done(config->stream, [config = *config, thread] { run_kernel(config, thread); });
   return cudaSuccess;
 }
 
 /* What a program asked for, for tests that count: one line at its end. */
-shim_counters shim_counts;
 static struct shim_report {
   ~shim_report() {
     const char *path = getenv("BL_SHIM_COUNTS");
     FILE *f = path ? fopen(path, "w") : NULL;
     if (!f) return;
-    fprintf(f, "{\"launches\": %ld, \"products\": %ld, \"mallocs\": %ld, \"syncs\": %ld, \"copies\": %ld}\n", (long)shim_counts.launches,
-            (long)shim_counts.products, (long)shim_counts.mallocs, (long)shim_counts.syncs, (long)shim_counts.copies);
+#define X(name) fprintf(f, "%s\"" #name "\": %ld", ftell(f) ? ", " : "{", (long)shim_counts.name);
+    SHIM_COUNTERS(X)
+#undef X
+    fprintf(f, "}\n");
     fclose(f);
   }
 } report;
@@ -381,12 +481,13 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void **out, size_t bytes) {
+  if (capturing) return cudaErrorStreamCaptureUnsupported;
   shim_counts.mallocs++;
   *out = NULL; /* exactly as many, so that the sanitizer sees what goes beyond */
   return bytes <= (size_t)1 << 40 && posix_memalign(out, 256, bytes) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void *pointer) {
-  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (capturing) return cudaErrorStreamCaptureUnsupported;
   drain_all();
   return free(pointer), cudaSuccess;
 }
@@ -394,44 +495,64 @@ cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, by
 cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   shim_counts.copies++;
-  return issue(stream, [=] { memcpy(to, from, bytes); }), cudaSuccess;
+  return issue_done(stream, [=] { memcpy(to, from, bytes); }), cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
-  return issue(stream, [=] { memset(at, value, bytes); }), cudaSuccess;
+  return issue_done(stream, [=] { memset(at, value, bytes); }), cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
   const std::lock_guard<std::recursive_mutex> guard(device);
   *out = new shim_stream;
   (*out)->queue = std::make_shared<shim_queue>();
   queues.push_back((*out)->queue);
+  streams.push_back(*out);
   const char *seed = getenv("BL_SHIM_AT_ONCE");
   if (seed) (*out)->queue->at_once = (queues.size() * 2654435761u + strtoul(seed, NULL, 10) * 40503u) >> 7 & 1;
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   drain_stream(stream);
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  for (cudaStream_t &other : streams)
+    if (other == stream) {
+      other = streams.back();
+      streams.pop_back();
+      break;
+    }
   delete stream;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (capturing) return cudaErrorStreamCaptureUnsupported;
   shim_counts.syncs++;
   drain_stream(stream);
-  while (stream->busy) usleep(50);
   return cudaSuccess;
 }
+/* Who asks for the first time after new work begins to wait. */
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-  drain_stream(stream);
-  return stream->busy ? cudaErrorNotReady : cudaSuccess;
+  if (capturing) return cudaErrorStreamCaptureUnsupported;
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (stream->queue->looked_at != stream->queue->issued) shim_counts.syncs++;
+  stream->queue->looked_at = stream->queue->issued;
+  return try_to_drain(stream->queue) ? cudaSuccess : cudaErrorNotReady;
 }
-/* What others do on the stream begins when its work up to here is done. */
-void shim_stream_busy(cudaStream_t stream, bool busy) {
-  if (busy) drain_stream(stream);
-  stream->busy += busy ? 1 : -1;
-}
+/* A stream that waits for captured work is captured too; captured work cannot wait for what is not. */
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   const std::lock_guard<std::recursive_mutex> guard(device);
+  if (event->capture) {
+    if (!event->capture->open || (stream->capture && stream->capture != event->capture))
+      return cudaErrorStreamCaptureIsolation;
+    if (!stream->capture) {
+      stream->capture = event->capture;
+      stream->list = event->capture->lists.size();
+      event->capture->lists.emplace_back();
+    }
+    stream->capture->lists[stream->list].push_back({NULL, event->list, (size_t)event->position});
+    return cudaSuccess;
+  }
+  if (stream->capture) return cudaErrorStreamCaptureIsolation;
   if (event->queue)
-    issue(stream, [queue = event->queue, position = event->position] { drain(queue.get(), position); });
+    issue(stream, [queue = event->queue, position = event->position] { return drain(queue.get(), position); });
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *out) { return *out = new shim_event, cudaSuccess; }
@@ -440,26 +561,46 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
+static void take_time(cudaEvent_t event, cudaStream_t stream) {
+  event->at = std::make_shared<timespec>();
+  issue_done(stream, [at = event->at] { clock_gettime(CLOCK_MONOTONIC, at.get()); });
+}
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const std::lock_guard<std::recursive_mutex> guard(device);
+  event->capture = stream->capture;
+  if (stream->capture) {
+    event->queue = NULL;
+    event->list = stream->list;
+    event->position = (long)stream->capture->lists[stream->list].size();
+    return cudaSuccess;
+  }
   event->queue = stream->queue;
-  event->at = std::make_shared<timespec>();
-  issue(stream, [at = event->at] { clock_gettime(CLOCK_MONOTONIC, at.get()); });
+  take_time(event, stream);
   event->position = stream->queue->issued;
+  return cudaSuccess;
+}
+/* In a capture: the time is taken each time that the graph is there, whoever asks for it afterwards. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags) {
+  const std::lock_guard<std::recursive_mutex> guard(device);
+  if (flags != cudaEventRecordExternal || !stream->capture) return cudaErrorInvalidValue;
+  event->capture = NULL;
+  event->queue = NULL;
+  take_time(event, stream);
   return cudaSuccess;
 }
 /* An event that has been reached costs no wait; one that was never recorded neither. */
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard<std::recursive_mutex> guard(device);
   if (!event->queue || event->queue->done >= event->position) return cudaSuccess;
+  if (capturing) return cudaErrorStreamCaptureUnsupported;
   shim_counts.syncs++;
-  drain(event->queue.get(), event->position);
+  while (!drain(event->queue.get(), event->position)) usleep(50);
   return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
   const std::lock_guard<std::recursive_mutex> guard(device);
   for (cudaEvent_t event : {from, to})
-    if (!event->queue || event->queue->done < event->position) return cudaErrorInvalidValue;
+    if (!event->at || (event->queue && event->queue->done < event->position)) return cudaErrorInvalidValue;
   *ms = 1e3f * (float)(to->at->tv_sec - from->at->tv_sec) + 1e-6f * (float)(to->at->tv_nsec - from->at->tv_nsec);
   return cudaSuccess;
 }
@@ -516,7 +657,7 @@ cublasStatus_t cublasGemmEx_64(cublasHandle_t handle, cublasOperation_t a_op, cu
   const float scale = *(const float *)alpha, keep = *(const float *)beta;
   if (!fits(a_op, b_op, m, n, k, a_stride, b_stride, c_stride)) return CUBLAS_STATUS_INVALID_VALUE;
   shim_counts.products++;
-  issue(handle->stream, [=] {
+  issue_done(handle->stream, [=] {
     multiply(m, n, k, scale, {a, a_type, a_stride, a_op == CUBLAS_OP_T}, {b, b_type, b_stride, b_op == CUBLAS_OP_T}, keep,
              c, c_type, c_stride);
   });
@@ -536,7 +677,7 @@ cublasStatus_t cublasGemmGroupedBatchedEx_64(cublasHandle_t handle, const cublas
     if (!fits(a_op[g], b_op[g], m[g], n[g], k[g], a_stride[g], b_stride[g], c_stride[g]))
       return CUBLAS_STATUS_INVALID_VALUE;
     for (const int64_t end = i + sizes[g]; i < end; i++)
-      issue(handle->stream, [=, rows = m[g], columns = n[g], depth = k[g], scale = ((const float *)alpha)[g],
+      issue_done(handle->stream, [=, rows = m[g], columns = n[g], depth = k[g], scale = ((const float *)alpha)[g],
                              keep = ((const float *)beta)[g], a_s = a_stride[g], b_s = b_stride[g], c_s = c_stride[g],
                              a_t = a_op[g] == CUBLAS_OP_T, b_t = b_op[g] == CUBLAS_OP_T] {
         multiply(rows, columns, depth, scale, {a[i], a_type, a_s, a_t}, {b[i], b_type, b_s, b_t}, keep, c[i], c_type, c_s);
