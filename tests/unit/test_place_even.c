@@ -101,6 +101,7 @@ static void test_contract(void) {
   static layer x;
   bl_rng rng;
   double ours, theirs;
+  uint64_t hash = 0;
   bl_rng_seed(&rng, 31, 0);
   for (int i = 0; i < 200; ++i) {
     x.ranks = 1 + (int32_t)bl_rng_below(&rng, 9);
@@ -114,7 +115,28 @@ static void test_contract(void) {
     if (total < x.experts) x.slots[0] += x.experts - total;
     draw(&x, &rng, i % 5);
     if (x.mean > 0) compare(&x, &ours, &theirs);
+    if (x.mean > 0) hash = bl_hash_bytes(x.replicas, sizeof(int32_t) * (uint64_t)(x.ranks * x.experts), hash);
   }
+  CHECK(hash == 0x2223847fecc298cf); /* the very replicas, so that another order of equal ones or of exchanges shows */
+}
+
+/* Where nothing is left to exchange, replicas lie where EPLB's rule puts them: of equal ranks the lower one is first,
+ * and of equal loads the lower expert gets another replica. */
+static void test_ties(void) {
+  static const struct {
+    int32_t experts, ranks, slots[4];
+    double load[8];
+  } level[] = {{8, 4, {2, 2, 2, 2}, {1, 1, 1, 1, 1, 1, 1, 1}}, {6, 2, {3, 3}, {2, 2, 1, 1, 1, 1}}};
+  int32_t eplb[32], ours[32];
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE_OK(bl_eplb_place(level[i].load, level[i].experts, level[i].ranks, level[i].slots, eplb));
+    REQUIRE_OK(bl_even_place(level[i].load, level[i].experts, level[i].ranks, level[i].slots, ours));
+    CHECK(memcmp(ours, eplb, sizeof *ours * (size_t)(level[i].experts * level[i].ranks)) == 0);
+  }
+  const double load[4] = {4, 4, 2, 2}; /* 6 and 6 with two replicas of expert 0, or of 1 */
+  REQUIRE_OK(bl_even_place(load, 4, 2, (const int32_t[]){3, 2}, ours));
+  CHECK_INT(ours[0] + ours[4], 2);
+  CHECK_INT(ours[1] + ours[5], 1);
 }
 
 /* The smallest largest load over all ways to give experts replicas and to pack them. */
@@ -237,6 +259,7 @@ static void test_too_few_slots(void) {
 
 int main(void) {
   RUN(test_contract);
+  RUN(test_ties);
   RUN(test_enumerated);
   RUN(test_bound);
   RUN(test_much_closer_than_eplb);
