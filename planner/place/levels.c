@@ -1,14 +1,9 @@
 #include "planner/place/levels.h"
 #include "base/memory.h"
+#include "planner/place/window.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct item {
-  double load;
-  int32_t expert;
-  bool whole; /* holds the expert's home */
-} item;
 
 typedef struct part { /* a group at one level */
   int32_t begin, end, homes;
@@ -19,7 +14,7 @@ typedef struct part { /* a group at one level */
 
 struct bl_levels {
   int32_t experts, ranks;
-  item *items; /* a stack: each level works on copies behind its caller's */
+  bl_window_item *items; /* a stack: each level works on copies behind its caller's */
   part *parts;
   const double *load, *speed;
   const int32_t *homes, *slots, *group;
@@ -88,7 +83,7 @@ bl_status bl_levels_homes(int32_t experts, int32_t ranks, const int32_t *slots, 
 }
 
 static int ascending(const void *a, const void *b) {
-  const item *x = a, *y = b;
+  const bl_window_item *x = a, *y = b;
   if (x->load != y->load) return x->load < y->load ? -1 : 1;
   return (x->expert > y->expert) - (x->expert < y->expert);
 }
@@ -99,32 +94,18 @@ static int farthest_first(const void *a, const void *b) {
   return (x->begin > y->begin) - (x->begin < y->begin);
 }
 
-/* The last window of k items whose sum does not exceed the target, or the first. */
-static int32_t find_window(const item *items, int32_t n, int32_t k, double target, double *sum) {
-  double s = 0;
-  for (int32_t i = 0; i < k; ++i) s += items[i].load;
-  int32_t first = 0;
-  for (; first + k < n; ++first) {
-    const double next = s - items[first].load + items[first + k].load;
-    if (next > target) break;
-    s = next;
-  }
-  *sum = s;
-  return first;
-}
-
 /* Makes items[at] smaller and moves it to where it belongs; what is before it is sorted. */
-static void shrink(item *items, int32_t at, double piece) {
-  item kept = items[at];
+static void shrink(bl_window_item *items, int32_t at, double piece) {
+  bl_window_item kept = items[at];
   kept.load -= piece;
   for (; at > 0 && items[at - 1].load > kept.load; --at) items[at] = items[at - 1];
   items[at] = kept;
 }
 
 /* What one part gets of items[*n]: moved to out[], its number returned. */
-static int32_t take(item *items, int32_t *n, const part *p, int32_t k, item *out) {
+static int32_t take(bl_window_item *items, int32_t *n, const part *p, int32_t k, bl_window_item *out) {
   double sum;
-  const int32_t first = find_window(items, *n, k, p->target, &sum);
+  const int32_t first = bl_window_find(items, *n, k, p->target, &sum);
   memcpy(out, items + first, (size_t)k * sizeof *items);
   memmove(items + first, items + first + k, (size_t)(*n - first - k) * sizeof *items);
   *n -= k;
@@ -134,7 +115,7 @@ static int32_t take(item *items, int32_t *n, const part *p, int32_t k, item *out
   const int32_t from = first < *n ? first : *n - 1;
   const double piece = missing < items[from].load ? missing : items[from].load;
   if (!(piece > 0)) return k;
-  out[k] = (item){piece, items[from].expert, false};
+  out[k] = (bl_window_item){piece, items[from].expert, false};
   if (piece < items[from].load) {
     shrink(items, from, piece);
     return k + 1;
@@ -142,13 +123,13 @@ static int32_t take(item *items, int32_t *n, const part *p, int32_t k, item *out
   out[k].whole = items[from].whole; /* all of it: the piece is the item, and what is left of it an empty copy */
   items[from].load = 0;
   items[from].whole = false;
-  const item empty = items[from];
+  const bl_window_item empty = items[from];
   memmove(items + 1, items, (size_t)from * sizeof *items);
   items[0] = empty;
   return k + 1;
 }
 
-static void settle(bl_levels *v, int32_t rank, const item *items, int32_t n) {
+static void settle(bl_levels *v, int32_t rank, const bl_window_item *items, int32_t n) {
   for (int32_t i = 0; i < n; ++i) {
     const int32_t e = items[i].expert;
     if (items[i].whole) {
@@ -161,7 +142,8 @@ static void settle(bl_levels *v, int32_t rank, const item *items, int32_t n) {
 }
 
 /* Ranks [begin, end) share items[n]; what is behind items[n] and parts is free. */
-static void divide(bl_levels *v, int32_t depth, int32_t begin, int32_t end, item *items, int32_t n, part *parts) {
+static void divide(bl_levels *v, int32_t depth, int32_t begin, int32_t end, bl_window_item *items, int32_t n,
+                   part *parts) {
   if (end - begin == 1) {
     settle(v, begin, items, n);
     return;
@@ -185,7 +167,7 @@ static void divide(bl_levels *v, int32_t depth, int32_t begin, int32_t end, item
   qsort(parts, (size_t)n_parts, sizeof *parts, farthest_first);
   qsort(items, (size_t)n, sizeof *items, ascending);
   for (int32_t i = 0; i < n_parts; ++i) {
-    item *got = items + n; /* behind what is left: the part's own stack */
+    bl_window_item *got = items + n; /* behind what is left: the part's own stack */
     const bool last = i + 1 == n_parts;
     const int32_t k = last || parts[i].homes > n ? n : parts[i].homes;
     const int32_t n_got = take(items, &n, &parts[i], k, got);
@@ -206,7 +188,7 @@ int32_t bl_levels_place(bl_levels *v, const double *load, const int32_t *homes, 
   v->copies = copies;
   v->n_copies = 0;
   for (int32_t e = 0; e < v->experts; ++e) {
-    v->items[e] = (item){load[e], e, true};
+    v->items[e] = (bl_window_item){load[e], e, true};
     sum += load[e];
   }
   for (int32_t r = 0; r < v->ranks; ++r) speeds += speed ? speed[r] : 1;

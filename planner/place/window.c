@@ -3,14 +3,9 @@
 #include "planner/place/order.h"
 #include <string.h>
 
-typedef struct item {
-  double load; /* what is left of it */
-  int32_t expert;
-} item;
-
 struct bl_window {
   int32_t experts, ranks, per_rank;
-  item *items; /* [ranks * per_rank], ascending */
+  bl_window_item *items; /* [ranks * per_rank], ascending */
   int32_t *order, *scratch;
 };
 
@@ -41,14 +36,13 @@ void bl_window_free(bl_window *window) {
   free(window);
 }
 
-/* The last window whose sum does not exceed `mean`; its sum in *sum. */
-static int32_t find_window(const item *items, int32_t n, int32_t k, double mean, double *sum) {
+int32_t bl_window_find(const bl_window_item *items, int32_t n, int32_t k, double target, double *sum) {
   double s = 0;
   for (int32_t i = 0; i < k; ++i) s += items[i].load;
   int32_t first = 0;
   for (; first + k < n; ++first) {
     const double next = s - items[first].load + items[first + k].load;
-    if (next > mean) break;
+    if (next > target) break;
     s = next;
   }
   *sum = s;
@@ -57,22 +51,22 @@ static int32_t find_window(const item *items, int32_t n, int32_t k, double mean,
 
 int32_t bl_window_place(bl_window *window, const double *load, int32_t *home, bl_copy *copies) {
   const int32_t k = window->per_rank, experts = window->experts, pads = k * window->ranks - experts;
-  item *items = window->items;
+  bl_window_item *items = window->items;
   bl_order_ascending(load, experts, window->order, window->scratch);
   double total = 0;
-  for (int32_t i = 0; i < pads; ++i) items[i] = (item){0, -1};
+  for (int32_t i = 0; i < pads; ++i) items[i] = (bl_window_item){0, -1, false};
   for (int32_t i = 0; i < experts; ++i) {
-    items[pads + i] = (item){load[window->order[i]], window->order[i]};
+    items[pads + i] = (bl_window_item){load[window->order[i]], window->order[i], true};
     total += items[pads + i].load;
   }
   const double mean = total / window->ranks, tiny = mean * 1e-12;
   int32_t n_copies = 0;
   for (int32_t rank = 0, n = k * window->ranks; rank < window->ranks; ++rank, n -= k) {
     double sum;
-    const int32_t first = find_window(items, n, k, mean, &sum);
+    const int32_t first = bl_window_find(items, n, k, mean, &sum);
     for (int32_t i = first; i < first + k; ++i)
       if (items[i].expert >= 0) home[items[i].expert] = rank;
-    item *next = &items[first + k];
+    bl_window_item *next = &items[first + k];
     if (first + k < n && mean - sum > tiny) { /* the piece leaves `next` larger than what is before it: order holds */
       const double whole = load[next->expert], piece = mean - sum;
       copies[n_copies++] = (bl_copy){next->expert, rank, piece / whole};

@@ -11,7 +11,19 @@
 
 #include "base/status.h"
 #include "costmodel/plan.h"
+#include <stdbool.h>
 #include <stdint.h>
+
+/* What is left of an expert to be given away. */
+typedef struct bl_window_item {
+  double load;
+  int32_t expert; /* -1: none, fills up */
+  bool whole;     /* holds the expert's home */
+} bl_window_item;
+
+/*! bl_window_find() : of n items by ascending load, the last k consecutive ones whose sum, in *sum, does not exceed the
+ *  target, or the first; k <= n.  @return : where they begin. */
+int32_t bl_window_find(const bl_window_item *items, int32_t n, int32_t k, double target, double *sum);
 
 typedef struct bl_window bl_window; /* workspace of one thread */
 
