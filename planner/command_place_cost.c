@@ -25,7 +25,7 @@ void bl_place_cost_option_rows(bl_place_cost_options *o, bl_option rows[BL_PLACE
        .type = BL_OPTION_STRING,
        .target = &o->cluster,
        .metavar = "C",
-       .help = "place for the least microseconds of a step on this cluster (JSON), such as "
+       .help = "place for the least microseconds of a step on the first ranks of this cluster (JSON), such as "
                "costmodel/clusters/h100-hgx.json"},
       {.name = "model",
        .type = BL_OPTION_STRING,

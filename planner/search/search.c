@@ -229,8 +229,9 @@ static void enumerate(searcher *s) {
 
 static bl_status check_options(const bl_search_options *o) {
   if (o->ranks < 1 || bl_cluster_ranks(o->cluster) < o->ranks)
-    return bl_fail(BL_EINPUT, "cluster %s has %lld ranks, fewer than %d", o->cluster->name,
-                   (long long)bl_cluster_ranks(o->cluster), o->ranks);
+    return bl_fail(BL_EINPUT,
+                   "cluster %s has %lld ranks, fewer than %d: search on those, or list more nodes in its file",
+                   o->cluster->name, (long long)bl_cluster_ranks(o->cluster), o->ranks);
   if (o->model->layers > BL_STAGES_MAX_LAYERS)
     return bl_fail(BL_EINPUT, "model %s has %d layers, the search takes at most %d", o->model->name, o->model->layers,
                    BL_STAGES_MAX_LAYERS);
@@ -304,19 +305,46 @@ void bl_search_free(bl_search_result *result) {
   memset(result, 0, sizeof *result);
 }
 
+static bool dense_grid_folds(const bl_search_options *o, int32_t ranks) {
+  const bl_model *m = o->model;
+  for (int32_t tp = 1; tp <= m->heads; tp++) {
+    if (m->heads % tp != 0 || m->state_heads % tp != 0 || ranks % tp != 0 || !wanted(o->fixed.tp, tp)) continue;
+    for (int32_t cp = 1; cp <= ranks / tp; cp++) {
+      if (ranks / tp % cp != 0 || !wanted(o->fixed.cp, cp)) continue;
+      if (cp > 1 && m->sequence % (2 * (int64_t)cp) != 0) continue;
+      for (int32_t pp = 1; pp <= m->layers + 2 && pp <= BL_STAGES_MAX; pp++) {
+        const int32_t rest = ranks / tp / cp;
+        if (rest % pp == 0 && o->batch % (rest / pp) == 0 && wanted(o->fixed.pp, pp) && wanted(o->fixed.dp, rest / pp))
+          return true;
+      }
+    }
+  }
+  return false;
+}
+
+/* The most ranks, fewer than asked for, that fold; 0: none, or the expert grid is fixed. */
+static int32_t fewer_ranks(const bl_search_options *o) {
+  int32_t ranks = o->ranks - 1;
+  if (o->fixed.etp > 0 || o->fixed.ep > 0 || o->fixed.edp > 0 || o->fixed.vp > 0 || o->fixed.micro_batch > 0) return 0;
+  while (ranks > 0 && !dense_grid_folds(o, ranks)) ranks--;
+  return ranks;
+}
+
 /* Why no layout folds: what stopped those that came furthest, and for a batch the nearest one that would do. */
 static bl_status nothing_folds(const bl_search_options *o, const bl_search_result *r) {
   int last = -1;
-  char change[64] = "";
+  const int32_t fewer = fewer_ranks(o);
+  char change[64] = "", ranks[48] = "";
   for (int i = 0; i < BL_SEARCH_REASON_COUNT; i++)
     if (r->rejected[i] > 0) last = i;
+  const bool batch = last == BL_SEARCH_BATCH;
+  if (fewer > 0) snprintf(ranks, sizeof ranks, "%s %d ranks", batch ? ", or" : "; nearest change:", fewer);
   if (last < 0)
     return bl_fail(BL_EINPUT,
-                   "model %s: no layout folds %d ranks with a batch of %d: the sizes asked for do not divide %d",
-                   o->model->name, o->ranks, o->batch, o->ranks);
+                   "model %s: no layout folds %d ranks with a batch of %d: the sizes asked for do not divide %d%s",
+                   o->model->name, o->ranks, o->batch, o->ranks, ranks);
   const bl_grid *g = &r->example[last];
-  if (last == BL_SEARCH_BATCH)
-    snprintf(change, sizeof change, "; nearest change: a batch of %d", (o->batch + g->dp - 1) / g->dp * g->dp);
+  if (batch) snprintf(change, sizeof change, "; nearest change: a batch of %d", (o->batch + g->dp - 1) / g->dp * g->dp);
   const int32_t sizes[] = {g->tp, g->cp, g->dp, g->pp, g->ep};
   static const char *const names[] = {"tp", "cp", "dp", "pp", "ep"};
   char text[96] = "";
@@ -324,9 +352,9 @@ static bl_status nothing_folds(const bl_search_options *o, const bl_search_resul
     if (sizes[i] > 0) n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %d", n ? ", " : "", names[i], sizes[i]);
   return bl_fail(BL_EINPUT,
                  "model %s: no layout folds %d ranks with a batch of %d: %s (%d heads, %d layers, %d experts), as with "
-                 "%s%s",
+                 "%s%s%s",
                  o->model->name, o->ranks, o->batch, bl_search_reasons[last], o->model->heads, o->model->layers,
-                 o->model->experts, text, change);
+                 o->model->experts, text, change, ranks);
 }
 
 bl_status bl_search_least_memory(const bl_search_options *o, bl_search_entry *entry) {

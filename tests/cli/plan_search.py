@@ -145,6 +145,39 @@ def nothing_fits():
     refused(2, ["recompute"], "mixtral-8x7b", "h100-hgx", "--ranks", 8, "--batch", 8, "--recompute", "some")
 
 
+def uneven(tmp):
+    """Nodes that are not alike: fewer ranks that fold are named; slow and small devices get fewer layers; one is said."""
+    def written(name, **more):
+        text = json.load(open(CLUSTERS / "h100-hgx.json", encoding="ascii"))
+        del text["nodes"], text["ranks_per_node"]
+        text.update(more)
+        json.dump(text, open(f"{tmp}/{name}.json", "w", encoding="ascii"))
+        return ["search", "--model", MODELS / "deepseek-v3.json", "--cluster", f"{tmp}/{name}.json"]
+
+    old = json.load(open(CLUSTERS / "a100-hgx.json", encoding="ascii"))
+    groups = [{"nodes": 254, "ranks_per_node": 8}, {"nodes": 1, "ranks_per_node": 7}]
+    short = written("short", node_groups=groups)
+    code, _, err = run("ballast-plan", *short, "--batch", 8192)
+    check(code == 1 and "no layout folds 2039 ranks" in err and "a batch of 10195, or 2016 ranks" in err, f"{code} {err}")
+    must("ballast-plan", *short, "--batch", 8192, "--ranks", 2016, "--simulate", 0)
+    code, _, err = run("ballast-plan", *short, "--batch", 8192, "--ranks", 2040)
+    check(code == 1 and "has 2039 ranks, fewer than 2040: search on those" in err, f"{code} {err}")
+    groups = [{"nodes": 96, "ranks_per_node": 8},
+              {"nodes": 32, "ranks_per_node": 8, "device": old["device"], "links": old["links"]}]
+    start = cpu_seconds()
+    mixed = [*written("mixed", node_groups=groups), "--batch", 8192, "-o", f"{tmp}/mixed_plan.json"]
+    out = must("ballast-plan", *mixed, "--pp", 8, "--simulate", 10)
+    print(f"DeepSeek-V3 on 768 H100 and 256 A100: {cpu_seconds() - start:.2f} s")
+    check("H100 SXM 80GB: compute" in out and "A100 SXM 80GB: compute" in out, out)
+    layout = json.load(open(f"{tmp}/mixed_plan.json", encoding="ascii"))["layout"]
+    held = [sum(len(s) for s in layout["stages"][p::8]) for p in range(8)]  # the last two positions are A100s
+    check(max(held[6:]) < min(held[:6]), f"layers of the positions: {held}")
+    plan = must("ballast-plan", "simulate", "--plan", f"{tmp}/mixed_plan.json", "--model", MODELS / "deepseek-v3.json",
+                "--cluster", f"{tmp}/mixed.json", "--json")
+    predicted = json.load(open(f"{tmp}/mixed_plan.json", encoding="ascii"))["predicted"]["step_us"]
+    check.near(json.loads(plan)["step_us"], predicted, 1e-6 * predicted, "simulated on uneven nodes")
+
+
 def measured(tmp):
     """A profile's costs replace the cluster file's, and the plan says which; another type's or too fast ones are
     refused."""
@@ -205,20 +238,34 @@ def state_space(tmp):
             "fp3")
 
 
-def many_ranks():
+def many_ranks(tmp):
     start = cpu_seconds()
     code, out, err = search("deepseek-v3", "h100-hgx", "--ranks", 16384, "--batch", 16384, "--json")
     seconds = cpu_seconds() - start
     print(f"DeepSeek-V3 on 16384 H100: {seconds:.2f} s")
     check(code == 0 and seconds < 60, f"exit {code}, {seconds} s: {err}")
+    text = json.load(open(CLUSTERS / "h100-hgx.json", encoding="ascii"))
+    old = json.load(open(CLUSTERS / "a100-hgx.json", encoding="ascii"))
+    del text["nodes"], text["ranks_per_node"]
+    text["node_groups"] = [{"nodes": 1200, "ranks_per_node": 8}, {"nodes": 1, "ranks_per_node": 7},
+                           {"nodes": 900, "ranks_per_node": 8, "device": old["device"], "links": old["links"]}]
+    text["links"]["racks"] = {"nodes": 32, "gbps": 12.5, "latency_us": 25, "source": "made up"}
+    json.dump(text, open(f"{tmp}/many.json", "w", encoding="ascii"))
+    start = cpu_seconds()
+    code, out, err = run("ballast-plan", "search", "--model", MODELS / "deepseek-v3.json", "--cluster", f"{tmp}/many.json",
+                         "--ranks", 16384, "--batch", 16384, "--simulate", 20, "--json")
+    seconds, kilobytes = cpu_seconds() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"DeepSeek-V3 on 16384 uneven ranks: {seconds:.2f} s, {kilobytes / 1024:.0f} MB")
+    check(code == 0 and seconds < 60 and kilobytes < 2e6, f"exit {code}, {seconds} s, {kilobytes} kB: {err}")
 
 
 with folder() as tmp:
     best_plan(tmp)
     traced(tmp)
     measured(tmp)
+    uneven(tmp)
     state_space(tmp)
     simulated(tmp)
+    many_ranks(tmp)
 nothing_fits()
-many_ranks()
 sys.exit(check.end())
