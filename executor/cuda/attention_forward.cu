@@ -79,9 +79,9 @@ __device__ inline void store(bl_bf16 *out, float *lse, const float (&sums)[M][D 
     }
 }
 
-/* Longest rows of tiles first. */
+/* Longest rows of tiles first. Narrow heads leave registers for three blocks of a multiprocessor. */
 template <int D, int M>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, D <= 64 ? 3 : 1)
     forward(bl_bf16 *out, float *lse, const bl_bf16 *qkv, bl_attention a, int32_t tiles, bool wide) {
   constexpr int32_t QUERIES = WARPS * 16 * M, STAGE = KEYS * bl_tile_stride<D>();
   bl_attention_place at = bl_attention_at(a, tiles);

@@ -80,7 +80,7 @@ int main(int argc, char **argv) {
   check(be->stream_create(be, &s));
   check(be->event_create(be, &from));
   check(be->event_create(be, &to));
-  const bl_num *qkv = random_numbers(3 * n, 1), *dout = random_numbers(n, 2);
+  bl_num *qkv = random_numbers(3 * n, 1), *dout = random_numbers(n, 2);
   bl_num *out, *dqkv;
   float *lse;
   check(be->alloc(be, be->num_bytes * (size_t)n, &out));
@@ -94,5 +94,11 @@ int main(int argc, char **argv) {
          "\"backward_tflops\": %.4g, \"memory_bytes\": %zu}\n",
          S, seq, heads, width, backend, forward + backward, forward, backward, 1e-6 * flop / forward,
          2.5e-6 * flop / backward, be->memory_peak(be));
+  void *owned[] = {qkv, dout, out, dqkv, lse};
+  for (size_t i = 0; i < sizeof owned / sizeof *owned; i++) be->release(be, owned[i]);
+  be->event_destroy(from);
+  be->event_destroy(to);
+  be->stream_destroy(s);
+  be->destroy(be);
   return 0;
 }
