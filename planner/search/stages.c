@@ -35,28 +35,20 @@ int32_t bl_stages_memory(const bl_grid *grid, const bl_grid_costs *costs, const 
 
 /* Shared by all stages of one division. */
 typedef struct divider {
-  const bl_model *model;
   const bl_grid *grid;
   const bl_grid_costs *costs;
   int32_t stages;
-  double memory_bytes, mean_us;                            /* mean_us: of a stage */
-  int16_t before[BL_STAGES_MAX_LAYERS + 1][BL_ITEM_COUNT]; /* items of each kind among the first l layers */
+  double memory_bytes, mean_us; /* mean_us: of a stage */
+  bl_item item[BL_STAGES_MAX_LAYERS];
 } divider;
 
-/* The time of layers from..to-1 as a stage, or DBL_MAX where they do not fit. */
-static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to) {
-  int32_t count[BL_ITEM_COUNT];
-  const int32_t position = stage % d->grid->pp;
-  for (int k = 0; k < BL_ITEM_COUNT; k++) count[k] = d->before[to][k] - d->before[from][k];
-  count[BL_ITEM_EMBED] = stage == 0;
-  count[BL_ITEM_HEAD] = stage == d->stages - 1;
-  if (d->grid->vp == 1) {
-    bl_footprint f;
-    bl_footprint_of(d->costs->size, count, d->grid, d->costs->positions->num_bytes, bl_grid_in_flight(d->grid, stage),
-                    &f);
-    if (f.total > d->memory_bytes * bl_stages_memory_share(d->costs, position)) return DBL_MAX;
-  }
-  return bl_device_us(bl_costs_at(d->costs, position), count);
+/* Whether a stage's items fit. Those of an interleaved pipeline share their device: the caller looks. */
+static bool fits(const divider *d, int32_t stage, const int32_t *count) {
+  bl_footprint f;
+  if (d->grid->vp > 1) return true;
+  bl_footprint_of(d->costs->size, count, d->grid, d->costs->positions->num_bytes, bl_grid_in_flight(d->grid, stage),
+                  &f);
+  return f.total <= d->memory_bytes * bl_stages_memory_share(d->costs, stage);
 }
 
 /* The best last run of a division of the first j layers into stages 0..stage; before[i]: the slowest of the stages in
@@ -64,12 +56,20 @@ static double stage_us(const divider *d, int32_t stage, int32_t from, int32_t to
  * longest that takes no more than the mean: no stage idles for others, and those in front, which hold most
  * micro-batches and start interleaved rounds, take what does not divide. */
 static int32_t last_run(const divider *d, int32_t stage, const double *before, int32_t j, double *slowest) {
-  int32_t best = j;
+  const bl_position_costs *costs = bl_costs_at(d->costs, stage % d->grid->pp);
+  int32_t count[BL_ITEM_COUNT] = {[BL_ITEM_EMBED] = stage == 0, [BL_ITEM_HEAD] = stage == d->stages - 1}, best = j;
+  double us = bl_device_us(costs, count);
   *slowest = DBL_MAX;
-  for (int32_t i = stage == 0 ? 0 : j; i >= 0; i--) {
-    const double us = stage_us(d, stage, i, j), both = us > before[i] ? us : before[i];
-    if (us >= *slowest) break;
-    if (both < *slowest || (both == *slowest && us <= d->mean_us)) *slowest = both, best = i;
+  for (int32_t i = j;; i--) {
+    if (stage > 0 || i == 0) {
+      const double both = us > before[i] ? us : before[i];
+      if (us >= *slowest || !fits(d, stage, count)) break;
+      if (both < *slowest || (both == *slowest && us <= d->mean_us)) *slowest = both, best = i;
+    }
+    if (i == 0) break;
+    const bl_item item = d->item[i - 1];
+    count[item]++;
+    us += costs->price[item].total;
   }
   return best;
 }
@@ -77,17 +77,14 @@ static int32_t last_run(const divider *d, int32_t stage, const double *before, i
 bool bl_stages_divide(const bl_model *model, const bl_grid *grid, const bl_grid_costs *costs, double memory_bytes,
                       int32_t *first) {
   const int32_t layers = model->layers;
-  divider d = {model, grid, costs, grid->pp * grid->vp, memory_bytes, 0, {{0}}};
+  divider d = {.grid = grid, .costs = costs, .stages = grid->pp * grid->vp, .memory_bytes = memory_bytes};
   int32_t count[BL_ITEM_COUNT];
   double row[2][BL_STAGES_MAX_LAYERS + 1];
   int16_t *from; /* [stages][layers + 1]: where the stage that ends there begins */
   if (layers < 1 || layers > BL_STAGES_MAX_LAYERS || d.stages > BL_STAGES_MAX) return false;
   const size_t width = (size_t)layers + 1;
   if (bl_new(&from, (size_t)d.stages * width, sizeof *from, "stages") != BL_OK) return false;
-  for (int32_t l = 0; l < layers; l++) {
-    memcpy(d.before[l + 1], d.before[l], sizeof d.before[l]);
-    d.before[l + 1][bl_item_of_layer(model, l)]++;
-  }
+  for (int32_t l = 0; l < layers; l++) d.item[l] = bl_item_of_layer(model, l);
   bl_items_of_model(model, count);
   d.mean_us = bl_device_us(bl_costs_at(costs, 0), count) / d.stages;
   for (int32_t j = 0; j <= layers; j++) row[0][j] = j ? DBL_MAX : 0;

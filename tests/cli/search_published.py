@@ -37,7 +37,7 @@ def search(*arguments, simulate=0):
 
 def workload(row, options, tmp):
     arguments = ["--model", published.write_model(row, tmp), "--cluster", published.cluster_path(row), "--ranks",
-                 row["gpus"], "--batch", row["gbs"], "--max-vp", 16]
+                 row["gpus"], "--batch", row["gbs"]]
     for key, value in options.items():
         arguments += [f"--{key}", value]
     if published.type_of(row):
