@@ -1,6 +1,7 @@
 /* Prices of a layout on nodes that are not alike, by hand: the slowest device of a position, groups that lie across
  * nodes and racks, links between positions, memory of the smallest device. */
-#include "planner/search/search.h"
+#include "planner/search/block_bound.h"
+#include "planner/search/survivor.h"
 #include "tests/check.h"
 #include "tests/unit/search_model.h"
 #include <float.h>
@@ -175,6 +176,50 @@ static void test_division(void) {
   CHECK(e.first[1] > 6);
 }
 
+/* Where links between some positions are slow and what crosses them is most of the step, and where positions differ in
+ * speed, bounds stay below prices and simulations. */
+static void test_bounds(void) {
+  static bl_search_entry e;
+  static bl_block_costs blocks[BL_POSITION_KINDS];
+  bl_search_options o = {.model = &model, .cluster = &cluster, .memory_bytes = 1e12, .imbalance = imbalance, .top = 1};
+  bl_work work;
+  bl_positions at;
+  int32_t count[BL_ITEM_COUNT];
+  for (int i = 0; i < 24; i++) {
+    make_model();
+    model.tied_embedding = false;
+    /* Two positions in the first node, the others in nodes of their own; links between nodes from slow to hopeless. */
+    lay((const int32_t[]){1, 2}, (const int32_t[]){4, 2}, 2);
+    cluster.node_group[0].links.inter = cluster.node_group[1].links.inter = (bl_link){2.0 / (1 << (i % 4) * 2), 12};
+    if (i % 2) cluster.node_group[1].device.tflops /= 3;
+    const bl_grid g = {.tp = 1,
+                       .cp = 1,
+                       .dp = 2,
+                       .pp = 4,
+                       .vp = 1 + i / 12,
+                       .etp = 1,
+                       .ep = 2,
+                       .edp = 1,
+                       .zero = i % 3 == 2 ? 3 : i % 3,
+                       .micro_batch = 1 + i % 2,
+                       .micro_batches = i < 6 ? 1 : 4 << i % 3};
+    o.ranks = 8, o.batch = 2 * g.micro_batch * g.micro_batches;
+    bl_items_of_model(&model, count);
+    CHECK(bl_search_price(&o, &g, &e));
+    CHECK(e.bound_us <= e.price.step_us * (1 + 1e-12));
+    REQUIRE_OK(bl_survivor_simulate(&o, true, &e));
+    bl_positions_of(&cluster, &g, &at);
+    CHECK(at.kinds > 1);
+    for (int32_t k = 0; k < at.kinds; k++) {
+      bl_grid_work(&model, &at, k, &g, e.imbalance, &work);
+      bl_block_cost(&model, &g, &work, false, &blocks[k]);
+    }
+    const double any = bl_block_bound_any(&g, &at, blocks, count);
+    const double bound = bl_block_bound(&model, &g, &at, blocks, e.first, false);
+    CHECK(any <= bound * (1 + 1e-12) && bound <= e.simulated.step_us * (1 + 1e-12));
+  }
+}
+
 /* What a position must do at least, were items free to go anywhere: with half as fast a second position two thirds of
  * the sum, not the half. */
 static void test_share(void) {
@@ -214,6 +259,7 @@ int main(void) {
   RUN(test_racks);
   RUN(test_links_between_positions);
   RUN(test_division);
+  RUN(test_bounds);
   RUN(test_share);
   RUN(test_many_kinds);
   TEST_MAIN_END;
