@@ -74,9 +74,14 @@ bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *pro
                                 bl_place_machine *out) {
   memset(out, 0, sizeof *out);
   if (model->experts < 1) return bl_fail(BL_EINPUT, "model %s has no experts to place", model->name);
-  if (!cluster && !profile) return bl_fail(BL_EINPUT, "the price of a placement needs a cluster or a profile");
   const double parameters = (double)bl_model_part_parameters(model, BL_PART_EXPERT);
-  const int32_t num_bytes = profile ? profile->num_bytes : cluster->node_group[0].device.num_bytes;
+  int32_t num_bytes;
+  if (profile)
+    num_bytes = profile->num_bytes;
+  else if (cluster)
+    num_bytes = cluster->node_group[0].device.num_bytes;
+  else
+    return bl_fail(BL_EINPUT, "the price of a placement needs a cluster or a profile");
   out->ranks = seats->seats;
   out->speed = seats->speed;
   out->exchanges = 4;
@@ -90,7 +95,10 @@ bl_status bl_place_machine_make(const bl_cluster *cluster, const bl_profile *pro
     set_levels(cluster, rack, seats, out);
   else
     BL_TRY(set_measured_level(profile, seats->ranks, out));
-  BL_TRY(profile ? set_token(profile, rows, out) : set_sheet_token(cluster, model, rows, out));
+  if (profile)
+    BL_TRY(set_token(profile, rows, out));
+  else
+    BL_TRY(set_sheet_token(cluster, model, rows, out));
   return bl_place_machine_check(out);
 }
 

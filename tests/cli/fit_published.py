@@ -189,10 +189,15 @@ def made_up(steps, tmp):
 
 
 def bad_input(good, tmp):
+    uneven = json.load(open(good["cluster"], encoding="ascii"))
+    del uneven["nodes"], uneven["ranks_per_node"]
+    uneven["node_groups"] = [{"nodes": 1, "ranks_per_node": 8}, {"nodes": 1, "ranks_per_node": 7}]
+    uneven = write(f"{tmp}/uneven.json", uneven)
     cases = [({"micro_batch": 7}, ["grok1", "does not fold"]), ({"tp": 3}, ["divide"]), ({"recompute": "some"}, ["recompute"]),
              ({"dispatch": "all"}, ["choices", "nodes"]), ({"step_us": 1}, ["efficiency 1", "slower"]),
              ({"step_us": -1}, ["step_us"]), ({"layout": 1}, ["layout"]), ({"type": "fp3"}, ["fp8", "fp3"]),
-             ({"zero": 2}, ["0, 1 or 3"]), ({"model": "absent.json"}, ["absent.json"]), ({"pp": 1 << 23}, ["ranks"])]
+             ({"zero": 2}, ["0, 1 or 3"]), ({"model": "absent.json"}, ["absent.json"]), ({"pp": 1 << 23}, ["ranks"]),
+             ({"cluster": str(uneven)}, ["steps[0]", "nodes of one kind", "2 node_groups"])]
     for change, parts in cases:
         step = {**good, **change}
         step.pop("fitted", None)
