@@ -266,18 +266,28 @@ static void keep_slots(const bl_hosts *before, bl_hosts *after) {
   }
 }
 
+/* The imbalance that a search for copies reaches from these hosts on the step's own counts, and what its copies cost.
+ */
+static double search_now(bl_policy *p, bl_hosts *hosts, const double *counts) {
+  bl_copies_options options;
+  int32_t copies = 0;
+  bl_copies_options_init(&options);
+  if (p->config.homes == BL_HOMES_COST) options.copy_price = p->config.copy_price;
+  const double reached = bl_copies_search(p->copies, hosts, counts, 1, p->speed, &options);
+  for (int32_t s = 0; s < hosts->n_copy_slots; ++s) copies += hosts->copy_expert[s] >= 0;
+  return reached + options.copy_price * copies;
+}
+
 double bl_policy_repair(bl_policy *p, int32_t l, const double *counts, double imbalance) {
   static const double WORTH_A_RESTART = 0.005;
   bl_policy_layer *layer = &p->layer[l];
   bl_hosts *hosts = &layer->hosts, *found = &p->spare[0], *other = &p->spare[1];
-  bl_copies_options options;
-  bl_copies_options_init(&options);
   if (p->max_copies == 0 || bl_hosts_assign(found, hosts) != BL_OK || bl_hosts_assign(other, hosts) != BL_OK)
     return imbalance;
-  const double reached = bl_copies_search(p->copies, found, counts, 1, p->speed, &options);
+  const double reached = search_now(p, found, counts);
   if (reached > 1 + WORTH_A_RESTART) {
     bl_copies_greedy(p->copies, other, counts, p->speed);
-    if (bl_copies_search(p->copies, other, counts, 1, p->speed, &options) < reached - WORTH_A_RESTART) found = other;
+    if (search_now(p, other, counts) < reached - WORTH_A_RESTART) found = other;
   }
   keep_slots(hosts, found);
   for (int32_t s = 0; s < hosts->n_copy_slots; ++s) {

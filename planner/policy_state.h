@@ -109,7 +109,8 @@ bool bl_policy_rests(bl_policy *policy, int32_t layer);
 /*! bl_policy_settle() : after a decision: how long the layer rests now. `changed`: whether it has other hosts. */
 void bl_policy_settle(bl_policy *policy, int32_t layer, bool changed);
 
-/*! bl_policy_repair() : hosts chosen again on true counts.  @return : the imbalance reached, the shares solved. */
+/*! bl_policy_repair() : hosts chosen again on true counts; under `--homes cost` copies have their price.  @return : the
+ * imbalance reached, the shares solved. */
 double bl_policy_repair(bl_policy *policy, int32_t layer, const double *counts, double imbalance);
 
 /*! bl_policy_set_hosts() : homes as given, then copies into free slots of their ranks (each fits). */

@@ -25,10 +25,12 @@ RESTING = [  # ranks, slots, mean to reach where layers rest, 32 recorded steps 
     (16, 3, 1.0045),
 ]
 TIMES = {8: 20, 16: 200}  # microseconds of a decision to reach, mean
-WEIGHED = [  # trace, ranks, slots, copy price, copies to reach at a mean imbalance of 1.05, moves to reach
-    ("recorded", 8, 5, 0.031, 4, 25),
-    ("mild", 8, 5, 0.018, 2, None),
-    ("recorded", 16, 3, 0.022, 11, None),
+WEIGHED = [  # trace, ranks, slots, copy price, late repair, copies to reach at a mean imbalance of 1.05, moves to reach
+    ("recorded", 8, 5, 0.031, 0, 4, 25),
+    ("recorded", 8, 5, 0.037, 1.1, 4, 25),
+    ("mild", 8, 5, 0.018, 0, 2, None),
+    ("recorded", 16, 3, 0.021, 0, 11, None),
+    ("recorded", 16, 3, 0.025, 1.1, 11, None),
 ]
 
 
@@ -141,10 +143,11 @@ def main():
             row(name + ": time of a decision", result["decide_mean_us"], "us", TIMES.get(ranks), note=f"p99 {result['decide_p99_us']:.0f} us")
         counts = read_counts(build, folder, trace)
         traces = {"recorded": trace, "mild": write_counts(build, folder, flatten(counts), 1, "mild")}
-        for which, ranks, slots, price, copies, moves in WEIGHED:
-            result, _ = play(build, traces[which], ranks, slots, "--homes", "cost", "--copy-price", price)
-            name = f"replay, {which}, {ranks} ranks, a copy costs {price}"
-            row(name + ": mean imbalance", result["imbalance_mean"], "imbalance", 1.05)
+        for which, ranks, slots, price, late, copies, moves in WEIGHED:
+            result, _ = play(build, traces[which], ranks, slots, "--homes", "cost", "--copy-price", price, "--late-repair", late)
+            name = f"replay, {which}, {ranks} ranks, a copy costs {price}" + (f", late repair {late}" if late else "")
+            row(name + ": mean imbalance", result["imbalance_mean"], "imbalance", 1.05,
+                note=f"{result['late_percent']:.1f} % of layer-steps repaired" if late else "")
             row(name + ": copies", result["copies"], "a layer", copies)
             row(name + ": homes moved", result["moves_per_layer_per_1000"], "a layer per 1000 iterations", moves)
         bad_homes(build, folder, counts)

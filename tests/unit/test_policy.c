@@ -174,6 +174,28 @@ static void test_late_repair(void) {
   bl_policy_free(late);
 }
 
+/* Under `--homes cost` a late repair fills the copies that are worth their price, 0.01, and drops those that are not.
+ */
+static void test_late_repair_weighs_copies(void) {
+  static const struct {
+    const char *homes;
+    double hot; /* expert 0, all others 100 */
+    int32_t copies;
+  } cases[] = {{"fixed", 103, 1}, {"cost", 103, 0}, {"cost", 110, 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+    bl_policy *policy = create("ballast", cases[i].homes, 1, 1.005);
+    double counts[EXPERTS];
+    bl_policy_outcome outcome;
+    for (int32_t e = 0; e < EXPERTS; ++e) counts[e] = e == 0 ? cases[i].hot : 100;
+    CHECK_OK(bl_policy_begin_step(policy, 1));
+    CHECK_OK(bl_policy_micro_batch(policy, 0, counts, NULL, &outcome));
+    CHECK_INT(outcome.late, cases[i].copies > 0);
+    CHECK_OK(bl_policy_end_step(policy));
+    CHECK_INT(bl_policy_report(policy, 0)->late_copies >= 1, cases[i].copies);
+    bl_policy_free(policy);
+  }
+}
+
 static void test_free_homes_see_the_step(void) {
   bl_policy *policy = create("ballast", "free", 0, 0);
   double counts[LAYERS * EXPERTS];
@@ -261,6 +283,7 @@ int main(void) {
   RUN(test_damaged_state);
   RUN(test_lag);
   RUN(test_late_repair);
+  RUN(test_late_repair_weighs_copies);
   RUN(test_free_homes_see_the_step);
   RUN(test_unequal_speeds);
   RUN(test_slots_text);
