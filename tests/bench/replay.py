@@ -28,7 +28,8 @@ TIMES = {8: 20, 16: 200}  # microseconds of a decision to reach, mean
 WEIGHED = [  # trace, ranks, slots, copy price, late repair, copies to reach at a mean imbalance of 1.05, moves to reach
     ("recorded", 8, 5, 0.031, 0, 4, 25),
     ("recorded", 8, 5, 0.037, 1.1, 4, 25),
-    ("mild", 8, 5, 0.018, 0, 2, None),
+    ("mild", 8, 5, 0.019, 0, 2, None),
+    ("mild", 8, 5, 0.021, 1.1, 2, None),
     ("recorded", 16, 3, 0.021, 0, 11, None),
     ("recorded", 16, 3, 0.025, 1.1, 11, None),
 ]
