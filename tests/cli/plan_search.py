@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """ballast-plan search, end to end: the plan it writes, uneven stages, a trace's imbalance, limits of time and memory, and
-what it says when nothing fits or the input is wrong."""
+what it says when nothing fits or the input is wrong. time limit: 600 s"""
 import json
 import os
 import resource
