@@ -85,6 +85,10 @@ static void print_origin(const char *from, const char *source, uint64_t kinds) {
 }
 
 void bl_plan_costs_print(const bl_plan_costs *c) {
+  if (!c->measured && c->assumed) {
+    printf("costs by data sheet: all (%s)\n", c->assumed_source);
+    return;
+  }
   print_origin("measured", c->measured_source, c->measured);
   print_origin("by data sheet", c->assumed_source, c->assumed);
 }

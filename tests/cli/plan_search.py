@@ -168,6 +168,7 @@ def uneven(tmp):
     mixed = [*written("mixed", node_groups=groups), "--batch", 8192, "-o", f"{tmp}/mixed_plan.json"]
     out = must("ballast-plan", *mixed, "--pp", 8, "--simulate", 10)
     print(f"DeepSeek-V3 on 768 H100 and 256 A100: {cpu_seconds() - start:.2f} s")
+    check("costs by data sheet: all (H100 SXM 80GB: NVIDIA H100 data sheet" in out, out)
     check("H100 SXM 80GB: compute" in out and "A100 SXM 80GB: compute" in out, out)
     layout = json.load(open(f"{tmp}/mixed_plan.json", encoding="ascii"))["layout"]
     held = [sum(len(s) for s in layout["stages"][p::8]) for p in range(8)]  # the last two positions are A100s
