@@ -62,7 +62,7 @@ static void find_captives(bl_copies *c, double candidate_load) {
     uint32_t bits = c->closed[entry[e].rank];
     for (int32_t x = entry[e].next_host; x != e; x = entry[x].next_host) bits &= c->closed[entry[x].rank];
     c->captive[e] = bits;
-    for (int32_t i = 0; bits >> i; ++i)
+    for (int32_t i = 0; i < c->n && bits >> i; ++i)
       if (c->load[(int64_t)i * c->experts + e] < candidate_load) bits &= ~((uint32_t)1 << i);
     c->worth[e] = bits;
   }

@@ -300,6 +300,29 @@ static void test_bad_homes_need_more_slots(void) {
   }
 }
 
+/* The most scenarios there may be, all alike: the copies of one of them. */
+static void test_as_many_scenarios_as_fit(void) {
+  enum { E = 8, P = 4 };
+  const int32_t slots[P] = {3, 3, 3, 3};
+  double load[BL_COPIES_MAX_SCENARIOS * E];
+  int32_t found[2][P];
+  for (int32_t i = 0; i < BL_COPIES_MAX_SCENARIOS * E; ++i) load[i] = i % E == 0 ? 100 : 10 + i % E;
+  for (int many = 0; many < 2; ++many) {
+    bl_hosts hosts;
+    bl_copies *search;
+    bl_copies_options options;
+    bl_copies_options_init(&options);
+    REQUIRE_OK(bl_hosts_create(&hosts, E, P, slots));
+    REQUIRE_OK(bl_copies_create(E, P, hosts.n_copy_slots, &search));
+    const int32_t n = many ? BL_COPIES_MAX_SCENARIOS : 1;
+    CHECK_NEAR(bl_copies_search(search, &hosts, load, n, NULL, &options), 1, 1e-4);
+    for (int32_t s = 0; s < P; ++s) found[many][s] = hosts.copy_expert[s];
+    bl_copies_free(search);
+    bl_hosts_free(&hosts);
+  }
+  for (int32_t s = 0; s < P; ++s) CHECK_INT(found[1][s], found[0][s]);
+}
+
 static void test_order(void) {
   bl_rng rng;
   bl_rng_seed(&rng, 7, 1);
@@ -376,6 +399,7 @@ int main(void) {
   RUN(test_copies_are_legal);
   RUN(test_copies_stay_the_same);
   RUN(test_bad_homes_need_more_slots);
+  RUN(test_as_many_scenarios_as_fit);
   RUN(test_order);
   RUN(test_clipped_homes);
   RUN(test_relabel_keeps_most);
