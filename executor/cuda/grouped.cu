@@ -55,15 +55,22 @@ void run_batch(bl_stream *s, const char *what, const batch *b) {
   if (status != CUBLAS_STATUS_SUCCESS) bl_cuda_fail_text(s->backend, what, blas->cublasGetStatusString(status));
 }
 
-/* Other streams begin when the work before is done; -1 where they cannot be had, and then the failure is kept. */
+/* All lanes, with their cuBLAS: a step that is captured later finds what it needs. False after a failure. */
+bool open_lanes(bl_stream *s, const char *what) {
+  for (int32_t i = 0; i < BL_CUDA_LANES; i++) {
+    if (s->lane[i]) continue;
+    if (s->backend->base.stream_create(&s->backend->base, &s->lane[i]) != BL_OK)
+      bl_cuda_fail_text(s->backend, what, bl_error_text());
+    if (s->backend->failure[0] || !bl_cuda_blas(s->lane[i], what)) return false;
+  }
+  return true;
+}
+
+/* So many other streams begin when the work before is done; -1 after a failure, which is kept. */
 int32_t fork(bl_stream *s, const char *what, int32_t wanted) {
   const int32_t n = wanted < BL_CUDA_LANES ? wanted : BL_CUDA_LANES;
-  for (int32_t i = 0; i < n; i++)
-    if (!s->lane[i] && s->backend->base.stream_create(&s->backend->base, &s->lane[i]) != BL_OK) {
-      bl_cuda_fail_text(s->backend, what, bl_error_text());
-      return -1;
-    }
-  if (n > 0) bl_cuda_fail(s->backend, what, cudaEventRecord(s->joint, s->stream));
+  if (!open_lanes(s, what)) return -1;
+  bl_cuda_fail(s->backend, what, cudaEventRecord(s->joint, s->stream));
   for (int32_t i = 0; i < n; i++) bl_cuda_fail(s->backend, what, cudaStreamWaitEvent(s->lane[i]->stream, s->joint, 0));
   return n;
 }
@@ -81,7 +88,7 @@ template <typename Product>
 void run_each(bl_stream *s, const char *what, const bl_group *groups, int32_t n, const Product &product) {
   int32_t full = 0, next = 0;
   for (int32_t g = 0; g < n; g++) full += groups[g].rows > 0;
-  const bool side_by_side = s->backend->grouping == BL_CUDA_GROUPS_ON_STREAMS && full > 1 && bl_cuda_enter(s);
+  const bool side_by_side = s->backend->grouping == BL_CUDA_GROUPS_ON_STREAMS && full > 0 && bl_cuda_enter(s);
   const int32_t lanes = side_by_side ? fork(s, what, full - 1) : 0;
   for (int32_t g = 0; g < n && lanes >= 0; g++) {
     if (groups[g].rows <= 0) continue;

@@ -36,7 +36,7 @@ link_test() {
   g++ $sanitize -o "$shared/ops" "$shim"/{base,executor/cpu,executor/cuda,tests/exec,tests/exec/cuda_shim}/*.o \
     "$shim"/executor/{ops,quotas}.c.o "$shim/planner/place/hosts.c.o" -lm -lpthread
 }
-check "the backend compiles with the stand-ins" nice make --no-print-directory -s -j2 BUILD="$BL_BUILD" cuda-shim
+check "the backend compiles with the stand-ins" nice make --no-print-directory -s -j2 BUILD="$(realpath --relative-to=. "$BL_BUILD")" cuda-shim
 check "the test of operations links" link_test
 check "the programs link with the stand-ins" link_programs
 cat >"$shared/model.json" <<'JSON'
