@@ -31,6 +31,8 @@ def main():
     for name, value, n in re.findall(r"^(.*): \d+ steps, efficiency .* ([\d.]+) % of (\d+)$", times, re.M):
         if int(n):
             row(f"  {name}, each by a fit to the others", float(value), "%", None, "lower", f"{n} steps")
+    for which, value, n, spread in re.findall(r"^published throughputs (.*): mean error ([\d.]+) % of (\d+), (.*)$", times, re.M):
+        row(f"published throughputs {which}, never fitted, mean error", float(value), "%", None, "lower", f"{n} steps, {spread}")
     paxml = [float(x) for x in re.findall(r"([+-][\d.]+) %", re.search(r"^Paxml .*$", times, re.M).group())]
     row("Paxml on 256 to 2048 GPUs from its 128, largest error", max(map(abs, paxml)), "%", 2, "lower",
         ", ".join(map(str, paxml)))
