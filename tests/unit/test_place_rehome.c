@@ -114,14 +114,15 @@ static void check_legal(const bl_hosts *hosts, bl_hosts *fresh) {
 
 static void test_any_load(void) {
   enum { E = 13, P = 4, N = 3 };
-  const int32_t slots[P] = {5, 4, 4, 5};
+  const int32_t slots[P] = {6, 4, 4, 7};
   bl_rng rng;
   layer t;
   int32_t all = 0;
   bl_rng_seed(&rng, 3, 1);
   open_layer(&t, E, P, slots);
-  t.options.copies.copy_price = 0.03;
+
   for (int round = 0; round < 200; ++round) {
+    t.options.copies.copy_price = round % 2 ? 0.03 : 0;
     double load[N * E];
     for (int32_t e = 0; e < E; ++e) {
       const double size = bl_rng_unit(&rng) * bl_rng_unit(&rng) * bl_rng_unit(&rng);
