@@ -11,6 +11,7 @@
 #include <glpk.h>
 
 enum { MESSAGE_BOUND = 1, MOST_BOXES = 4096 };
+static const double NARROW = 1e-3; /* of the known price */
 
 typedef struct part {
   bl_dual_box box;
@@ -67,6 +68,11 @@ static void add_part(search *s, const bl_dual_box *box, double bound, const doub
   ++s->n;
 }
 
+/* Whether halves of the box could prove more: times that hardly differ are as good as known. */
+static bool is_wide(const search *s, const part *x) {
+  return x->box.high[0] - x->box.low[0] > NARROW * s->known_us || x->box.high[1] - x->box.low[1] > NARROW * s->known_us;
+}
+
 /* Into a half with shorter and one with longer times, of what has the wider range. */
 static void halve(search *s, size_t i) {
   bl_dual_box low = s->parts[i].box, high = low;
@@ -90,7 +96,9 @@ static void body(bl_child_pipe *pipe, void *context) {
   bl_dual_sum_start(s.sum, s.parts[0].weights);
   raise_part(&s, 0, at_us(&s, 0.4));
   say(&s);
-  while (bl_now_us() < at_us(&s, 1) && s.n < MOST_BOXES && s.parts[least_part(&s)].bound < s.known_us) {
+  while (bl_now_us() < at_us(&s, 1) && s.n < MOST_BOXES) {
+    const part *least = &s.parts[least_part(&s)];
+    if (least->bound >= s.known_us || !is_wide(&s, least)) break;
     halve(&s, least_part(&s));
     say(&s);
   }
@@ -130,7 +138,9 @@ bl_status bl_prove_price(const bl_place_problem *problem, double price_us, doubl
   if (report.end != BL_CHILD_FINISHED)
     snprintf(reason, 160, "%s", report.reason);
   else if (bound->us < price_us * (1 - 1e-6))
-    snprintf(reason, 160, "the time for the proof is over");
+    snprintf(reason, 160, "%s",
+             bl_now_us() < at_us(&s, 1) ? "experts that may be divided among placements prove no more"
+                                        : "the time for the proof is over");
   return BL_OK;
 }
 
