@@ -148,7 +148,8 @@ bl_dual_spread bl_dual_spread_find(bl_dual_hosts *c, int32_t expert, int32_t fir
   if (s.copies >= copies) return s;
   const double worth = worth_of(c, s.home, copies);
   if (worth == -INFINITY) return (bl_dual_spread){.home = s.home, .cost = INFINITY};
-  s = cheapest_spread(c, expert, first, homes, worth < 0 ? -worth : 0);
+  /* A little more, so that the last copy that must be there is worth having. */
+  s = cheapest_spread(c, expert, first, homes, worth < 0 ? -worth * (1 + 1e-9) : 0);
   s.cost += s.bonus * copies;
   return s;
 }

@@ -112,6 +112,95 @@ static void test_any_weights(void) {
   CHECK(closest > 0.97);
 }
 
+/* What an expert's tokens, copies and slots cost on the hosts of a set with this home, every source going wherever it
+ * is cheapest. */
+static double cost_on(const bl_place_machine *m, const bl_dual_amounts *price, const double *source, uint32_t hosts,
+                      int32_t home) {
+  double cost = 0;
+  for (int32_t r = 0; r < m->ranks; ++r) {
+    if (!(hosts >> r & 1)) continue;
+    const int32_t level = bl_place_level_between(m, home, r);
+    cost += price->slot[r];
+    if (level > 0) cost += price->copy[BL_DUAL_OUT][level][home] + price->copy[BL_DUAL_IN][level][r];
+  }
+  for (int32_t from = 0; from < m->ranks; ++from) {
+    double least = INFINITY;
+    for (int32_t r = 0; r < m->ranks; ++r) {
+      if (!(hosts >> r & 1)) continue;
+      const int32_t level = bl_place_level_between(m, from, r);
+      double each = price->compute[r];
+      if (level > 0) each += price->token[BL_DUAL_OUT][level][from] + price->token[BL_DUAL_IN][level][r];
+      least = fmin(least, each);
+    }
+    cost += source[from] * least;
+  }
+  return cost;
+}
+
+/* One expert at random prices against every set of hosts: never dearer than the cheapest that is large enough, mostly
+ * the same. How many are enough: counted. */
+static void test_cheapest_hosts(void) {
+  enum { RANKS = 5 };
+  bl_rng rng;
+  bl_rng_seed(&rng, 74, 0);
+  double ratio = 0;
+  const int turns = check_is_small() ? 300 : 3000;
+  for (int turn = 0; turn < turns; ++turn) {
+    const int32_t ranks = 2 + turn % 4;
+    bl_place_machine m = {.ranks = ranks, .levels = turn % 3 ? 2 : 1};
+    m.level[0] = (bl_place_level){turn % 3 ? 2 : ranks, 1, 1, 0};
+    m.level[1] = (bl_place_level){6, 1, 1, 0};
+    double counts[2 * RANKS];
+    int32_t slots[RANKS] = {2, 2, 2, 2, 2}, old_home[2] = {(int32_t)bl_rng_below(&rng, (uint64_t)ranks), 0};
+    bl_place_demand d;
+    bl_dual_hosts *hosts;
+    bl_dual_amounts price, used;
+    for (int32_t i = 0; i < 2 * ranks; ++i) counts[i] = 10 * bl_rng_unit(&rng) * bl_rng_unit(&rng);
+    REQUIRE_OK(bl_place_demand_create(2, ranks, counts, ranks, &d));
+    const bl_place_problem problem = {.machine = &m,
+                                      .demand = &d,
+                                      .slots = slots,
+                                      .old_home = old_home,
+                                      .homes = turn % 2 ? BL_PLACE_HOMES_FIXED : BL_PLACE_HOMES_FREE};
+    REQUIRE_OK(bl_dual_hosts_create(&problem, &hosts));
+    REQUIRE_OK(bl_dual_amounts_create(&m, &price));
+    REQUIRE_OK(bl_dual_amounts_create(&m, &used));
+    for (size_t i = 0; i < price.size; ++i) price.compute[i] = bl_rng_unit(&rng);
+    const double dear = 12 * bl_rng_unit(&rng);
+    for (int32_t r = 0; r < ranks; ++r) price.slot[r] *= dear;
+    bl_dual_caps caps = {.tokens = d.load[0] * (turn % 5 ? 0.15 + bl_rng_unit(&rng) : 2),
+                         .arriving = {0, INFINITY, INFINITY, INFINITY},
+                         .copies = {0, INFINITY, INFINITY, INFINITY}};
+    const int32_t needed = (int32_t)ceil(d.load[0] / caps.tokens - 1e-9);
+    bl_dual_hosts_cap(hosts, &caps);
+    bl_dual_hosts_price(hosts, &price);
+    for (int32_t n = 1; n <= ranks; ++n) CHECK(bl_dual_hosts_allowed(hosts, 0, n) == (n >= needed));
+    double least = INFINITY;
+    for (uint32_t set = 1; set < 1u << ranks; ++set)
+      for (int32_t home = 0; home < ranks && __builtin_popcount(set) >= needed; ++home)
+        if (set >> home & 1 && (turn % 2 == 0 || home == old_home[0]))
+          least = fmin(least, cost_on(&m, &price, d.source, set, home));
+    const double found = bl_dual_hosts_cheapest(hosts, 0, &used);
+    CHECK((needed <= ranks) == (found < INFINITY));
+    CHECK(found <= least * (1 + 1e-9) || least == INFINITY);
+    if (found > least * (1 + 1e-9)) printf("turn %d: %.9g, enumerated %.9g\n", turn, found, least);
+    ratio += needed <= ranks ? found / least : 1;
+    if (needed <= ranks) { /* all tokens are somewhere; what it uses costs what it says */
+      double sum = 0, tokens = 0;
+      for (size_t i = 0; i < price.size; ++i) sum += price.compute[i] * used.compute[i];
+      for (int32_t r = 0; r < ranks; ++r) tokens += used.compute[r];
+      CHECK_NEAR(tokens, d.load[0], 1e-9 * d.load[0]);
+      if (turn % 2) CHECK(sum >= found * (1 - 1e-9)); /* where homes are free, what copies must be is that of another */
+    }
+    bl_dual_amounts_free(&price);
+    bl_dual_amounts_free(&used);
+    bl_dual_hosts_free(hosts);
+    bl_place_demand_free(&d);
+  }
+  printf("the cheapest hosts are %.4f of those enumerated\n", ratio / turns);
+  CHECK(ratio / turns > 0.85);
+}
+
 static void test_enumerated(void) {
   if (!bl_prove_has_solver()) SKIP("built without GLPK");
   static const int32_t shapes[][3] = {{2, 2, 20}, {4, 2, 8}, {6, 2, 3}, {3, 3, 4}, {4, 3, 3}, {3, 1, 1}, {3, 3, 6}};
@@ -200,6 +289,7 @@ static void test_without_means(void) {
 }
 
 int main(void) {
+  RUN(test_cheapest_hosts);
   RUN(test_any_weights);
   RUN(test_enumerated);
   RUN(test_closer);
