@@ -160,7 +160,11 @@ static bl_status capture(bl_rank *r, int32_t first, bool *captured) {
   r->be->graph_destroy(r->graph);
   r->graph = NULL;
   BL_TRY(r->be->capture_begin(r->s));
+  r->be->event_record(r->forked, r->s); /* what runs beside is part of it, to its end */
+  r->be->event_wait(r->beside, r->forked);
   bl_status status = walk(r, first, false);
+  r->be->event_record(r->forked, r->beside);
+  r->be->event_wait(r->s, r->forked);
   BL_KEEP_FIRST(status, r->be->capture_end(r->s, &r->graph));
   BL_TRY(status);
   *captured = r->graph != NULL;

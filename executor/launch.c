@@ -125,6 +125,16 @@ static bl_status write_timeline(const bl_rank *r, const char *path) {
   return status;
 }
 
+/* Frees the rank. Where it failed no message of its step will come any more: its streams must not wait for them. */
+static bl_status leave(const rank_thread *thread, bl_rank *r, bl_status status) {
+  char text[512];
+  const bool failed = status != BL_OK && status != BL_EINTERRUPTED;
+  snprintf(text, sizeof text, "%s", bl_error_text());
+  if (failed) bl_comm_abort(thread->comm, text);
+  bl_rank_free(r);
+  return status == BL_OK ? BL_OK : bl_fail(status, "%s", text);
+}
+
 static bl_status run_rank(launch *l, const rank_thread *thread) {
   const bl_train_options *o = l->options;
   bl_rank r = {0};
@@ -150,8 +160,7 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
   }
   if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
 done:
-  bl_rank_free(&r);
-  return status;
+  return leave(thread, &r, status);
 }
 
 static void *run_thread(void *argument) {
@@ -159,7 +168,6 @@ static void *run_thread(void *argument) {
   launch *l = thread->launch;
   const bl_status status = run_rank(l, thread);
   if (status == BL_OK) return NULL;
-  if (status != BL_EINTERRUPTED) bl_comm_abort(thread->comm, bl_error_text());
   pthread_mutex_lock(&l->lock);
   /* A rank that failed knows more than those that lost it. */
   const bool clearer = l->status == BL_ECOMM && status != BL_ECOMM;

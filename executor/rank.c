@@ -189,6 +189,9 @@ static void free_saved(bl_rank *r, bl_saved *a) {
 
 void bl_rank_free(bl_rank *r) {
   if (!r->run) return;
+  /* Work of a step that failed may still be on its way to memory of the host. */
+  if (r->beside) r->be->stream_sync(r->beside);
+  if (r->s) r->be->stream_sync(r->s);
   if (r->graph) r->be->graph_destroy(r->graph);
   const int32_t M = r->run->micro_batches, R = r->run->ep, E = r->run->model->experts;
   for (int32_t i = 0; r->saved && i < M * (r->run->model->layers + 1); i++) free_saved(r, &r->saved[i]);

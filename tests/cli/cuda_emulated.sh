@@ -178,8 +178,9 @@ graphs() {
   check "as the log says" test "$(grep -c '"replayed":true' "$TMPDIR/graph")" = 4 -a "$(grep -c '"replayed":true' "$TMPDIR/eager")" = 0
   check "phases of a replayed step add up to its time" has "$TMPDIR/last" \
     '0.7 * p["step_us"] < sum(p["phases"].values()) <= 1.01 * p["step_us"] and p["phases"]["expert_fwd"] > 0 < p["phases"]["optimizer"]'
+  "$objects/ballast-trace" gen --experts 8 --layers 1 --ranks 1 --steps 6 --zipf 0.5 -o "$TMPDIR/drift.blt" >/dev/null
   for way in streams grouped; do
-    check "a replayed graph, experts' products by $way" replayed BL_SHIM_AT_ONCE=1 --gate uniform
+    check "a replayed graph, experts' products by $way" replayed BL_SHIM_AT_ONCE=1 --gate "trace:$TMPDIR/drift.blt"
   done
 }
 
@@ -253,6 +254,10 @@ processes() {
     check "two ranks train, planned on the device" nccl nccl2 2 --policy smartmoe:3 --exchange device --headroom 3
     check "as on the CPU, two ranks, planned" within 1e-6 "$TMPDIR/nccl2.cpu" "$TMPDIR/nccl2.fp32"
     check "with graphs where hosts stay" grep -q '"replayed":true' "$TMPDIR/nccl2.fp32"
+    "$objects/ballast-trace" gen --experts 8 --layers 1 --ranks 2 --steps 1 --zipf 1.2 --seed 3 -o "$TMPDIR/fixed.blt" >/dev/null
+    check "copies that stay where they are" nccl nccl6 2 --policy ballast --gate "trace:$TMPDIR/fixed.blt" --exchange device
+    check "as on the CPU, copies" within 1e-6 "$TMPDIR/nccl6.cpu" "$TMPDIR/nccl6.fp32"
+    check "are filled in a graph" grep -q '"copy_fill":.*"replayed":true' "$TMPDIR/nccl6.fp32"
     check "and steps made again, with copies" nccl nccl5 2 --policy ballast --exchange device --headroom 0
     check "as on the CPU, steps made again" within 1e-6 "$TMPDIR/nccl5.cpu" "$TMPDIR/nccl5.fp32"
     for steps in 3 6; do # both ranks write, and count alike
@@ -277,10 +282,10 @@ processes() {
       until grep -q '"step":3' "$TMPDIR/killed" 2>/dev/null; do sleep 0.1; done
       for process in /proc/[0-9]*; do
         grep -qzx "$TMPDIR/killed" "$process/cmdline" 2>/dev/null && grep -qzx OMPI_COMM_WORLD_RANK=1 "$process/environ" &&
-          kill -9 "${process#/proc/}"
+          kill -"$1" "${process#/proc/}"
       done
     }
-    (kill_rank_1) & # ends with the test's process group where the run never starts
+    (kill_rank_1 KILL) & # ends with the test's process group where the run never starts
     start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --log "$TMPDIR/killed"
     code=$?
     check "a rank that dies ends all others, exit code $code" test $code != 0 -a $code != 124
@@ -288,6 +293,12 @@ processes() {
       grep -qE "rank 1: its process has ended|process rank 1 .*signal 9" "$TMPDIR/err" || { head -20 "$TMPDIR/err"; return 1; }
     }
     check "and is named" named
+    rm "$TMPDIR/killed"
+    (kill_rank_1 STOP) &
+    start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --exchange device --deadline 4 --log "$TMPDIR/killed"
+    code=$?
+    check "so does one that hangs, exit code $code" test $code != 0 -a $code != 124
+    check "within the deadline" grep -q "within 4 s" "$TMPDIR/err"
   else
     skip "no mpirun or no mpicc: nccl with several ranks is not run"
   fi

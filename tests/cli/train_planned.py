@@ -41,7 +41,7 @@ def agree(tmp, base, name, options, copies):
     check(header["config"]["exchange"] == "device", f"{name}: the log's header names no exchange")
     check(len(steps) == 20, f"{name}: {len(steps)} steps")
     redone = [sum(step["redone"] for step in run_steps) for run_steps in (roomy, steps, tight)]
-    check(redone[0] == 0 and redone[2] >= 8 and redone[1] <= redone[2], f"{name}: steps made again: {redone}")
+    check(redone[0] == 0 and redone[2] >= 8 and redone[1] <= 12 and redone[1] < redone[2], f"{name}: steps made again: {redone}")
     check(column(steps, *exact) == column(tight, *exact) == column(roomy, *exact), f"{name}: an overflow changes the run")
     check(imbalances(steps) == imbalances(tight) == imbalances(roomy), f"{name}: an overflow changes the loads")
     if copies:
@@ -56,7 +56,9 @@ def agree(tmp, base, name, options, copies):
 
 with folder() as tmp:
     data = write_text(f"{tmp}/words.txt")
-    base = ["--model", write_model(f"{tmp}/tiny.json", layers=3, moe__first_layer=1), "--data", data, "--batch", 24]
+    model = write_model(f"{tmp}/tiny.json", layers=3, hidden=16, sequence=16, attention__head_width=8, ffn__width=32,
+                        moe__width=16, moe__first_layer=1)
+    base = ["--model", model, "--data", data, "--batch", 24]
 
     for name, options, copies in (
             ("one rank", [], False),

@@ -215,6 +215,7 @@ static void *run_job(void *argument) {
     enlarge(&r);
     if (j->all != NULL) collect(&r, j->all, false);
     j->ok = bl_rank_step(&r) == BL_OK;
+    while (j->quiet && j->ok && r.step < j->run->steps) j->ok = bl_rank_step(&r) == BL_OK;
   }
   if (j->ok && j->all != NULL) collect(&r, j->all, true);
   if (!j->ok) {
@@ -377,6 +378,15 @@ static void test_disagreement(void) {
   job jobs[MAX_RANKS];
   CHECK(!run_ranks(run, true, NULL, jobs));
   CHECK(strstr(jobs[0].text, "has other expert hosts in force") && strstr(jobs[0].text, "step 1, layer 0"));
+  for (int p = 0; p < 2; p++) { /* planned on the device, and one in two minds from the second step on */
+    run[p].exchange = BL_EXCHANGE_DEVICE;
+    run[p].headroom = 1;
+    run[p].steps = 2;
+    run[p].home = NULL;
+  }
+  run[1].policy.policy = "smartmoe:1";
+  CHECK(!run_ranks(run, true, NULL, jobs));
+  CHECK(strstr(jobs[0].text, "step 2: rank 1 has other expert hosts in force"));
   bl_step_free(&program);
   bl_layout_free(&layout);
 }

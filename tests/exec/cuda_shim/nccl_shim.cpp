@@ -32,6 +32,7 @@ struct ncclComm {
   cudaStream_t stream = nullptr;
   std::thread mover;
   std::atomic<bool> stopping{false}, broken{false}, ending{false};
+  std::shared_ptr<struct group> taken; /* on its way to the stream: there once somebody has asked often enough */
 };
 
 /* A group: what is to go, and what is left of it while it goes. A graph may do it many times. */
@@ -106,8 +107,12 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *out, int ranks, ncclUniqueId id,
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state) {
-  *state = c->broken ? ncclSystemError : c->polls > 0 ? ncclInProgress : ncclSuccess;
   if (c->polls > 0) c->polls--;
+  *state = c->broken ? ncclSystemError : c->polls > 0 ? ncclInProgress : ncclSuccess;
+  if (c->polls > 0 || !c->taken) return ncclSuccess;
+  shim_stream_work(c->stream, [c, g = c->taken] { return move_some(c, g.get()); });
+  c->taken = nullptr;
+  if (!c->mover.joinable()) c->mover = std::thread(keep_moving, c);
   return ncclSuccess;
 }
 
@@ -162,9 +167,8 @@ ncclResult_t ncclGroupEnd(void) {
   const auto g = std::make_shared<group>();
   g->all = std::move(c->messages);
   c->messages.clear();
-  shim_stream_work(c->stream, [c, g] { return move_some(c, g.get()); });
-  c->polls = 2;
-  if (!c->mover.joinable()) c->mover = std::thread(keep_moving, c);
+  c->taken = g;
+  c->polls = 3;
   return ncclInProgress;
 }
 
