@@ -1,12 +1,10 @@
 /* profile_work.c - one call of each kind of work, made of the same operations as the actions of training. */
 #include "base/memory.h"
 #include "base/rng.h"
-#include "executor/profile.h"
-#include "executor/route.h"
-#include "planner/policy.h"
-#include <string.h>
+#include "executor/profile_calls.h"
+#include <stdlib.h>
 
-enum { MAX_GROUPS = 4, MAX_EXPERTS = 64, MAX_SEQUENCES = 8, MAX_CONTROL_BYTES = 4096, LARGEST_BYTES = 1 << 24 };
+enum { MAX_GROUPS = 4, MAX_EXPERTS = 64, LARGEST_BYTES = 1 << 24 };
 
 /* Sizes of the model that the calls need, in short. */
 typedef struct sizes {
@@ -265,146 +263,15 @@ static bl_status optimizer(bl_bench *b, int64_t n) {
   return BL_OK;
 }
 
-/* -- decisions
- * ---------------------------------------------------------------------------------------------------------- */
-
-/* A policy with copies on the counts of b->choice, and the routes that follow. */
-typedef struct decisions {
-  bl_policy *policy;
-  bl_route route;
-  int64_t iteration;
-  double *loads;
-  uint32_t *counts;
-} decisions;
-
-static int64_t routed_tokens(const bl_bench *b) { return (int64_t)MAX_SEQUENCES / 2 * b->model->sequence; }
-
-static bl_status decisions_create(bl_bench *b, const int32_t *choice) {
-  decisions *d = NULL;
-  int32_t *slots = NULL;
-  bl_policy_options options;
-  const int32_t E = b->model->experts, R = b->comm->size, layers = bl_model_moe_layers(b->model);
-  BL_TRY(bl_new(&d, 1, sizeof *d, "a profile"));
-  b->decisions = d;
-  BL_TRY(bl_new(&d->loads, (size_t)E, sizeof *d->loads, "a profile"));
-  BL_TRY(bl_new(&d->counts, (size_t)R * (size_t)E, sizeof *d->counts, "a profile"));
-  BL_TRY(bl_route_create(R, E, b->comm->rank, &d->route));
-  for (int64_t i = 0; i < routed_tokens(b) * b->model->top_k; i++)
-    for (int32_t r = 0; r < R; r++) d->counts[r * E + choice[i]]++;
-  for (int32_t e = 0; e < E; e++) d->loads[e] = (double)d->counts[e] * R;
-  BL_TRY(bl_new(&slots, (size_t)R, sizeof *slots, "a profile"));
-  for (int32_t r = 0; r < R; r++) slots[r] = R > 1 ? (E + R - 1) / R + 1 : E;
-  bl_policy_options_init(&options);
-  options.policy = "ballast";
-  const bl_policy_shape shape = {.layers = layers, .experts = E, .ranks = R, .slots = slots};
-  const bl_status status = bl_policy_create(&options, &shape, &d->policy);
-  free(slots);
-  return status == BL_OK ? bl_policy_begin_step(d->policy, d->iteration++) : status;
-}
-
-/* A decision of the policy for all layers, on counts that it has been given. */
-static bl_status choose_hosts(bl_bench *b, int64_t layers) {
-  decisions *d = b->decisions;
-  bl_policy_outcome outcome;
-  for (int32_t l = 0; l < (int32_t)layers; l++) {
-    const double kept = d->loads[l % b->model->experts]; /* loads change a little from step to step */
-    d->loads[l % b->model->experts] += 3.0 * (double)(d->iteration % 7);
-    BL_TRY(bl_policy_micro_batch(d->policy, l, d->loads, NULL, &outcome));
-    d->loads[l % b->model->experts] = kept;
-  }
-  BL_TRY(bl_policy_end_step(d->policy));
-  return bl_policy_begin_step(d->policy, d->iteration++);
-}
-
-static bl_status solve_shares(bl_bench *b, int64_t calls) {
-  decisions *d = b->decisions;
-  const sizes z = sizes_of(b);
-  const int64_t n = routed_tokens(b) * z.K;
-  bl_policy_outcome outcome;
-  (void)calls;
-  BL_TRY(bl_policy_micro_batch(d->policy, 0, d->loads, NULL, &outcome));
-  BL_TRY(bl_route_build(&d->route, bl_policy_hosts(d->policy, 0), outcome.shares, d->counts));
-  const bl_route_tables tables = bl_route_upload(&d->route, b->be, b->s);
-  b->be->ops.route_rows(b->s, (int32_t *)(void *)take(b, n), b->choice, n, z.E, tables.first, tables.quota,
-                        tables.dest_row);
-  return BL_OK;
-}
-
-void bl_bench_release(bl_bench *b) {
-  decisions *d = b->decisions;
-  if (!d) return;
-  bl_policy_free(d->policy);
-  bl_route_free(&d->route);
-  free(d->loads);
-  free(d->counts);
-  free(d);
-}
-
-/* -- between ranks
- * ------------------------------------------------------------------------------------------------------ */
-
-static bl_status gather_host(bl_bench *b, int64_t bytes) {
-  return bl_comm_all_gather_host(b->comm, b->control, bytes, b->control + MAX_CONTROL_BYTES);
-}
-
-/* `bytes` in all to all ranks alike, the own part included. */
-static bl_status exchange(bl_bench *b, int64_t bytes) {
-  const int32_t size = b->comm->size;
-  int64_t parts[64];
-  for (int32_t p = 0; p < size; p++) parts[p] = bytes / size / 64 * 64;
-  const int64_t floats = bytes / (int64_t)sizeof(float);
-  return bl_comm_all_to_all_v(b->comm, b->s, take(b, floats), parts, take(b, floats), parts);
-}
-
-/* `bytes` to the next rank, as many from the one before. */
-static bl_status pass_on(bl_bench *b, int64_t bytes, void *into) {
-  bl_comm *c = b->comm;
-  BL_TRY(c->ops->group_begin(c));
-  BL_TRY(c->ops->send(c, b->s, take(b, bytes / (int64_t)sizeof(float)), bytes, (c->rank + 1) % c->size));
-  BL_TRY(c->ops->recv(c, b->s, into, bytes, (c->rank + c->size - 1) % c->size));
-  return c->ops->group_end(c, b->s);
-}
-
-static bl_status transfer(bl_bench *b, int64_t bytes) {
-  return pass_on(b, bytes, take(b, bytes / (int64_t)sizeof(float)));
-}
-
-static bl_status accumulate(bl_bench *b, int64_t bytes) {
-  const int64_t n = bytes / (int64_t)sizeof(float);
-  float *incoming = take(b, n);
-  BL_TRY(pass_on(b, bytes, incoming));
-  b->be->ops.add_f32(b->s, take(b, n), incoming, n);
-  return BL_OK;
-}
-
-static bl_status all_reduce(bl_bench *b, int64_t bytes) {
-  const int64_t n = bytes / (int64_t)sizeof(float);
-  return bl_comm_all_reduce(b->comm, b->s, take(b, n), n);
-}
-
-/* Page-locked or not is the program's habit in training: plain host memory. */
-static bl_status to_device(bl_bench *b, int64_t bytes) {
-  b->be->to_device(b->s, take(b, bytes / (int64_t)sizeof(float)), b->host, (size_t)bytes);
-  return BL_OK;
-}
-
-static bl_status to_host(bl_bench *b, int64_t bytes) {
-  b->be->to_host(b->s, b->host, take(b, bytes / (int64_t)sizeof(float)), (size_t)bytes);
-  return BL_OK;
-}
-
-/* -- the list
- * ----------------------------------------------------------------------------------------------------------- */
-
 bl_status bl_bench_prepare(bl_bench *b) {
   const sizes z = sizes_of(b);
-  const int64_t n = (int64_t)MAX_SEQUENCES * z.seq * z.K, rows = (int64_t)b->max_rows * MAX_GROUPS;
+  const int64_t n = (int64_t)BL_BENCH_SEQUENCES * z.seq * z.K, rows = (int64_t)b->max_rows * MAX_GROUPS;
   int32_t *host = NULL;
   b->n_groups = z.E < MAX_GROUPS ? z.E : MAX_GROUPS;
   b->max_groups = z.E < MAX_EXPERTS ? z.E : MAX_EXPERTS;
   BL_TRY(bl_new(&b->groups, (size_t)b->max_groups, sizeof *b->groups, "a profile"));
   BL_TRY(bl_new(&b->host_index, (size_t)rows, sizeof *host, "a profile"));
-  BL_TRY(bl_new(&b->control, (size_t)(b->comm->size + 1) * MAX_CONTROL_BYTES, 1, "a profile"));
+  BL_TRY(bl_new(&b->control, (size_t)(b->comm->size + 1) * BL_BENCH_CONTROL_BYTES, 1, "a profile"));
   if (!b->be->host_memory) BL_TRY(bl_new(&b->host, LARGEST_BYTES, 1, "a profile"));
   BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->ids));
   BL_TRY(b->be->alloc(b->be, (size_t)n * sizeof *host, &b->choice));
@@ -423,7 +290,7 @@ bl_status bl_bench_prepare(bl_bench *b) {
     host[i] = i % z.K ? (host[i - 1] + 1) % z.E : (int32_t)(__builtin_ctzll(bl_rng_u64(&rng) | 1ULL << 63) % z.E);
   b->be->to_device(b->s, b->choice, host, (size_t)n * sizeof *host);
   BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
-  if (status == BL_OK) status = decisions_create(b, host);
+  if (status == BL_OK) status = bl_bench_decisions_create(b, host);
   for (int64_t i = 0; i < n; i++) host[i] = (int32_t)i;
   b->be->to_device(b->s, b->row, host, (size_t)n * sizeof *host);
   BL_KEEP_FIRST(status, b->be->stream_sync(b->s));
@@ -456,11 +323,11 @@ bl_work bl_bench_experts(const bl_bench *b, int64_t rows[2]) {
 }
 
 int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
-  static const int64_t sequences[] = {1, 2, 4, MAX_SEQUENCES, 0},
+  static const int64_t sequences[] = {1, 2, 4, BL_BENCH_SEQUENCES, 0},
                        rows[] = {1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 0};
   static const int64_t parameters[] = {1000, 10000, 100000, 1000000, 4000000, 0}, once[] = {1, 0};
   static const int64_t large[] = {1 << 12, 1 << 16, 1 << 18, 1 << 20, 1 << 22, LARGEST_BYTES, 0},
-                       small[] = {8, 256, MAX_CONTROL_BYTES, 0};
+                       small[] = {8, 256, BL_BENCH_CONTROL_BYTES, 0};
   const sizes z = sizes_of(b);
   const int32_t moe = bl_model_moe_layers(b->model);
   const bool dense = moe<b->model->layers, several = b->comm->size> 1;
@@ -490,15 +357,15 @@ int32_t bl_bench_works(const bl_bench *b, bl_work works[BL_WORK_MAX]) {
       {BL_CURVE_ZERO_GRADS, zero_grads, parameters, 1, true},
       {BL_CURVE_SQUARE_GRADS, square_grads, parameters, 1, true},
       {BL_CURVE_OPTIMIZER, optimizer, parameters, 1, true},
-      {BL_CURVE_CHOOSE_HOSTS, choose_hosts, once, moe, true},
-      {BL_CURVE_SOLVE_SHARES, solve_shares, once, 1, true},
-      {BL_CURVE_GATHER_HOST, gather_host, small, 1, several},
-      {BL_CURVE_EXCHANGE, exchange, large, 1, true},
-      {BL_CURVE_TRANSFER, transfer, large, 1, several},
-      {BL_CURVE_ACCUMULATE, accumulate, large, 1, several},
-      {BL_CURVE_ALL_REDUCE, all_reduce, large, 1, several},
-      {BL_CURVE_TO_DEVICE, to_device, large, 1, !b->be->host_memory},
-      {BL_CURVE_TO_HOST, to_host, large, 1, !b->be->host_memory},
+      {BL_CURVE_CHOOSE_HOSTS, bl_bench_choose_hosts, once, moe, true},
+      {BL_CURVE_SOLVE_SHARES, bl_bench_solve_shares, once, 1, true},
+      {BL_CURVE_GATHER_HOST, bl_bench_gather_host, small, 1, several},
+      {BL_CURVE_EXCHANGE, bl_bench_exchange, large, 1, true},
+      {BL_CURVE_TRANSFER, bl_bench_transfer, large, 1, several},
+      {BL_CURVE_ACCUMULATE, bl_bench_accumulate, large, 1, several},
+      {BL_CURVE_ALL_REDUCE, bl_bench_all_reduce, large, 1, several},
+      {BL_CURVE_TO_DEVICE, bl_bench_to_device, large, 1, !b->be->host_memory},
+      {BL_CURVE_TO_HOST, bl_bench_to_host, large, 1, !b->be->host_memory},
   };
   int32_t n = 0;
   for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
