@@ -254,6 +254,11 @@ processes() {
     check "two ranks train, planned on the device" nccl nccl2 2 --policy smartmoe:3 --exchange device --headroom 3
     check "as on the CPU, two ranks, planned" within 1e-6 "$TMPDIR/nccl2.cpu" "$TMPDIR/nccl2.fp32"
     check "with graphs where hosts stay" grep -q '"replayed":true' "$TMPDIR/nccl2.fp32"
+    for graph in off auto; do
+      start_nccl 2 "${one[@]}" --steps 8 --policy smartmoe:2 --exchange device --headroom 3 --graph $graph --log "$TMPDIR/moves.$graph"
+    done
+    check "a graph ends when homes move" cmp <(losses "$TMPDIR/moves.off") <(losses "$TMPDIR/moves.auto")
+    check "and another begins" test "$(grep -c '"replayed":true' "$TMPDIR/moves.auto")" -ge 3 -a "$(losses "$TMPDIR/moves.off" | wc -l)" = 8
     "$objects/ballast-trace" gen --experts 8 --layers 1 --ranks 2 --steps 1 --zipf 1.2 --seed 3 -o "$TMPDIR/fixed.blt" >/dev/null
     check "copies that stay where they are" nccl nccl6 2 --policy ballast --gate "trace:$TMPDIR/fixed.blt" --exchange device
     check "as on the CPU, copies" within 1e-6 "$TMPDIR/nccl6.cpu" "$TMPDIR/nccl6.fp32"
