@@ -32,7 +32,8 @@ static bl_status create_layer(bl_policy *p, const bl_policy_shape *shape, int32_
   BL_TRY(bl_new(&layer->taken, (size_t)p->max_copies, sizeof *layer->taken, "a policy"));
   BL_TRY(bl_new(&layer->counts, (size_t)p->experts, sizeof *layer->counts, "a policy"));
   BL_TRY(bl_new(&layer->rest.forecast, (size_t)p->experts, sizeof *layer->rest.forecast, "a policy"));
-  for (int32_t i = 0; i < 3; ++i) layer->recent[i] = 1;
+  BL_TRY(bl_new(&layer->recent, (size_t)bl_policy_recent(p), sizeof *layer->recent, "a policy"));
+  for (int32_t i = 0; i < bl_policy_recent(p); ++i) layer->recent[i] = 1;
   return BL_OK;
 }
 
@@ -101,6 +102,7 @@ void bl_policy_free(bl_policy *p) {
     free(layer->fraction);
     free(layer->taken);
     free(layer->counts);
+    free(layer->recent);
     free(layer->rest.forecast);
   }
   free(p->layer);
@@ -259,6 +261,7 @@ bl_status bl_policy_micro_batch(bl_policy *p, int32_t l, const double *counts, c
 
 bl_status bl_policy_end_step(bl_policy *p) {
   if (!p->in_step) return bl_fail(BL_EUSAGE, "the end of a step that did not begin");
+  const int32_t recent = bl_policy_recent(p);
   for (int32_t l = 0; l < p->layers; ++l) {
     bl_policy_layer *layer = &p->layer[l];
     bl_policy_layer_report *report = &layer->report;
@@ -267,8 +270,8 @@ bl_status bl_policy_end_step(bl_policy *p) {
       report->copies += layer->hosts.copy_expert[s] >= 0;
       report->copies_used += layer->taken[s] > 0;
     }
-    memmove(layer->recent, layer->recent + 1, 2 * sizeof *layer->recent);
-    layer->recent[2] = layer->worst;
+    memmove(layer->recent, layer->recent + 1, (size_t)(recent - 1) * sizeof *layer->recent);
+    layer->recent[recent - 1] = layer->worst;
   }
   if (p->dump) bl_policy_write_dump(p);
   if (p->config.lag > 0) bl_history_push(&p->history, p->record);

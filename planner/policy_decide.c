@@ -201,10 +201,11 @@ static void freeze_shares(bl_policy *p, int32_t l) {
 static bool time_to_look(const bl_policy *p, const bl_policy_layer *layer) {
   static const double UNBALANCED = 1.02;
   enum { LOOK_EVERY = 10, REST = 3 };
-  const double recent = (layer->recent[0] + layer->recent[1] + layer->recent[2]) / 3;
+  double recent = 0;
+  for (int32_t i = 0; i < BL_POLICY_TRIGGER; ++i) recent += layer->recent[i];
   const int64_t since = p->history.known - layer->last_look;
   if (p->config.copy_price > 0 && since >= LOOK_EVERY) return true;
-  return since >= REST && recent > UNBALANCED;
+  return since >= REST && recent / BL_POLICY_TRIGGER > UNBALANCED;
 }
 
 static bl_status decide_cost(bl_policy *p, int32_t l) {

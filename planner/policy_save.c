@@ -53,7 +53,7 @@ static void visit_all(bl_policy *p, cursor *c) {
     VISIT(c, layer->hosts.copy_rank, p->max_copies);
     VISIT(c, layer->hosts.copy_expert, p->max_copies);
     VISIT(c, layer->fraction, p->max_copies);
-    VISIT(c, layer->recent, 3);
+    VISIT(c, layer->recent, bl_policy_recent(p));
     VISIT(c, &layer->last_look, 1);
     VISIT(c, &layer->rest.wait, 1);
     VISIT(c, &layer->rest.left, 1);

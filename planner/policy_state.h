@@ -71,13 +71,15 @@ typedef struct bl_policy_layer {
   double *taken;     /* [max slots]: tokens taken by each copy in this step */
   double *counts;    /* [experts]: tokens of this step */
   double worst;      /* largest imbalance of this step before any repair */
-  double recent[3];  /* the same of the last steps, for the trigger */
+  double *recent;    /* [bl_policy_recent()]: the same of the last steps, oldest first */
   double sum;        /* of imbalances over the micro-batches */
   int32_t n;         /* micro-batches */
   int64_t last_look; /* records known when better homes were last looked for */
   bl_policy_rest rest;
   bl_policy_layer_report report;
 } bl_policy_layer;
+
+enum { BL_POLICY_TRIGGER = 3 }; /* steps whose imbalance has homes looked at */
 
 struct bl_policy {
   bl_policy_config config;
@@ -99,6 +101,12 @@ struct bl_policy {
   int64_t iteration, last_decision;
   bool decided, in_step, timed;
 };
+
+/*! bl_policy_recent() : steps whose imbalance a layer remembers: those of the trigger, and younger ones whose counts no
+ *  decision may know yet. */
+static inline int32_t bl_policy_recent(const bl_policy *policy) {
+  return BL_POLICY_TRIGGER + (policy->config.lag > 1 ? policy->config.lag - 1 : 0);
+}
 
 /*! bl_policy_decide() : the layer's hosts for the step that begins, from history alone. */
 bl_status bl_policy_decide(bl_policy *policy, int32_t layer);

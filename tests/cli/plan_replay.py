@@ -217,6 +217,23 @@ def causality(tmp):
         check(len(prefix) == 33 and prefix == whole[:33], f"causality {options}: a prefix replays as the whole's prefix")
 
 
+def trigger(tmp):
+    """Homes are looked at when recent steps were unbalanced: of steps younger than the lag not even that is known."""
+    paths, changed, lag = [f"{tmp}/t0.blt", f"{tmp}/t1.blt"], 12, 3
+    for seed in (0, 6, 7):
+        skewed, calm = made_up(seed, steps=24), np.random.default_rng(seed).random(24) < 0.75
+        flat = np.full_like(skewed[0], int(skewed.mean()))
+        for path, of_changed in zip(paths, (flat, skewed[changed])):
+            counts = skewed.copy()
+            counts[calm] = flat
+            counts[changed] = of_changed
+            write_trace(path, counts)
+        rows = [replay("--trace", path, "--ranks", 4, "--lag", lag, "--homes", "cost", "--copy-price", 0,
+                       dump=f"{tmp}/c.jsonl")[1] for path in paths]
+        same = [a["planned"] == b["planned"] for a, b in zip(*rows)]
+        check(all(same[:(changed + lag) * 3]), f"homes of seed {seed} are moved for nothing that the lag keeps unknown")
+
+
 def back_off(tmp):
     """Routing that stays as it is: decisions and their time fall, the imbalance does not rise."""
     path = f"{tmp}/stable.blt"
@@ -288,6 +305,7 @@ with folder() as scratch:
     start_from_plan(scratch)
     micro_batches(scratch)
     causality(scratch)
+    trigger(scratch)
     back_off(scratch)
     public_trace(scratch)
 sys.exit(check.end())
