@@ -141,15 +141,25 @@ typedef struct ballast_policy_options {
   int64_t lag;        /* decisions see counts at least so many steps old, 1 or more */
   double late_repair; /* imbalance above which hosts are chosen again on the true counts; 0: never */
   double copy_price;  /* homes "cost": of one copy, as a fraction of the layer's balanced time */
-  int64_t back_off;   /* "ballast": steps between decisions that change nothing, at most; 1: decides every step */
 } ballast_policy_options;
 
-/*! ballast_policy_options_init() : "ballast", homes "fixed", lag 1, no late repair, price 0.01, no back-off; sets
- * bytes. */
+/*! ballast_policy_options_init() : "ballast", homes "fixed", lag 1, no late repair, price 0.01; sets bytes. */
 void ballast_policy_options_init(ballast_policy_options *options);
 
 ballast_status ballast_policy_create(ballast *handle, const ballast_shape *shape, const ballast_policy_options *options,
                                      ballast_policy **out);
+
+/* What a policy can do besides; a member that is 0 asks for nothing. Since 1.1. */
+typedef struct ballast_policy_extras {
+  uint64_t bytes;   /* sizeof(ballast_policy_extras) */
+  int64_t back_off; /* "ballast": a layer whose decisions change nothing waits 2, 4, ... steps for the next, at most so
+                       many, and is woken by imbalance or drift; 0 or 1: decides every step */
+} ballast_policy_extras;
+
+/*! ballast_policy_create_with() : ballast_policy_create() with extras, NULL for none. Since 1.1. */
+ballast_status ballast_policy_create_with(ballast *handle, const ballast_shape *shape,
+                                          const ballast_policy_options *options, const ballast_policy_extras *extras,
+                                          ballast_policy **out);
 void ballast_policy_free(ballast_policy *policy);
 int32_t ballast_policy_slots(const ballast_policy *policy); /* of all ranks together */
 
@@ -258,8 +268,8 @@ typedef struct ballast_layout_detail {
 
 ballast_status ballast_found_detail(const ballast_found *found, int32_t i, ballast_layout_detail *out);
 
-/*! ballast_found_simulated() : how many layouts were simulated. ballast_found_undecided() : how many others might be faster
- *  than the best by their bounds, 0 where the best is proved. Since 1.1. */
+/*! ballast_found_simulated() : how many layouts were simulated. ballast_found_undecided() : how many others might be
+ * faster than the best by their bounds, 0 where the best is proved. Since 1.1. */
 int32_t ballast_found_simulated(const ballast_found *found);
 int64_t ballast_found_undecided(const ballast_found *found);
 

@@ -23,15 +23,17 @@ void ballast_policy_options_init(ballast_policy_options *options) {
                                       .homes = o.homes,
                                       .lag = o.lag,
                                       .late_repair = o.late_repair,
-                                      .copy_price = o.copy_price,
-                                      .back_off = o.back_off};
+                                      .copy_price = o.copy_price};
 }
 
-static bl_status create(const ballast_shape *shape, const ballast_policy_options *given, ballast_policy *p) {
+static bl_status create(const ballast_shape *shape, const ballast_policy_options *given,
+                        const ballast_policy_extras *extras, ballast_policy *p) {
   ballast_policy_options o;
+  ballast_policy_extras x = {.bytes = sizeof x};
   bl_policy_options options;
   ballast_policy_options_init(&o);
   BL_TRY(bl_library_options(given, &o, sizeof o, "the options of a policy"));
+  if (extras) BL_TRY(bl_library_options(extras, &x, sizeof x, "the extras of a policy"));
   if (o.rule == NULL || o.homes == NULL) return bl_fail(BL_EINPUT, "the rule or the homes of a policy are NULL");
   if (o.lag < 1) return bl_fail(BL_EINPUT, "a lag of %lld steps: expected 1 or more", (long long)o.lag);
   if (strncmp(o.rule, "fastermoe", 9) == 0)
@@ -43,7 +45,7 @@ static bl_status create(const ballast_shape *shape, const ballast_policy_options
   options.lag = o.lag;
   options.late_repair = o.late_repair;
   options.copy_price = o.copy_price;
-  options.back_off = o.back_off;
+  if (x.back_off != 0) options.back_off = x.back_off;
   const bl_policy_shape own = {.layers = p->shape.layers,
                                .experts = p->shape.experts,
                                .ranks = p->shape.ranks,
@@ -56,6 +58,12 @@ static bl_status create(const ballast_shape *shape, const ballast_policy_options
 
 ballast_status ballast_policy_create(ballast *handle, const ballast_shape *shape, const ballast_policy_options *options,
                                      ballast_policy **out) {
+  return ballast_policy_create_with(handle, shape, options, NULL, out);
+}
+
+ballast_status ballast_policy_create_with(ballast *handle, const ballast_shape *shape,
+                                          const ballast_policy_options *options, const ballast_policy_extras *extras,
+                                          ballast_policy **out) {
   if (handle == NULL || out == NULL) return BALLAST_INVALID;
   ballast_policy *p = NULL;
   *out = NULL;
@@ -63,7 +71,7 @@ ballast_status ballast_policy_create(ballast *handle, const ballast_shape *shape
   if (status != BL_OK) return bl_library_end(handle, status);
   p->handle = handle;
   p->step = INT64_MIN;
-  status = create(shape, options, p);
+  status = create(shape, options, extras, p);
   if (status == BL_OK)
     *out = p;
   else

@@ -153,7 +153,11 @@ def check_symbols(prefix):
 
 class PolicyOptions(ctypes.Structure):
     _fields_ = [("bytes", ctypes.c_uint64), ("rule", ctypes.c_char_p), ("homes", ctypes.c_char_p), ("lag", ctypes.c_int64),
-                ("late_repair", ctypes.c_double), ("copy_price", ctypes.c_double), ("back_off", ctypes.c_int64)]
+                ("late_repair", ctypes.c_double), ("copy_price", ctypes.c_double)]
+
+
+class PolicyExtras(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint64), ("back_off", ctypes.c_int64)]
 
 
 def steps_of(trace, experts):
@@ -177,12 +181,13 @@ def check_decisions(prefix, work):
     run(BUILD / "ballast-trace", "gen", "--experts", experts, "--layers", 2, "--ranks", sources, "--micro-batches", 1, "--steps", 60, "--gini",
         0.5, "--total-variation", 0.05, "-o", trace)
     iterations, layers, counts = steps_of(trace, experts)
-    for rule, homes, late in ((b"ballast", b"fixed", 0), (b"ballast", b"cost", 1.02), (b"ballast", b"free", 0), (b"smartmoe:5", b"fixed", 0),
-                              (b"eplb:5", b"fixed", 0)):
+    for rule, homes, late, back_off in ((b"ballast", b"fixed", 0, 0), (b"ballast", b"cost", 1.02, 0), (b"ballast", b"free", 0, 0),
+                                        (b"ballast", b"fixed", 0, 16), (b"smartmoe:5", b"fixed", 0, 0), (b"eplb:5", b"fixed", 0, 0)):
         slots = [5, 6, 4, 5]
         options = [] if rule != b"ballast" else ["--homes", homes.decode()]
         replayed = run(BUILD / "ballast-plan", "replay", "--trace", trace, "--ranks", ranks, "--slots", ",".join(map(str, slots)), "--policy",
-                       rule.decode(), *options, *(["--late-repair", late] if late else []), "--dump", f"{work}/dump")
+                       rule.decode(), *options, *(["--late-repair", late] if late else []),
+                       *(["--back-off", back_off] if back_off else []), "--dump", f"{work}/dump")
         check(replayed.returncode == 0, f"replay: {replayed.stderr}")
         wanted = {(line["step"], line["layer"]): line for line in map(json.loads, open(f"{work}/dump", encoding="ascii"))}
         handle, policy = ctypes.c_void_p(), ctypes.c_void_p()
@@ -191,7 +196,8 @@ def check_decisions(prefix, work):
         own = PolicyOptions()
         library.ballast_policy_options_init(ctypes.byref(own))
         own.rule, own.homes, own.late_repair = rule, homes, late
-        made = library.ballast_policy_create(handle, ctypes.byref(shape), ctypes.byref(own), ctypes.byref(policy))
+        extras = PolicyExtras(ctypes.sizeof(PolicyExtras), back_off)
+        made = library.ballast_policy_create_with(handle, ctypes.byref(shape), ctypes.byref(own), ctypes.byref(extras), ctypes.byref(policy))
         if not check(made == 0, f"{rule}: {library.ballast_message(handle)}"):
             continue
         same = 0

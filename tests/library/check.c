@@ -203,6 +203,10 @@ static void check_policy(ballast *b) {
   CHECK(ballast_policy_create(b, &shape, &options, &whole) == BALLAST_OK && ballast_policy_slots(whole) == S);
   CHECK(ballast_policy_create(b, &shape, &options, &half) == BALLAST_OK);
   CHECK(ballast_policy_create(b, &shape, &options, &rest) == BALLAST_OK);
+  const ballast_policy_extras extras = {sizeof(ballast_policy_extras), -1};
+  ballast_policy *refused_one = NULL;
+  REFUSED(b, ballast_policy_create_with(b, &shape, &options, &extras, &refused_one), "expected 1 to");
+  CHECK(refused_one == NULL);
   const double first = drive(whole, 0, 40);
   CHECK(drive(half, 0, 40) == first);
   CHECK(ballast_policy_save(half, NULL, 0, &size) == BALLAST_OK && size > 100);
