@@ -250,9 +250,11 @@ static bl_status load_policy(bl_rank *r, const char *dir, const bl_manifest *m) 
   BL_TRY(status);
   if (other) {
     if (r->rank == 0)
-      bl_log(1,
-             "%s is of %lld ranks under policy %s, or other slots or options of it: the policy starts without memory",
-             dir, (long long)m->ep, m->policy);
+      bl_log(
+          1,
+          "%s is of %lld ranks under policy %s, this run of %d under %s, or slots or options of it differ: the policy "
+          "starts without memory",
+          dir, (long long)m->ep, m->policy, r->run->ep, r->run->policy.policy);
     return BL_OK;
   }
   r->plan_version = m->plan_version;
@@ -275,10 +277,17 @@ static bl_status load_all(bl_rank *r, const char *dir, const bl_manifest *m) {
   return status;
 }
 
+/* What a user may not have meant. */
+static void say_other_text(const bl_rank *r, const char *dir, const bl_manifest *m) {
+  if (r->rank == 0 && m->data_crc32 >= 0 && m->data_crc32 != r->run->corpus->crc)
+    bl_log(1, "%s was trained on another text than --data names now: the run goes on with this one", dir);
+}
+
 bl_status bl_checkpoint_load(bl_rank *r, const char *dir) {
   bl_manifest m;
   bl_status status = bl_manifest_read(dir, &m);
   if (status == BL_OK) status = load_all(r, dir, &m);
+  if (status == BL_OK) say_other_text(r, dir, &m);
   bl_json_free(m.doc);
   return status;
 }

@@ -36,6 +36,7 @@ bl_status bl_checkpoint_load(bl_rank *r, const char *dir);
 typedef struct bl_checkpoint_settings {
   uint64_t seed;
   int32_t batch, micro_batches;
+  int64_t schedule_steps, warmup; /* of the learning rate; -1 where an older checkpoint does not say */
 } bl_checkpoint_settings;
 
 /*! bl_checkpoint_read_settings() : the settings in the manifest of a checkpoint. */

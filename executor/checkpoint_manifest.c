@@ -37,6 +37,9 @@ bl_status bl_manifest_write(const bl_rank *r, const char *dir, bl_json_writer *w
   bl_json_put_int(w, "ep", run->ep);
   bl_json_put_int(w, "batch", run->batch);
   bl_json_put_int(w, "micro_batches", run->micro_batches);
+  bl_json_put_int(w, "schedule_steps", run->schedule_steps);
+  bl_json_put_int(w, "warmup", run->warmup);
+  bl_json_put_int(w, "data_crc32", run->corpus->crc);
   bl_json_put_string(w, "policy", run->policy.policy);
   bl_json_put_int(w, "plan_version", r->plan_version);
   bl_json_put_string(w, "placement_hash", hash);
@@ -63,7 +66,9 @@ bl_status bl_manifest_read(const char *dir, bl_manifest *m) {
   BL_TRY(bl_checkpoint_path(path, dir, "manifest.json"));
   BL_TRY(bl_json_load(path, &m->doc, &root));
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
-  BL_TRY(bl_json_keys(root, "version step seed ranks ep batch micro_batches policy plan_version placement_hash files"));
+  BL_TRY(bl_json_keys(
+      root, "version step seed ranks ep batch micro_batches schedule_steps warmup data_crc32 policy plan_version "
+            "placement_hash files"));
   BL_TRY(bl_json_int(root, "step", 0, INT64_MAX, &m->step));
   BL_TRY(bl_json_int(root, "seed", 0, INT64_MAX, &m->seed));
   BL_TRY(bl_json_int(root, "ranks", 1, MAX_FILES, &m->ranks));
@@ -71,6 +76,10 @@ bl_status bl_manifest_read(const char *dir, bl_manifest *m) {
   BL_TRY(bl_json_int_or(root, "ep", 1, MAX_FILES, &m->ep));
   BL_TRY(bl_json_int(root, "batch", 1, INT32_MAX, &m->batch));
   BL_TRY(bl_json_int(root, "micro_batches", 1, INT32_MAX, &m->micro_batches));
+  m->schedule_steps = m->warmup = m->data_crc32 = -1;
+  BL_TRY(bl_json_int_or(root, "schedule_steps", 0, INT64_MAX, &m->schedule_steps));
+  BL_TRY(bl_json_int_or(root, "warmup", 0, INT64_MAX, &m->warmup));
+  BL_TRY(bl_json_int_or(root, "data_crc32", 0, UINT32_MAX, &m->data_crc32));
   BL_TRY(bl_json_int(root, "plan_version", 0, INT64_MAX, &m->plan_version));
   BL_TRY(bl_json_string(root, "policy", &m->policy));
   BL_TRY(bl_json_string(root, "placement_hash", &m->hash));
@@ -81,8 +90,11 @@ bl_status bl_checkpoint_read_settings(const char *dir, bl_checkpoint_settings *s
   bl_manifest m;
   const bl_status status = bl_manifest_read(dir, &m);
   if (status == BL_OK)
-    *settings = (bl_checkpoint_settings){
-        .seed = (uint64_t)m.seed, .batch = (int32_t)m.batch, .micro_batches = (int32_t)m.micro_batches};
+    *settings = (bl_checkpoint_settings){.seed = (uint64_t)m.seed,
+                                         .batch = (int32_t)m.batch,
+                                         .micro_batches = (int32_t)m.micro_batches,
+                                         .schedule_steps = m.schedule_steps,
+                                         .warmup = m.warmup};
   bl_json_free(m.doc);
   return status;
 }

@@ -9,6 +9,7 @@
 typedef struct bl_manifest {
   bl_json_doc *doc;
   int64_t step, seed, ranks, ep, batch, micro_batches, plan_version;
+  int64_t schedule_steps, warmup, data_crc32; /* -1 where absent */
   const char *policy, *hash;
   bl_json files;
 } bl_manifest;

@@ -158,7 +158,11 @@ static bl_status run_rank(launch *l, const rank_thread *thread) {
     if (printed == BL_OK && o->perfetto) printed = write_timeline(&r, o->perfetto);
     if (printed != BL_OK) status = printed;
   }
-  if (status == BL_EINTERRUPTED) bl_fail(status, "stopped on request after step %lld", (long long)r.step);
+  if (status == BL_EINTERRUPTED)
+    bl_fail(status, "stopped on request after step %lld; %s%s", (long long)r.step,
+            o->checkpoint ? "the same command goes on with --resume "
+                          : "nothing was saved, as --checkpoint was not given",
+            o->checkpoint ? o->checkpoint : "");
 done:
   return leave(thread, &r, status);
 }

@@ -203,9 +203,9 @@ static bl_status build_program(const bl_train_options *o, bl_setup *s) {
   const bool copies = bl_policy_uses_copies(policy);
   const bl_step_options options = {
       .moves = bl_policy_moves_homes(policy), .copies = copies, .late_repair = copies && run->policy.late_repair > 0};
-  const bl_status planned = run->exchange == BL_EXCHANGE_HOST ? BL_OK
-                                                              : bl_planned_check(o->gate, bl_gate_has_capacity(&run->gate),
-                                                                                 &run->policy, policy);
+  const bl_status planned = run->exchange == BL_EXCHANGE_HOST
+                                ? BL_OK
+                                : bl_planned_check(o->gate, bl_gate_has_capacity(&run->gate), &run->policy, policy);
   bl_policy_free(policy);
   BL_TRY(planned);
   if (!copies) tell_unused_copies(s);
@@ -238,6 +238,16 @@ static bl_status check_outputs(const bl_train_options *o, const char *trace) {
   return o->checkpoint ? bl_checkpoint_prepare(o->checkpoint) : BL_OK;
 }
 
+/* A resumed run goes on as the first one would have where the command line does not say otherwise. */
+static void take_settings(const bl_train_options *o, const bl_checkpoint_settings *saved, bl_run *run) {
+  if (!o->seed_given) run->seed = saved->seed;
+  if (!o->batch_given) run->batch = saved->batch;
+  if (!o->micro_batches_given) run->micro_batches = saved->micro_batches;
+  if (o->schedule_steps >= 0 || saved->schedule_steps < 0) return;
+  run->schedule_steps = saved->schedule_steps;
+  if (o->warmup < 0 && saved->warmup >= 0) run->warmup = saved->warmup;
+}
+
 bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup *out) {
   *out = (bl_setup){0};
   bl_setup *s = out;
@@ -259,6 +269,8 @@ bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup
   run->warmup = o->warmup >= 0 ? o->warmup : run->schedule_steps / 10 < 100 ? run->schedule_steps / 10 : 100;
   run->gate.capacity_factor = o->capacity_factor;
   run->gate.balance = o->balance;
+  if (run->exchange == BL_EXCHANGE_HOST && (o->headroom_given || o->graph_given))
+    return bl_fail(BL_EUSAGE, "%s is for --exchange device alone", o->headroom_given ? "--headroom" : "--graph");
   if (o->checkpoint_every > 0 && !o->checkpoint) return bl_fail(BL_EUSAGE, "--checkpoint-every needs --checkpoint DIR");
   BL_TRY(bl_gate_parse(o->gate, &run->gate));
   BL_TRY(bl_flop_convention_by_name(o->flop, &run->flop));
@@ -268,9 +280,7 @@ bl_status bl_setup_create(const bl_train_options *o, int32_t processes, bl_setup
   if (o->resume) {
     bl_checkpoint_settings saved;
     BL_TRY(bl_checkpoint_read_settings(o->resume, &saved));
-    if (!o->seed_given) run->seed = saved.seed;
-    if (!o->batch_given) run->batch = saved.batch;
-    if (!o->micro_batches_given) run->micro_batches = saved.micro_batches;
+    take_settings(o, &saved, run);
   }
   BL_TRY(load_model(o, s));
   run->top_k = run->gate.kind == BL_GATE_SWITCH ? 1 : s->model.top_k;

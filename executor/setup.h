@@ -17,7 +17,7 @@ typedef struct bl_train_options {
   const char *model, *plan, *data, *slots, *backend, *precision, *expert_gemm, *transport, *gate, *exchange, *graph;
   const char *log, *record_trace, *dump, *checkpoint, *resume, *perfetto, *flop;
   int64_t ranks, ep, steps, seed, batch, micro_batches; /* ep 0: as many as ranks, or as the plan says */
-  bool ranks_given, seed_given, batch_given, micro_batches_given;
+  bool ranks_given, seed_given, batch_given, micro_batches_given, headroom_given, graph_given;
   int64_t warmup, schedule_steps; /* -1: by the number of steps */
   int64_t checkpoint_every;       /* 0: at the end alone */
   double lr, capacity_factor, balance;

@@ -71,7 +71,8 @@ static void explain_hosts(const bl_placement *p) {
   if (p->even_split)
     printf("Split: even, every replica of an expert takes as many of its tokens as the others.\n");
   else if (copies > 0)
-    printf("Shares are those of the loads placed for; a run solves them afresh for every layer and micro-batch.\n");
+    printf("Shares are those of the loads placed for; a run solves them afresh for every layer and micro-batch%s.\n",
+           p->layer[0].price ? ",\nfor balance alone, so its exchange may cost more than the price says" : "");
 }
 
 static void explain_balance(const bl_plan *plan) {
@@ -79,9 +80,8 @@ static void explain_balance(const bl_plan *plan) {
   const bl_layer_placement *worst = worst_layer(p);
   double mean = 0;
   for (int32_t l = 0; l < p->layers; ++l) mean += p->layer[l].imbalance / p->layers;
-  printf("Balance: the busiest rank, for which all others wait, computes %.2f %% more tokens than the mean rank (mean "
-         "over "
-         "layers),\n%.2f %% in the worst layer, %d.\n",
+  printf("Balance: the busiest rank, for which all others wait, computes %.2f %% longer than if all took their part by "
+         "their\nspeed (mean over layers; ranks alike: that many more tokens), %.2f %% in the worst layer, %d.\n",
          100 * fmax(0, mean - 1), 100 * fmax(0, worst->imbalance - 1), worst->layer);
   const double gap = worst->imbalance / worst->bound - 1;
   printf("Bound: in that layer no placement with these slots gets below %.2f %%", 100 * (worst->bound - 1));

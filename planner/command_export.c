@@ -147,7 +147,7 @@ static bl_status list_all(const bl_placement *p, slots_of_all *s) {
   if (most > 0.005)
     bl_warn(
         "%s: that stack splits tokens evenly, so shares will be up to %.2f off the plan's and its predicted imbalance "
-        "does not hold; place --split even plans for it",
+        "does not hold; place --split even (without --cluster and --profile) plans for it",
         arg.plan, most);
   return BL_OK;
 }

@@ -290,8 +290,8 @@ static bl_status run(void *context) {
   place p = {0};
   BL_TRY(bl_place_cost_asked(&arg.cost, arg.policy.homes, &p.priced));
   if (p.priced && (strcmp(arg.policy.policy, "ballast") != 0 || even_split() || arg.within_given))
-    return bl_fail(BL_EUSAGE, "a price in microseconds decides under --policy ballast alone, without --split even and "
-                              "--within");
+    return bl_fail(BL_EUSAGE, "a price in microseconds (--cluster, --profile) decides under --policy ballast alone, "
+                              "without --split even and --within");
   if (p.priced && !arg.homes_given) arg.policy.homes = "cost";
   if (!p.priced && !arg.homes_given) arg.policy.homes = strcmp(arg.policy.policy, "ballast") == 0 ? "free" : "fixed";
   if (arg.prove_given && strcmp(arg.policy.policy, "ballast") != 0)

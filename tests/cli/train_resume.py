@@ -86,6 +86,36 @@ def other_options(tmp, base):
         os.remove(f"{tmp}/changed")
 
 
+def goes_on_as_it_was(tmp, base):
+    """The schedule of the learning rate is the first run's unless another is given; another text is said."""
+    first, ck = f"{tmp}/schedule", f"{tmp}/schedule.ck"
+    train(first, *base, "--steps", 6, "--checkpoint", ck)
+    manifest = json.load(open(f"{ck}/manifest.json", encoding="utf-8"))
+    check(manifest["schedule_steps"] == 6, f"the manifest tells the schedule: {manifest}")
+
+    def rates(*options):
+        log = f"{tmp}/schedule.more"
+        code, _, err = run("ballast-train", *base, "--steps", 9, "--resume", ck, "--log", log, *options)
+        check(code == 0, f"resumed with {options}: {err}")
+        steps = read_log(log)[1]
+        os.remove(log)
+        return [s["lr"] for s in steps], err
+
+    lr, err = rates()
+    check(lr == [1e-4] * 3 and err == "", f"the schedule has ended: {lr}, {err}")
+    lr, err = rates("--schedule-steps", 9)
+    check(lr[0] > 1e-4 and lr == sorted(lr, reverse=True) and err == "", f"another schedule: {lr}, {err}")
+    with open(f"{tmp}/other", "wb") as file:
+        file.write(b"another text, to be read in its place " * 400)
+    lr, err = rates("--schedule-steps", 9, "--data", f"{tmp}/other")
+    check("another text" in err and err.count("\n") == 1, f"another text: {err}")
+    del manifest["schedule_steps"], manifest["warmup"], manifest["data_crc32"]
+    with open(f"{ck}/manifest.json", "w", encoding="utf-8") as file:
+        json.dump(manifest, file)
+    lr, err = rates("--data", f"{tmp}/other")
+    check(lr[0] > 1e-4 and err == "", f"an older checkpoint says neither: {lr}, {err}")
+
+
 def interrupted(tmp, base, number):
     ck, log = f"{tmp}/int", f"{tmp}/int.log"
     shutil.rmtree(ck, ignore_errors=True)
@@ -204,6 +234,7 @@ with folder() as tmp:
         resumed_like_whole(tmp, base, policy)
     other_ranks(tmp, base)
     other_options(tmp, base)
+    goes_on_as_it_was(tmp, base)
     settings_of_the_checkpoint(tmp, base)
     for number in (signal.SIGINT, signal.SIGTERM):
         interrupted(tmp, base, number)
