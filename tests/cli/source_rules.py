@@ -1,5 +1,5 @@
 """The rules of the house that a compiler does not see: which folder may include which, where vendor headers may occur,
-how long a file may be, and that no tracked file names a place on somebody's machine."""
+how long a file may be, that no tracked file names a place on somebody's machine, and none is left half merged."""
 import re
 import subprocess
 import sys
@@ -21,6 +21,7 @@ VENDOR = [
 ]
 INCLUDE = re.compile(r'^\s*#\s*(?:include|import)\s*([<"])([^>"]+)[>"]', re.M)
 MACHINE_PATH = re.compile(rb"(?<![\w.$})-])/(?:work|root|home|Users|workspace)/[\w.]")
+HALF_MERGED = re.compile(rb"^(?:<{7}|>{7}) ", re.M)
 
 
 def violations_of(path, text):
@@ -74,6 +75,7 @@ def check_the_checker(count):
             ("executor/cpu/gemm.c", "#include <cblas.h>"), ("planner/command_place.c", '#include "planner/milp/p.h"')]
     for path, text in good:
         count.check(not violations_of(path, text), f"{path} may have {text}")
+    count.check(HALF_MERGED.search(b"x\n" + b"<" * 7 + b" HEAD\ny"), "a half merged file is not seen")
     count.check(MACHINE_PATH.search(b"see /wo" + b"rk/data/x"), "a machine's path is not seen")
     count.check(not MACHINE_PATH.search(b"../frame/wo" + b"rk/x and tests/ho" + b"me/y"), "relative paths are fine")
 
@@ -95,6 +97,7 @@ def main():
         place = MACHINE_PATH.search(content)
         line = content[:place.start()].count(b"\n") + 1 if place else 0
         count.check(not place, f"{name}:{line}: names a path of one machine")
+        count.check(not HALF_MERGED.search(content), f"{name}: is half merged")
         if name.endswith((".c", ".h", ".cu", ".cuh")):
             lines = content.count(b"\n")
             count.check(lines <= MAX_LINES, f"{name}: {lines} lines; expected at most {MAX_LINES}")

@@ -79,24 +79,9 @@ limited 100 "$bin/test_cuda_ops" >"$results/ops.out" 2>&1
 said=$(tail -1 "$results/ops.out")
 row "every operation against the CPU" "$said" "0 failed" "$(grep -q ' 0 failed, 0 skipped' <<<"$said" && echo ok || echo FAILED)"
 
-<<<<<<< HEAD
-=======
 planning=$(sed -n 's/^plan_quotas, 256 experts on 64 ranks: \([0-9.]*\) us$/\1/p' "$results/ops.out")
 row "counts to quotas, 256 experts on 64 ranks" "${planning:-none} us" "<= 30 us" "$([ -n "$planning" ] && verdict "$planning <= 30" || echo FAILED)"
 
-for tool in memcheck racecheck; do
-  if ! command -v compute-sanitizer >/dev/null; then
-    row "compute-sanitizer $tool" "not installed" "clean"
-    continue
-  fi
-  limited 45 compute-sanitizer --tool $tool --error-exitcode 9 "$bin/ballast-train" --data "$folder/text.gz" --model "$results/tiny.json" \
-    --backend cuda --ranks 2 --batch 2 --policy ballast --steps 3 >"$results/$tool.out" 2>&1
-  code=$?
-  row "compute-sanitizer $tool, 2 ranks with copies" "$([ $code = 124 ] && echo "time was up" || grep 'SUMMARY' "$results/$tool.out" | tail -1 | sed 's/=* *//' | cut -c1-34)" \
-    "clean" "$([ $code = 0 ] && echo ok || { [ $code = 124 ] && echo - || echo FAILED; })"
-done
-
->>>>>>> 5ef289d (Exchanges planned on the device, replayed as CUDA graphs; messages of nccl make no host wait)
 model small 4 256 4 8 128
 small="--model $results/small.json --steps 20 --seed 3"
 train cpu 90 $small && train fp32 30 $small --backend cuda --precision fp32 && train bf16 30 $small --backend cuda
@@ -154,7 +139,6 @@ for experts in 8 64; do
     "$([ "$best" = 0 ] && echo - || verdict "$ratio >= 1.2") $(printf %.2f "$ratio")"
 done
 
-<<<<<<< HEAD
 # Each way to issue the products of experts, one after another being the rows above.
 for experts in 8 64; do
   for way in streams grouped; do
@@ -164,7 +148,8 @@ for experts in 8 64; do
       row "GPT-MoE, $experts experts, --expert-gemm $way" "$(why gpt$experts$way)" "" FAILED
     fi
   done
-=======
+done
+
 # The exchange on the device: the same losses without copies, and what it saves; steps made again and replayed are counted.
 speed() { number "$results/$1.jsonl" 'median(x["tokens_per_s"] for x in log[5:])'; }
 for mode in auto off; do
@@ -177,7 +162,6 @@ for mode in auto off; do
   replayed=$(number "$results/planned$mode.jsonl" 'sum(x["replayed"] for x in log[1:])')
   row "64 experts, planned on the device, graph $mode" "$(speed planned$mode) tokens/s, $again again, $replayed replayed" \
     "host: $(printf %.0f "$(speed gpt64)")" "- $(awk "BEGIN { printf \"%.2f\", $(speed planned$mode) / $(speed gpt64) }")"
->>>>>>> 5ef289d (Exchanges planned on the device, replayed as CUDA graphs; messages of nccl make no host wait)
 done
 
 for layers in 5 4 3; do
@@ -222,7 +206,14 @@ else
   row "8 ranks on one device" "$(why eight) $(why level)" "" FAILED
 fi
 
-<<<<<<< HEAD
+train level8 60 $eight --gate uniform --policy static --exchange device
+if [ $? = 0 ] && [ -s "$results/level.jsonl" ]; then
+  row "8 ranks, balanced, planned on the device" "$(printf %.0f "$(speed level8)") tokens/s" "host: $(printf %.0f "$(speed level)")" \
+    "- $(awk "BEGIN { printf \"%.2f\", $(speed level8) / $(speed level) }")"
+else
+  row "8 ranks, planned on the device" "$(why level8)" "" FAILED
+fi
+
 for experts in 64 8; do
   limited 45 "$bin/ballast-profile" --backend cuda --model "$results/gpt$experts.json" --samples 5 ${BL_DEVICE_DRY:+--rows 16 --matrix 32} -o "$results/profile$experts.json" \
     >"$results/profile$experts.out" 2>"$results/profile$experts.err"
@@ -244,18 +235,6 @@ for tool in memcheck racecheck; do
   row "compute-sanitizer $tool, 2 ranks with copies" "$([ $code = 124 ] && echo "time was up" || grep 'SUMMARY' "$results/$tool.out" | tail -1 | sed 's/=* *//' | cut -c1-34)" \
     "clean" "$([ $code = 0 ] && echo ok || { [ $code = 124 ] && echo - || echo FAILED; })"
 done
-=======
-train level8 60 $eight --gate uniform --policy static --exchange device
-if [ $? = 0 ] && [ -s "$results/level.jsonl" ]; then
-  row "8 ranks, balanced, planned on the device" "$(printf %.0f "$(speed level8)") tokens/s" "host: $(printf %.0f "$(speed level)")" \
-    "- $(awk "BEGIN { printf \"%.2f\", $(speed level8) / $(speed level) }")"
-else
-  row "8 ranks, planned on the device" "$(why level8)" "" FAILED
-fi
-
-limited 60 "$bin/ballast-profile" --backend cuda --model "$results/gpt8.json" --samples 5 ${BL_DEVICE_DRY:+--rows 16 --matrix 32} -o "$results/profile.json" >"$results/profile.out" 2>"$results/profile.err"
-row "profile of GPT-MoE, 8 experts" "$(tail -1 "$results/profile.out" | sed 's/.*: //' | cut -c1-34)" "" "$([ -s "$results/profile.json" ] && echo ok || echo FAILED)"
->>>>>>> 5ef289d (Exchanges planned on the device, replayed as CUDA graphs; messages of nccl make no host wait)
 
 echo
 cat "$table"
