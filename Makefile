@@ -206,7 +206,7 @@ EXEC_TESTS := $(patsubst tests/exec/%.c,$(BUILD)/tests/exec/%,$(wildcard tests/e
 BENCHES    := $(patsubst tests/bench/%.c,$(BUILD)/tests/bench/%,$(wildcard tests/bench/plan_*.c tests/bench/exec_*.c))
 
 ## tests: builds the C test programs (tests/run runs them)
-tests: programs $(UNIT_TESTS) $(MILP_TESTS) $(EXEC_TESTS)
+tests: programs $(UNIT_TESTS) $(MILP_TESTS) $(EXEC_TESTS) $(if $(filter release,$(VARIANT)),$(BENCHES))
 $(UNIT_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
 $(MILP_TESTS): $(BUILD)/tests/unit/%: $(BUILD)/tests/unit/%.o $(BASE) $(PLANNER) $(MILP)

@@ -190,7 +190,7 @@ static void update_costs(void) {
   const int64_t n = PARAMETERS;
   float *w = floats(n), *m = floats(n), *v = floats(n), *grad = floats(n);
   double *sum = room(sizeof *sum);
-  const bl_adamw hyper = {1e-4f, 0.9f, 0.95f, 1e-8f, 1.0f, 0.1f, 0.05f};
+  const bl_adamw hyper = {1e-4f, 0.9f, 0.95f, 1e-8f, 1.0f, 0.1f, 0.05f, 0};
   const bl_square_part squares = {sum, grad, n};
   const bl_adamw_part part = {w, w, m, v, grad, n, 0.1f};
   double median, best;
