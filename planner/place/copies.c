@@ -158,6 +158,9 @@ double bl_copies_search(bl_copies *c, bl_hosts *hosts, const double *scenarios, 
   take_scenarios(c, scenarios, n, options->weight, speed);
   if (c->n == 0) return 1.0;
   bl_flow_graph_load(&c->graph, hosts);
+  /* An earlier search may have had more scenarios: what it found must not lead this one. */
+  memset(c->closed, 0, (size_t)c->ranks * sizeof *c->closed);
+  memset(c->outside, 0, (size_t)c->ranks * sizeof *c->outside);
   c->price = options->copy_price;
   c->budget = options->budget;
   c->tried = c->copies = 0;

@@ -280,6 +280,40 @@ static void test_copies_stay_the_same(void) {
   bl_hosts_free(&hosts);
 }
 
+/* What a search decides follows from its arguments alone: a resumed run goes on with a fresh workspace. */
+static void test_copies_forget_earlier_searches(void) {
+  enum { E = 24, P = 6, MANY = 12 };
+  double loads[MANY * E];
+  int32_t slots[P];
+  bl_rng rng;
+  bl_copies_options options;
+  bl_copies_options_init(&options);
+  bl_rng_seed(&rng, 10, 1);
+  for (int32_t r = 0; r < P; ++r) slots[r] = E / P + 1 + r % 2;
+  for (int i = 0; i < (check_is_small() ? 40 : 200); ++i) {
+    bl_hosts used, fresh;
+    bl_copies *search, *other;
+    options.copy_price = i % 3 == 2 ? 0.01 : 0;
+    options.budget = i % 2 ? 200 : 20;
+    REQUIRE_OK(bl_hosts_create(&used, E, P, slots));
+    REQUIRE_OK(bl_hosts_create(&fresh, E, P, slots));
+    REQUIRE_OK(bl_copies_create(E, P, used.n_copy_slots, &search));
+    REQUIRE_OK(bl_copies_create(E, P, used.n_copy_slots, &other));
+    for (int32_t s = 0; s < MANY; ++s) random_load(&rng, loads + s * E, E);
+    bl_copies_search(search, &used, loads, MANY, NULL, &options);
+    REQUIRE_OK(bl_hosts_assign(&fresh, &used));
+    for (int32_t s = 0; s < MANY; ++s) random_load(&rng, loads + s * E, E);
+    const int32_t few = 1 + i % 4;
+    const double score = bl_copies_search(search, &used, loads, few, NULL, &options);
+    CHECK(bl_copies_search(other, &fresh, loads, few, NULL, &options) == score);
+    CHECK(memcmp(used.copy_expert, fresh.copy_expert, (size_t)used.n_copy_slots * sizeof *used.copy_expert) == 0);
+    bl_copies_free(search);
+    bl_copies_free(other);
+    bl_hosts_free(&used);
+    bl_hosts_free(&fresh);
+  }
+}
+
 /* Where fixed homes cannot be balanced with one copy slot a rank: eight experts of half the mean on one of 4 ranks. */
 static void test_bad_homes_need_more_slots(void) {
   enum { E = 32, P = 4 };
@@ -398,6 +432,7 @@ int main(void) {
   RUN(test_copies_against_all);
   RUN(test_copies_are_legal);
   RUN(test_copies_stay_the_same);
+  RUN(test_copies_forget_earlier_searches);
   RUN(test_bad_homes_need_more_slots);
   RUN(test_as_many_scenarios_as_fit);
   RUN(test_order);
