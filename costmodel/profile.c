@@ -27,15 +27,16 @@ static const char curve_keys[] =
 static const struct {
   const char *key;
   size_t offset;
+  int32_t least;
 } shape_fields[] = {
-    {"hidden", offsetof(bl_profile_shape, hidden)},
-    {"vocabulary", offsetof(bl_profile_shape, vocabulary)},
-    {"sequence", offsetof(bl_profile_shape, sequence)},
-    {"heads", offsetof(bl_profile_shape, heads)},
-    {"experts", offsetof(bl_profile_shape, experts)},
-    {"top_k", offsetof(bl_profile_shape, top_k)},
-    {"expert_width", offsetof(bl_profile_shape, expert_width)},
-    {"ffn_width", offsetof(bl_profile_shape, ffn_width)},
+    {"hidden", offsetof(bl_profile_shape, hidden), 1},
+    {"vocabulary", offsetof(bl_profile_shape, vocabulary), 1},
+    {"sequence", offsetof(bl_profile_shape, sequence), 1},
+    {"heads", offsetof(bl_profile_shape, heads), 1},
+    {"experts", offsetof(bl_profile_shape, experts), 0},
+    {"top_k", offsetof(bl_profile_shape, top_k), 0},
+    {"expert_width", offsetof(bl_profile_shape, expert_width), 0},
+    {"ffn_width", offsetof(bl_profile_shape, ffn_width), 0},
 };
 enum { N_SHAPE = sizeof shape_fields / sizeof *shape_fields };
 
@@ -91,7 +92,7 @@ static bl_status read_profile(bl_json root, bl_profile *p) {
   BL_TRY(bl_json_object(root, "model", &part));
   BL_TRY(bl_json_keys(part, "hidden vocabulary sequence heads experts top_k expert_width ffn_width"));
   for (int i = 0; i < N_SHAPE; i++) {
-    BL_TRY(bl_json_int(part, shape_fields[i].key, 0, INT32_MAX, &value));
+    BL_TRY(bl_json_int(part, shape_fields[i].key, shape_fields[i].least, INT32_MAX, &value));
     *field(&p->shape, i) = (int32_t)value;
   }
   BL_TRY(bl_json_object(root, "curves", &part));

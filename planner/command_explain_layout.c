@@ -102,11 +102,12 @@ static void explain_step(const bl_plan *plan) {
   printf("Predicted, not measured: %.1f ms a step, %.0f tokens a second (%.0f a rank), %s.\n", us * 1e-3,
          tokens / us * 1e6, tokens / us * 1e6 / ranks,
          s->simulated > 0 ? "by a simulation of the step, action by action" : "in closed form");
-  printf("Bounds: the model's arithmetic alone, at the rate below on all ranks, takes %.1f ms, %.0f %% of the step.\n",
-         s->roofline_us * 1e-3, 100 * s->roofline_us / us);
+  printf("Bounds: the model's arithmetic alone, at %s on all ranks, takes %.1f ms, %.0f %% of the step.\n",
+         s->costs.measured ? "the devices' peak" : "the rate below", s->roofline_us * 1e-3, 100 * s->roofline_us / us);
+  if (s->bound_us <= 0) return; /* which says nothing */
   printf("  Of the %" PRId64 " layouts of the space, none that fits takes less than %.1f ms", s->layouts,
          s->bound_us * 1e-3);
-  const double gap = s->bound_us > 0 ? us / s->bound_us - 1 : 0;
+  const double gap = us / s->bound_us - 1;
   if (gap < 1e-6)
     printf(": this one is proved the fastest of them.\n");
   else

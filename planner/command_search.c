@@ -72,7 +72,7 @@ bl_command bl_command_search(void) {
        .metavar = "P",
        .help = "ranks (devices) to use, the first ones of the cluster; default: all of them",
        .min = 1,
-       .max = 1 << 20},
+       .max = BL_SEARCH_MAX_RANKS},
       {.name = "ranks-per-node",
        .type = BL_OPTION_INT,
        .target = &arg.ranks_per_node,

@@ -10,7 +10,7 @@ static bl_status more_ranks(const bl_search_report *report, double held, int32_t
   bl_search_options o = *report->options;
   bl_search_result r;
   const double wanted = o.ranks * held / o.memory_bytes;
-  const int64_t most = bl_cluster_ranks(o.cluster);
+  const int64_t there = bl_cluster_ranks(o.cluster), most = there < BL_SEARCH_MAX_RANKS ? there : BL_SEARCH_MAX_RANKS;
   o.top = 1;
   o.simulate = 0;
   *ranks = 0;

@@ -20,13 +20,21 @@ static void link_source(const bl_link *link, const bl_link_origin *origin, char 
            origin->source);
 }
 
+static void measured_link_source(const bl_profiled *measured, char *text) {
+  snprintf(text, BL_SOURCE_TEXT_MAX, "%.4g GB/s a direction, %.3g us in exchanges (measured, %.255s)",
+           measured->exchange.gbps, measured->exchange.latency_us, measured->source);
+}
+
 /* Of the first kind of node; a cluster file of several kinds has the others'. */
 static void fill_sources(const bl_search_inputs *in, const bl_search_entry *best, bl_plan_search *s) {
   const bl_node_group *g = &in->cluster.node_group[0];
   compute_source(&g->device, s->source[BL_SOURCE_COMPUTE]);
   snprintf(s->source[BL_SOURCE_MEMORY], BL_SOURCE_TEXT_MAX, "%.5g GB/s, a call %.3g us (%s)", g->device.memory_gbps,
            g->device.call_us, in->memory_source);
-  link_source(&g->links.intra, &g->links.intra_origin, s->source[BL_SOURCE_INTRA]);
+  if (in->profiled.exchange.gbps > 0)
+    measured_link_source(&in->profiled, s->source[BL_SOURCE_INTRA]);
+  else
+    link_source(&g->links.intra, &g->links.intra_origin, s->source[BL_SOURCE_INTRA]);
   link_source(&g->links.inter, &g->links.inter_origin, s->source[BL_SOURCE_INTER]);
   if (in->cluster.n_node_groups > 1) {
     char *text = s->source[BL_SOURCE_COMPUTE];

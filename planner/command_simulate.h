@@ -2,6 +2,7 @@
 #ifndef BL_PLANNER_COMMAND_SIMULATE_H
 #define BL_PLANNER_COMMAND_SIMULATE_H
 
+#include "costmodel/cluster.h"
 #include "costmodel/plan.h"
 #include "costmodel/simulate.h"
 #include "planner/policy_options.h"
@@ -18,6 +19,10 @@ enum { BL_SIMULATE_MAX_MICRO_BATCHES = 65536 };
 
 /*! bl_layout_is_plain() : data and expert parallelism over the same ranks, all as the executor runs it. */
 bool bl_layout_is_plain(const bl_layout *layout);
+
+/*! bl_simulate_narrow() : uses of each node the ranks that the layout of the plan file `where` names, if it does.
+ *  @return : BL_OK; BL_EINPUT where no node has so many. */
+bl_status bl_simulate_narrow(bl_cluster *cluster, const bl_layout *layout, const char *where);
 
 /*! bl_simulate_layout() : simulates the step programs of all pipeline positions of the plan's layout, one rank standing
  *  for all of its position, on routing that loads ranks as unevenly as the trace or the plan says, and prints step time

@@ -3,7 +3,6 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/table.h"
-#include "costmodel/cluster.h"
 #include "planner/command_simulate.h"
 #include "planner/search/imbalance.h"
 #include "planner/search/profiled.h"
@@ -11,6 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* A timeline holds all of a step: so many layers x micro-batches x pieces of it, each of some 10 to 20 actions. */
+enum { MAX_DRAWN = 1 << 18 };
 
 /* What is simulated; the plan's own choices replace those of the files. */
 typedef struct subject {
@@ -69,6 +71,15 @@ static bl_status check_fit(const subject *q) {
     if (rules[i].value % rules[i].divisor != 0)
       return bl_fail(BL_EINPUT, "%s: layout.%s = %d does not divide the %d %s", where, rules[i].size, rules[i].divisor,
                      rules[i].value, rules[i].of);
+  if (m->experts > 0 && l->copy_slots > m->experts)
+    return bl_fail(BL_EINPUT, "%s: layout.copy_slots: expected at most the %d experts, found %d", where, m->experts,
+                   l->copy_slots);
+  const int64_t pieces = l->pieces > 1 ? l->pieces : 1;
+  if (q->arg->perfetto && l->micro_batches > MAX_DRAWN / pieces / (m->layers + l->n_stages))
+    return bl_fail(BL_EINPUT,
+                   "%s: layout.micro_batches: expected at most %lld for a timeline of %d layers, found %d: simulate it "
+                   "without --perfetto",
+                   where, (long long)(MAX_DRAWN / pieces / (m->layers + l->n_stages)), m->layers, l->micro_batches);
   return BL_OK;
 }
 
@@ -168,7 +179,6 @@ static bl_status simulate(const subject *q) {
                                      .cluster = &q->cluster,
                                      .ranks = bl_layout_world(q->layout),
                                      .memory_bytes = q->cluster.node_group[0].device.memory_bytes};
-  BL_TRY(check_fit(q));
   BL_TRY(bl_new(&e, 1, sizeof *e, "a layout"));
   fill_entry(q, e);
   bl_status status = bl_survivor_simulate(&options, false, e);
@@ -179,6 +189,14 @@ static bl_status simulate(const subject *q) {
     status = print_tables(q, e);
   free(e);
   return status;
+}
+
+bl_status bl_simulate_narrow(bl_cluster *cluster, const bl_layout *l, const char *where) {
+  if (l->ranks_per_node > bl_cluster_widest_node(cluster))
+    return bl_fail(BL_EINPUT, "%s: layout.ranks_per_node = %d, but a node of %s has %d", where, l->ranks_per_node,
+                   cluster->name, bl_cluster_widest_node(cluster));
+  if (l->ranks_per_node > 0) bl_cluster_narrow(cluster, l->ranks_per_node);
+  return BL_OK;
 }
 
 /* Sequence, ranks of a node and compute type are the plan's where it names them. */
@@ -198,11 +216,9 @@ static bl_status load(subject *q) {
   BL_TRY(bl_cluster_load(arg->cluster, &q->cluster));
   BL_TRY(bl_cluster_use_type(&q->cluster, l->type[0] ? l->type : NULL));
   if (arg->profile) BL_TRY(bl_profiled_load(arg->profile, &q->cluster, &q->profiled));
-  if (l->ranks_per_node > bl_cluster_widest_node(&q->cluster))
-    return bl_fail(BL_EINPUT, "%s: layout.ranks_per_node = %d, but a node of %s has %d", arg->plan, l->ranks_per_node,
-                   q->cluster.name, bl_cluster_widest_node(&q->cluster));
-  if (l->ranks_per_node > 0) bl_cluster_narrow(&q->cluster, l->ranks_per_node);
-  return find_imbalance(q);
+  BL_TRY(bl_simulate_narrow(&q->cluster, l, arg->plan));
+  BL_TRY(check_fit(q));
+  return find_imbalance(q); /* by ep, which now divides the experts */
 }
 
 bl_status bl_simulate_layout(const bl_simulate_arguments *arguments, const bl_plan *plan) {

@@ -1,7 +1,6 @@
 /* command_simulate_steps.c - the steps of a trace under a plain layout, all ranks together. */
 #include "base/file.h"
 #include "base/memory.h"
-#include "costmodel/cluster.h"
 #include "planner/command_simulate.h"
 #include "planner/forecast.h"
 #include <inttypes.h>
@@ -85,6 +84,7 @@ static bl_status load_costs(const bl_simulate_arguments *arg, inputs *in, int32_
   if (!arg->profile == !arg->cluster) return bl_fail(BL_EUSAGE, "expected one of --profile and --cluster");
   if (arg->cluster) {
     BL_TRY(bl_cluster_load(arg->cluster, &cluster));
+    BL_TRY(bl_simulate_narrow(&cluster, &in->layout, arg->plan));
     *ranks_per_node = bl_cluster_narrowest_node(&cluster);
     return bl_cluster_profile(&cluster, &in->model, bl_layout_world(&in->layout), &in->profile);
   }

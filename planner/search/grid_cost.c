@@ -42,7 +42,7 @@ static double exchange_us(const bl_model *m, const bl_reach *r, bool node_dispat
     latency_us = r->inter.latency_us;
   }
   if (r->racks > 1) { /* of the other nodes, those of other racks */
-    const double beyond = 1 - r->least_in_rack / r->size, nodes = beyond * r->nodes / (r->nodes - 1);
+    const double beyond = 1 - r->least_in_rack / r->size, nodes = smaller(1, beyond * r->nodes / (r->nodes - 1));
     us_per_byte = larger(us_per_byte, (node_dispatch ? others_met(m, r) * nodes : m->top_k * beyond) / r->rack.gbps);
     latency_us = r->rack.latency_us;
   }

@@ -1,6 +1,7 @@
 #include "planner/search/profiled.h"
 #include "base/memory.h"
 #include "planner/search/price.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -48,19 +49,32 @@ static void model_of(const bl_profile_shape *shape, bl_model *m) {
   m->expert_width = shape->expert_width, m->ffn_width = shape->ffn_width;
 }
 
-static bl_status add_factors(const bl_profile *p, const bl_positions *one, bl_profiled *out) {
+/* Work of layers with experts has no closed form without any; choices and rows have none without top_k. */
+static bl_status check_counted(const char *path, const bl_profile *p, const priced *w) {
+  const bool experts = w->item == BL_ITEM_MOE && p->shape.experts == 0, top_k = w->amount != TOKENS && p->shape.top_k == 0;
+  const char *key = experts ? "experts" : "top_k";
+  if ((!experts && !top_k) || p->curves[w->curve].n == 0) return BL_OK;
+  return bl_fail(BL_EINPUT, "%s: model.%s: expected at least 1 beside the curve %s, found 0", path, key,
+                 bl_curve_names[w->curve]);
+}
+
+static bl_status add_factors(const char *path, const bl_profile *p, const bl_positions *one, bl_profiled *out) {
   bl_model m;
   bl_work work;
   model_of(&p->shape, &m);
   for (int i = 0; i < N_COMPUTING; i++) {
     const priced *w = &computing[i];
     const bl_curve *curve = &p->curves[w->curve];
+    BL_TRY(check_counted(path, p, w));
     const double choices = (double)m.top_k, rows = choices / m.experts; /* of a token; of an expert and token */
     for (int32_t k = 0; k < curve->n; k++) {
       const double amount = curve->x[k];
       const double tokens = w->amount == TOKENS ? amount : w->amount == CHOICES ? amount / choices : amount / rows;
       bl_grid_sheet(&m, one, tokens, &work);
       const double sheet_us = work.us[w->item][w->action] / (w->amount == ROWS ? m.experts : 1);
+      if (!(sheet_us > 0) || !isfinite(curve->us[k] / sheet_us))
+        return bl_fail(BL_EINPUT, "%s: curves.%s: its model and cluster take %g us for %g in closed form, found %g us",
+                       path, bl_curve_names[w->curve], sheet_us, amount, curve->us[k]);
       BL_TRY(bl_curve_add(&out->factor[w->curve], amount, curve->us[k] / sheet_us));
     }
   }
@@ -142,7 +156,7 @@ static bl_status take(const char *path, const bl_profile *p, bl_cluster *c, bl_c
   snprintf(out->source, sizeof out->source, "%.256s on %s, a model of hidden %d, %d experts of %d", path, p->device,
            p->shape.hidden, p->shape.experts, p->shape.expert_width);
   out->sheet = c->node_group[0].links.intra;
-  BL_TRY(add_factors(p, &one, out));
+  BL_TRY(add_factors(path, p, &one, out));
   add_update(p, &one, out);
   add_links(p, out);
   c->measured = out;

@@ -232,6 +232,12 @@ static bl_status check_options(const bl_search_options *o) {
     return bl_fail(BL_EINPUT,
                    "cluster %s has %lld ranks, fewer than %d: search on those, or list more nodes in its file",
                    o->cluster->name, (long long)bl_cluster_ranks(o->cluster), o->ranks);
+  if (o->ranks > BL_SEARCH_MAX_RANKS)
+    return bl_fail(BL_EINPUT, "cluster %s has %d ranks, a search takes at most %d: choose some with --ranks",
+                   o->cluster->name, o->ranks, BL_SEARCH_MAX_RANKS);
+  if (o->model->experts > 0 && o->copy_slots > o->model->experts)
+    return bl_fail(BL_EINPUT, "%d copy slots a rank: expected at most the %d experts of model %s", o->copy_slots,
+                   o->model->experts, o->model->name);
   if (o->model->layers > BL_STAGES_MAX_LAYERS)
     return bl_fail(BL_EINPUT, "model %s has %d layers, the search takes at most %d", o->model->name, o->model->layers,
                    BL_STAGES_MAX_LAYERS);

@@ -58,7 +58,7 @@ typedef struct bl_search_entry {
   int32_t first[BL_STAGES_MAX + 1]; /* stages */
 } bl_search_entry;
 
-enum { BL_SEARCH_MAX_TOP = 100 };
+enum { BL_SEARCH_MAX_TOP = 100, BL_SEARCH_MAX_RANKS = 1 << 20 };
 
 typedef struct bl_search_result {
   int32_t n; /* entries, best first; each differs from the others in more than zero and recomputation */

@@ -54,7 +54,7 @@ def searched(tmp, model, ranks, batch, *options, cluster=CLUSTERS / "h100-hgx.js
 
 def layouts(tmp):
     plan, text = searched(tmp, "deepseek-v3", 1024, 8192)
-    said(text, "the 256 of a layer are spread over", "[fitted to published steps]", "routing is assumed", "nothing was measured on your devices",
+    said(text, "at the rate below on all ranks", "the 256 of a layer are spread over", "[fitted to published steps]", "routing is assumed", "nothing was measured on your devices",
          "(zero 1) over the ranks that hold the same weights", "search --overlap exchange")
     _, text = searched(tmp, "deepseek-v3", 1024, 8192, "--overlap", "exchange", "--type", "fp8", "--simulate", 0)
     said(text, "in closed form", "Products with weights are computed in fp8")
@@ -76,6 +76,18 @@ def layouts(tmp):
     must("ballast-profile", "--ranks", 1, "-o", f"{tmp}/profile.json")
     _, text = searched(tmp, "mixtral-8x7b", 32, 128, "--profile", f"{tmp}/profile.json", cluster=f"{tmp}/slow.json")
     check(text.count("[measured]") == 2 and "nothing was measured" not in text, text)
+    said(text, "arithmetic alone, at the devices' peak on all ranks")
+    profile = json.load(open(f"{tmp}/profile.json", encoding="utf-8"))
+    profile["ranks"] = 8
+    profile["curves"]["exchange"] = {"per": "bytes", "amounts": [1000, 1001000], "times_us": [4, 44]}  # 7/8 of it over a link
+    json.dump(profile, open(f"{tmp}/links.json", "w", encoding="ascii"))
+    plan, text = searched(tmp, "mixtral-8x7b", 32, 128, "--profile", f"{tmp}/links.json", cluster=f"{tmp}/slow.json")
+    source = plan["search"]["sources"]["intra"]
+    check(text.count("[measured]") == 3 and source.startswith("21.88 GB/s a direction, 3.96 us in exchanges (measured, ") and "links.json" in source, source)
+    plan["search"]["bound_us"] = 0
+    json.dump(plan, open(f"{tmp}/plan.json", "w", encoding="ascii"))
+    text = explained(f"{tmp}/plan.json")
+    check("none that fits takes less" not in text and "proved" not in text, f"a bound of 0 proves something: {text}")
     searched(tmp, "nemotron-3-nano-30b-a3b", 64, 128)
 
 

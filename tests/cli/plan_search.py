@@ -216,6 +216,73 @@ def measured(tmp):
         check(code == 1 and all(part in err for part in parts), f"{path}: exit {code}, {err!r}")
 
 
+def too_large(tmp):
+    """Clusters, plans and profiles beyond what is searched, simulated or drawn: one sentence, at once."""
+    def dump(name, content):
+        json.dump(content, open(f"{tmp}/{name}.json", "w", encoding="ascii"))
+        return f"{tmp}/{name}.json"
+
+    def said(parts, *command):
+        code, out, err = run("ballast-plan", *command, timeout=60)
+        check(code == 1 and out == "" and err.count("\n") == 1 and all(part in err for part in parts), f"{command}: exit {code}, {err!r}")
+
+    mixtral, hgx = MODELS / "mixtral-8x7b.json", CLUSTERS / "h100-hgx.json"
+    text = json.load(open(hgx, encoding="ascii"))
+    huge = dump("huge", {**text, "nodes": 1 << 18})
+    search_huge = ["search", "--model", mixtral, "--cluster", huge, "--batch", 64]
+    said(["H100 HGX has 2097152 ranks", "--ranks"], *search_huge)
+    must("ballast-plan", *search_huge, "--ranks", 64, "--simulate", 0)
+    big = dump("big", {**json.load(open(mixtral, encoding="ascii")), "hidden": 1 << 20})
+    code, _, err = run("ballast-plan", "search", "--model", big, "--cluster", huge, "--batch", 64, "--ranks", 1 << 20, timeout=60)
+    check(code == 1 and "2097152 ranks" not in err, f"advises more ranks than a search takes: {err}")
+    said(["9 copy slots", "8 experts"], "search", "--model", mixtral, "--cluster", hgx, "--ranks", 8, "--batch", 64, "--copy-slots", 9)
+    layout = {"tp": 1, "cp": 1, "dp": 8, "pp": 1, "vp": 1, "etp": 1, "ep": 8, "edp": 1, "zero": 1, "micro_batch": 1, "micro_batches": 1,
+              "stages": [list(range(32))]}
+    trace = f"{tmp}/eight.blt"
+    must("ballast-trace", "gen", "--layers", 2, "--ranks", 1, "--experts", 8, "--steps", 2, "-o", trace)
+    for cluster, change, parts, more in ((huge, {"dp": 1 << 20, "ep": 1 << 20}, ["layout.ep = 1048576", "8 experts"], ["--trace", trace]),
+                                         (hgx, {"copy_slots": 9}, ["layout.copy_slots", "8 experts, found 9"], []),
+                                         (hgx, {"micro_batches": 1 << 20}, ["layout.micro_batches", "--perfetto"], ["--perfetto", f"{tmp}/never"])):
+        plan = dump("large", {"version": 1, "layout": {**layout, **change}})
+        said([plan, *parts], "simulate", "--plan", plan, "--model", mixtral, "--cluster", cluster, *more)
+    check(not os.path.exists(f"{tmp}/never"), "a timeline is left behind")
+    few = dump("few", {"version": 1, "layout": {**layout, "micro_batches": 4}})
+    must("ballast-plan", "simulate", "--plan", few, "--model", mixtral, "--cluster", hgx, "--perfetto", f"{tmp}/drawn")
+
+
+def profile_shapes(tmp):
+    """Sizes of a profile's model that it cannot have been measured with: named, with the file."""
+    profile = {"version": 1, "backend": "cuda", "transport": "nccl", "device": "d", "ranks": 8, "overlap": True, "num_bytes": 2,
+               "sgemm_gflops": 6e5, "triad_gbps": 2800, "curves": {},
+               "model": {"hidden": 4096, "vocabulary": 32000, "sequence": 4096, "heads": 32, "experts": 8, "top_k": 2, "expert_width": 14336,
+                         "ffn_width": 14336}}
+    units = {"expert_fwd": "rows", "scatter": "choices", "attention_fwd": "tokens"}
+    for key, curve, part in (("hidden", None, "model.hidden"), ("vocabulary", None, "model.vocabulary"), ("sequence", None, "model.sequence"),
+                             ("heads", None, "model.heads"), ("experts", "expert_fwd", "model.experts"), ("top_k", "scatter", "model.top_k"),
+                             ("top_k", "expert_fwd", "model.top_k"), ("experts", "attention_fwd", "model.experts"), ("top_k", "attention_fwd", None), (None, "expert_fwd", None)):
+        model = {**profile["model"], **({key: 0} if key else {})}
+        curves = {curve: {"per": units[curve], "amounts": [1024, 4096], "times_us": [900, 3000]}} if curve else {}
+        json.dump({**profile, "model": model, "curves": curves}, open(f"{tmp}/shape.json", "w", encoding="ascii"))
+        code, out, err = search("mixtral-8x7b", "h100-hgx", "--ranks", 64, "--batch", 64, "--simulate", 0, "--profile", f"{tmp}/shape.json")
+        check(code == 0 if not part else code == 1 and out == "" and part in err and "shape.json" in err and "nan" not in err,
+              f"{key} 0 with {curve}: exit {code}, {err!r}")
+
+
+def racks_as_fast_as_nodes(tmp):
+    """Racks of one node each whose links are those between nodes change nothing, however uneven they are."""
+    text = json.load(open(CLUSTERS / "h100-hgx.json", encoding="ascii"))
+    del text["nodes"], text["ranks_per_node"]
+    text["device"]["memory_bytes"] = 8e11
+    text["node_groups"] = [{"nodes": 1, "ranks_per_node": n} for n in (1, 7)]
+    steps = []
+    for more in ({}, {"racks": {**text["links"]["inter"], "nodes": 1}}):
+        json.dump({**text, "links": {**text["links"], **more}}, open(f"{tmp}/racks.json", "w", encoding="ascii"))
+        out = must("ballast-plan", "search", "--model", MODELS / "mixtral-8x7b.json", "--cluster", f"{tmp}/racks.json", "--batch", 64, "--ep", 8,
+                   "--tp", 1, "--simulate", 0, "--json")
+        steps.append(json.loads(out)["top"][0]["step_us"])
+    check.near(steps[1], steps[0], 1e-9 * steps[0], "racks as fast as nodes")
+
+
 def state_space(tmp):
     """A model of single blocks gets a plan, simulated as any other's."""
     code, out, err = search("nemotron-3-nano-30b-a3b", "gb200-nvl72", "--ranks", 16, "--ranks-per-node", 16, "--batch", 1024,
@@ -266,6 +333,9 @@ with folder() as tmp:
     measured(tmp)
     uneven(tmp)
     state_space(tmp)
+    too_large(tmp)
+    profile_shapes(tmp)
+    racks_as_fast_as_nodes(tmp)
     simulated(tmp)
     many_ranks(tmp)
 nothing_fits()

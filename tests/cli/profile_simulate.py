@@ -162,6 +162,8 @@ def clusters(tmp):
                 moe__width=F, moe__top_k=2)
     must("ballast-trace", "gen", "--layers", 2, "--experts", 128, "--ranks", 64, "--micro-batches", 1, "--steps", 1, "--tokens",
          S, "--zipf", 1.0, "-o", trace)
+    trace16 = os.path.join(tmp, "sixteen.blt")
+    must("ballast-trace", "gen", "--layers", 2, "--experts", 128, "--ranks", 16, "--micro-batches", 1, "--steps", 1, "--tokens", S, "-o", trace16)
     common = ("--model", model, "--cluster", path, "--batch", 64, "--ranks", 64)
     even, skewed = simulate(*common, "--policy", "static"), simulate(*common, "--policy", "static", "--trace", trace)
     fast = 989e6 * 0.5  # operations in a microsecond
@@ -188,6 +190,21 @@ def clusters(tmp):
         "exchange_counts")), "some of the communication is hidden")
     refused(1, "fewer than 128", "ballast-plan", "simulate", "--model", model, "--cluster", path, "--ranks", 128, "--batch", 128)
     refused(2, "one of --profile and --cluster", "ballast-plan", "simulate", "--ranks", 2)
+    layout = {"tp": 1, "cp": 1, "dp": 16, "pp": 1, "vp": 1, "etp": 1, "ep": 16, "edp": 1, "zero": 0, "micro_batch": 1, "micro_batches": 1,
+              "stages": [[0, 1]]}
+    few, narrow = os.path.join(tmp, "few_a_node.json"), os.path.join(tmp, "narrow.json")
+    with open(narrow, "w", encoding="ascii") as file:
+        json.dump({**CLUSTER, "ranks_per_node": 2}, file)
+    took = {}
+    for used, cluster in ((0, path), (2, path), (0, narrow), (9, path)):  # a plan's ranks of a node hold for a plain layout too
+        with open(few, "w", encoding="ascii") as file:
+            json.dump({"version": 1, "layout": {**layout, **({"ranks_per_node": used} if used else {})}}, file)
+        command = ("--plan", few, "--model", model, "--cluster", cluster, "--trace", trace16)
+        if used == 9:
+            refused(1, "layout.ranks_per_node = 9, but a node of", "ballast-plan", "simulate", *command)
+        else:
+            took[used, cluster] = simulate(*command)["step_us_mean"]
+    check(took[2, path] == took[0, narrow] != took[0, path], f"a plan's ranks of a node: {took}")
     for key in ("device", "links", "nodes"):
         with open(path, "w", encoding="ascii") as file:
             json.dump({k: v for k, v in CLUSTER.items() if k != key}, file)
