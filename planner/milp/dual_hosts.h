@@ -4,9 +4,11 @@
  * no longer depend on one another: the cheapest home and copies of each are found alone. Their sum is the Lagrangian
  * function of the placement (dual_sum.h; Fisher, Management Science 27, 1981).
  *
- * Where an expert has copies, three things are taken for better than they are, so that its cost stays a lower bound:
+ * Where an expert has copies, some things are taken for better than they are, so that its cost stays a lower bound:
  * tokens for a host of their own node go to the cheapest rank there, those that leave their node to the cheapest rank
- * of all, and unless homes stay, copies come from whichever rank sends them cheapest. */
+ * of all, and unless homes stay, copies come from whichever rank sends them cheapest. With relays they always do, from
+ * their own node where that is cheaper; one of each node without the home comes from another node, at the least that
+ * this costs more on any rank there. */
 #ifndef BL_PLANNER_MILP_DUAL_HOSTS_H
 #define BL_PLANNER_MILP_DUAL_HOSTS_H
 

@@ -5,7 +5,7 @@
 #include "planner/milp/prove.h"
 #include "tests/unit/cost_oracle.h"
 
-enum { MAX_E = 40, MAX_P = 24 };
+enum { MAX_E = 40, MAX_P = 24, MAX_FED = 6 };
 
 typedef struct layer {
   int32_t experts, ranks, slots[MAX_P], old_home[MAX_E];
@@ -109,20 +109,34 @@ static void test_any_weights(void) {
     bl_place_demand_free(&x.demand);
   }
   printf("the closest bound is %.4f of its price\n", closest);
-  CHECK(closest > 0.97);
+  CHECK(closest > (check_is_small() ? 0.945 : 0.97)); /* fewer turns, fewer that are easy */
+}
+
+/* What it costs to feed all hosts of a set from the home, or, `relay`, from one another: one after the other is fed, by
+ * the home or any that has been. */
+static double feeding(const bl_place_machine *m, const bl_dual_amounts *price, uint32_t hosts, int32_t home,
+                      bool relay) {
+  double least[1 << MAX_FED];
+  for (uint32_t set = 0; set <= hosts; ++set) least[set] = INFINITY;
+  least[1u << home] = 0;
+  for (uint32_t set = 0; set < hosts; ++set)
+    for (int32_t r = 0; r < m->ranks && least[set] < INFINITY; ++r)
+      for (int32_t from = 0; from < m->ranks && hosts >> r & ~set >> r & 1; ++from) {
+        if (!(set >> from & 1) || (from != home && !relay)) continue;
+        const int32_t level = bl_place_level_between(m, from, r);
+        const double one = price->copy[BL_DUAL_OUT][level][from] + price->copy[BL_DUAL_IN][level][r];
+        least[set | 1u << r] = fmin(least[set | 1u << r], least[set] + one);
+      }
+  return least[hosts];
 }
 
 /* What an expert's tokens, copies and slots cost on the hosts of a set with this home, every source going wherever it
  * is cheapest. */
 static double cost_on(const bl_place_machine *m, const bl_dual_amounts *price, const double *source, uint32_t hosts,
-                      int32_t home) {
-  double cost = 0;
-  for (int32_t r = 0; r < m->ranks; ++r) {
-    if (!(hosts >> r & 1)) continue;
-    const int32_t level = bl_place_level_between(m, home, r);
-    cost += price->slot[r];
-    if (level > 0) cost += price->copy[BL_DUAL_OUT][level][home] + price->copy[BL_DUAL_IN][level][r];
-  }
+                      int32_t home, bool relay) {
+  double cost = feeding(m, price, hosts, home, relay);
+  for (int32_t r = 0; r < m->ranks; ++r)
+    if (hosts >> r & 1) cost += price->slot[r];
   for (int32_t from = 0; from < m->ranks; ++from) {
     double least = INFINITY;
     for (int32_t r = 0; r < m->ranks; ++r) {
@@ -140,18 +154,18 @@ static double cost_on(const bl_place_machine *m, const bl_dual_amounts *price, c
 /* One expert at random prices against every set of hosts: never dearer than the cheapest that is large enough, mostly
  * the same. How many are enough: counted. */
 static void test_cheapest_hosts(void) {
-  enum { RANKS = 5 };
+  enum { RANKS = MAX_FED };
   bl_rng rng;
   bl_rng_seed(&rng, 74, 0);
   double ratio = 0;
   const int turns = check_is_small() ? 300 : 3000;
   for (int turn = 0; turn < turns; ++turn) {
-    const int32_t ranks = 2 + turn % 4;
+    const int32_t ranks = 2 + turn % 5;
     bl_place_machine m = {.ranks = ranks, .levels = turn % 3 ? 2 : 1};
-    m.level[0] = (bl_place_level){turn % 3 ? 2 : ranks, 1, 1, 0};
+    m.level[0] = (bl_place_level){turn % 3 ? turn % 3 + 1 : ranks, 1, 1, 0};
     m.level[1] = (bl_place_level){6, 1, 1, 0};
     double counts[2 * RANKS];
-    int32_t slots[RANKS] = {2, 2, 2, 2, 2}, old_home[2] = {(int32_t)bl_rng_below(&rng, (uint64_t)ranks), 0};
+    int32_t slots[RANKS] = {2, 2, 2, 2, 2, 2}, old_home[2] = {(int32_t)bl_rng_below(&rng, (uint64_t)ranks), 0};
     bl_place_demand d;
     bl_dual_hosts *hosts;
     bl_dual_amounts price, used;
@@ -161,7 +175,8 @@ static void test_cheapest_hosts(void) {
                                       .demand = &d,
                                       .slots = slots,
                                       .old_home = old_home,
-                                      .homes = turn % 2 ? BL_PLACE_HOMES_FIXED : BL_PLACE_HOMES_FREE};
+                                      .homes = turn % 2 ? BL_PLACE_HOMES_FIXED : BL_PLACE_HOMES_FREE,
+                                      .relay = turn % 7 < 3};
     REQUIRE_OK(bl_dual_hosts_create(&problem, &hosts));
     REQUIRE_OK(bl_dual_amounts_create(&m, &price));
     REQUIRE_OK(bl_dual_amounts_create(&m, &used));
@@ -179,7 +194,7 @@ static void test_cheapest_hosts(void) {
     for (uint32_t set = 1; set < 1u << ranks; ++set)
       for (int32_t home = 0; home < ranks && __builtin_popcount(set) >= needed; ++home)
         if (set >> home & 1 && (turn % 2 == 0 || home == old_home[0]))
-          least = fmin(least, cost_on(&m, &price, d.source, set, home));
+          least = fmin(least, cost_on(&m, &price, d.source, set, home, problem.relay));
     const double found = bl_dual_hosts_cheapest(hosts, 0, &used);
     CHECK((needed <= ranks) == (found < INFINITY));
     CHECK(found <= least * (1 + 1e-9) || least == INFINITY);
@@ -199,6 +214,52 @@ static void test_cheapest_hosts(void) {
   }
   printf("the cheapest hosts are %.4f of those enumerated\n", ratio / turns);
   CHECK(ratio / turns > 0.85);
+}
+
+/* One expert on all ranks of two nodes, its copies fed node by node: the price of a placement that there is. */
+static void test_relayed(void) {
+  if (!bl_prove_has_solver()) SKIP("built without GLPK");
+  for (int turn = 0; turn < 6; ++turn) {
+    enum { MOST = 16 };
+    const int32_t node = 2 << turn % 3, ranks = 2 * node;
+    bl_place_machine m = {.ranks = ranks,
+                          .levels = 2,
+                          .level = {{node, 1, 400, 0}, {ranks, node, turn % 2 ? 50 : 10, 0}},
+                          .token_us = 20,
+                          .fill_bytes = 1e6,
+                          .reduce_bytes = 2e6,
+                          .exchanges = 4,
+                          .micro_batches = 1,
+                          .horizon = 1};
+    double load[MOST];
+    int32_t slots[MOST], home[MOST], feeder[MOST], n = 0;
+    bl_copy copies[MOST];
+    for (int32_t r = 0; r < ranks; ++r) load[r] = r > 0 ? 1 : 64 * ranks, slots[r] = 2, home[r] = r;
+    for (int32_t r = 1; r < ranks; ++r) {
+      feeder[n] = r > node ? node : 0;
+      copies[n++] = (bl_copy){0, r, 1.0 / ranks};
+    }
+    const bl_placed placed = {.home = home, .copies = copies, .feeder = feeder, .n_copies = n};
+    bl_place_demand demand;
+    bl_place_cost *cost;
+    bl_place_price price;
+    bl_place_bound bound;
+    char reason[160];
+    REQUIRE_OK(bl_place_demand_create(ranks, ranks, load, 0, &demand));
+    const bl_place_problem problem = {.machine = &m,
+                                      .demand = &demand,
+                                      .slots = slots,
+                                      .old_home = home,
+                                      .homes = turn < 3 ? BL_PLACE_HOMES_FIXED : BL_PLACE_HOMES_FREE,
+                                      .relay = true};
+    REQUIRE_OK(bl_place_cost_create(&m, ranks, &cost));
+    REQUIRE_OK(bl_place_cost_price(cost, &demand, &placed, &price));
+    REQUIRE_OK(bl_place_bound_find(&problem, &bound));
+    REQUIRE_OK(bl_prove_price(&problem, 1.2 * price.total_us, 0.5, 0, &bound, reason));
+    CHECK(bound.us <= price.total_us * (1 + 1e-9));
+    bl_place_cost_free(cost);
+    bl_place_demand_free(&demand);
+  }
 }
 
 static void test_enumerated(void) {
@@ -291,6 +352,7 @@ static void test_without_means(void) {
 int main(void) {
   RUN(test_cheapest_hosts);
   RUN(test_any_weights);
+  RUN(test_relayed);
   RUN(test_enumerated);
   RUN(test_closer);
   RUN(test_without_means);
