@@ -37,15 +37,17 @@ bl_status bl_search_explain_nothing(const bl_search_report *report) {
     const double may = o->memory_bytes * least->memory_share;
     for (int k = 1; k < BL_FOOTPRINT_COUNT; k++)
       if (f->bytes[k] > f->bytes[worst]) worst = k;
+    const bool alike = o->cluster->n_node_groups == 1; /* else less may do, with layouts that lean on larger devices */
     if (ranks > 0) snprintf(more, sizeof more, ", or %d ranks", ranks);
-    status = bl_fail(
-        BL_EINPUT,
-        "model %s does not fit %d ranks with a batch of %d: the leanest layout (%s, zero %d, recompute %s) "
-        "fills %.1f GB of a rank, %.1f GB more than the %.1f GB it may, most of it %s (%.1f GB); nearest "
-        "change: devices of %.0f GB%s",
-        o->model->name, o->ranks, o->batch, bl_grid_text(&least->grid, text), least->grid.zero,
-        bl_recompute_names[least->grid.recompute], f->total * 1e-9, (f->total - may) * 1e-9, may * 1e-9,
-        bl_footprint_names[worst], f->bytes[worst] * 1e-9, f->total / report->memory_fraction * 1e-9 + 0.5, more);
+    status =
+        bl_fail(BL_EINPUT,
+                "model %s does not fit %d ranks with a batch of %d: the leanest layout (%s, zero %d, recompute %s) "
+                "fills %.1f GB of a rank, %.1f GB more than the %.1f GB it may, most of it %s (%.1f GB); %sdevices of "
+                "%.0f GB%s%s",
+                o->model->name, o->ranks, o->batch, bl_grid_text(&least->grid, text), least->grid.zero,
+                bl_recompute_names[least->grid.recompute], f->total * 1e-9, (f->total - may) * 1e-9, may * 1e-9,
+                bl_footprint_names[worst], f->bytes[worst] * 1e-9, alike ? "nearest change: " : "",
+                f->total / report->memory_fraction * 1e-9 + 0.5, more, alike ? "" : " would do");
   }
   free(least);
   return status;

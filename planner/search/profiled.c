@@ -51,7 +51,8 @@ static void model_of(const bl_profile_shape *shape, bl_model *m) {
 
 /* Work of layers with experts has no closed form without any; choices and rows have none without top_k. */
 static bl_status check_counted(const char *path, const bl_profile *p, const priced *w) {
-  const bool experts = w->item == BL_ITEM_MOE && p->shape.experts == 0, top_k = w->amount != TOKENS && p->shape.top_k == 0;
+  const bool experts = w->item == BL_ITEM_MOE && p->shape.experts == 0,
+             top_k = w->amount != TOKENS && p->shape.top_k == 0;
   const char *key = experts ? "experts" : "top_k";
   if ((!experts && !top_k) || p->curves[w->curve].n == 0) return BL_OK;
   return bl_fail(BL_EINPUT, "%s: model.%s: expected at least 1 beside the curve %s, found 0", path, key,

@@ -3,6 +3,7 @@
 what it says when nothing fits or the input is wrong. time limit: 600 s"""
 import json
 import os
+import re
 import resource
 import sys
 
@@ -162,6 +163,18 @@ def uneven(tmp):
     must("ballast-plan", *short, "--batch", 8192, "--ranks", 2016, "--simulate", 0)
     code, _, err = run("ballast-plan", *short, "--batch", 8192, "--ranks", 2040)
     check(code == 1 and "has 2039 ranks, fewer than 2040: search on those" in err, f"{code} {err}")
+    small = {"name": "small", **{key: old["device"][key] for key in ("tflops", "num_bytes", "memory_gbps", "efficiency", "call_us", "source")}}
+    for memory in (20e9, None):  # with as much as was said, in the place of the small ones, it fits
+        groups = [{"nodes": 1, "ranks_per_node": 8}, {"nodes": 1, "ranks_per_node": 8, "device": {**small, "memory_bytes": memory or would_do}}]
+        found = written("small", node_groups=groups)
+        found[2] = MODELS / "mixtral-8x7b.json"
+        code, _, err = run("ballast-plan", *found, "--batch", 64, "--simulate", 0)
+        if memory:
+            said = re.search(r"; devices of (\d+) GB would do$", err.strip())
+            check(code == 1 and said, f"{code} {err}")
+            would_do = int(said[1]) * 1e9 if said else 1e9
+        else:
+            check(code == 0, f"what would do does not: {err}")
     groups = [{"nodes": 96, "ranks_per_node": 8},
               {"nodes": 32, "ranks_per_node": 8, "device": old["device"], "links": old["links"]}]
     start = cpu_seconds()
