@@ -66,6 +66,7 @@ static bl_status flip_moment(bl_rank *r, const bl_state *state) {
     return BL_OK;
   r->moment_flipped = true;
   uint8_t byte;
+  BL_TRY(bl_comm_wait(r->comm, r->s));
   r->be->to_host(r->s, &byte, (uint8_t *)state->m + 2, 1);
   BL_TRY(bl_comm_wait(r->comm, r->s));
   byte ^= 0x40;
@@ -81,6 +82,8 @@ static bl_status hash_state(bl_rank *r, const bl_state *state, uint64_t *hash) {
   *hash = 0;
   bl_status status = BL_OK;
   for (int i = 0; i < 3 && status == BL_OK; i++) {
+    status = bl_comm_wait(r->comm, r->s);
+    if (status != BL_OK) break;
     r->be->to_host(r->s, host, parts[i], bytes);
     status = bl_comm_wait(r->comm, r->s);
     *hash = bl_hash_bytes(host, bytes, *hash);

@@ -43,6 +43,7 @@ static bl_status drop_choices(bl_rank *r, int32_t layer, int32_t micro_batch, bl
   const bl_run *run = r->run;
   const int32_t T = r->tokens, E = run->model->experts, K = run->top_k;
   const size_t n = (size_t)T * (size_t)K;
+  BL_TRY(bl_comm_wait(r->comm, r->s));
   r->be->to_host(r->s, r->host_ids, a->chosen.data, n * sizeof *r->host_ids);
   r->be->to_host(r->s, r->host_weights, a->weight.data, n * sizeof *r->host_weights);
   BL_TRY(bl_comm_wait(r->comm, r->s));
@@ -156,6 +157,7 @@ bl_status bl_do_exchange_counts(bl_rank *r, int32_t layer, int32_t micro_batch) 
   const size_t bytes = (size_t)run->model->experts * sizeof(uint32_t), record = sizeof(uint64_t) + bytes;
   uint8_t *outgoing = r->gathered + (size_t)run->ranks * record;
   memcpy(outgoing, &r->placement_hash, sizeof r->placement_hash);
+  BL_TRY(bl_comm_wait(r->comm, r->s)); /* as at the step's end */
   r->be->to_host(r->s, outgoing + sizeof r->placement_hash, a->local_counts.data, bytes);
   BL_TRY(bl_comm_wait(r->comm, r->s));
   bl_pool_give(r->pool, &a->local_counts);

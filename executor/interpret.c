@@ -134,12 +134,13 @@ static bl_status walk(bl_rank *r, int32_t first, bool again) {
   return BL_OK;
 }
 
-/* The one wait at a step's end. */
+/* What the host must know at a step's end. */
 static bl_status wait_for_end(bl_rank *r) {
   const size_t sums = ((size_t)r->n_sums + BL_SUM_MARKS) * (size_t)r->run->ranks * sizeof(double);
+  BL_TRY(bl_comm_wait(r->comm, r->beside));
+  BL_TRY(bl_comm_wait(r->comm, r->s)); /* a copy to the host would wait by itself, and for ever for a lost rank */
   r->be->to_host(r->s, r->host_sums, r->all_sums, sums);
   if (r->planned_now) bl_planned_fetch(r);
-  BL_TRY(bl_comm_wait(r->comm, r->beside));
   BL_TRY(bl_comm_wait(r->comm, r->s));
   sum_phases(r);
   return BL_OK;

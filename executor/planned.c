@@ -181,11 +181,12 @@ static void forecast(bl_rank *r, bl_planned *p, int32_t moe) {
 }
 
 /* The table of the hosts in force, where they have changed. */
-static void take_hosts(bl_rank *r, bl_planned *p, int32_t moe) {
+static bl_status take_hosts(bl_rank *r, bl_planned *p, int32_t moe) {
   bl_planned_layer *layer = &p->layer[moe];
   const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
   const uint64_t hash = bl_hosts_hash(hosts, 1);
-  if (layer->table.first && hash == layer->hosts_hash) return;
+  if (layer->table.first && hash == layer->hosts_hash) return BL_OK;
+  BL_TRY(bl_comm_wait(r->comm, r->s)); /* for moves: a copy to the device would wait by itself, and for ever */
   layer->hosts_hash = hash;
   layer->table = bl_host_table_fill(layer->table_block, hosts);
   layer->device_table = bl_host_table_at(layer->table_on_device, p->experts, p->ranks, layer->table.entries);
@@ -196,6 +197,7 @@ static void take_hosts(bl_rank *r, bl_planned *p, int32_t moe) {
     forecast(r, p, moe);
   else
     forget_sizes(p, layer);
+  return BL_OK;
 }
 
 static bl_status expect_same_hosts(bl_rank *r) {
@@ -223,7 +225,7 @@ bl_status bl_planned_begin(bl_rank *r, bool *ready) {
   bl_planned *p = r->planned;
   *ready = true;
   for (int32_t moe = 0; moe < p->layers; moe++) {
-    take_hosts(r, p, moe);
+    BL_TRY(take_hosts(r, p, moe));
     *ready = *ready && p->layer[moe].sized;
   }
   if (!*ready) return BL_OK;

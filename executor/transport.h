@@ -83,7 +83,7 @@ bl_status bl_comm_broadcast(bl_comm *comm, bl_stream *s, void *data, int64_t byt
 bl_status bl_comm_barrier(bl_comm *comm);
 
 /*! bl_comm_wait() : the host waits for a stream, as stream_sync does, but not for ever for messages of a rank that is
- *  lost. */
+ *  lost. Copies between device and host may wait by themselves: where messages are under way this comes first. */
 bl_status bl_comm_wait(bl_comm *comm, bl_stream *s);
 
 /*! bl_comm_abort() : makes every rank's present and future calls return BL_ECOMM; the first reason wins. */

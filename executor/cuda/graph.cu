@@ -55,8 +55,9 @@ static bl_status capture_begin(bl_stream *s) {
   if (!bl_cuda_enter(s)) return bl_fail(BL_EMACHINE, "%s", cuda->failure);
   BL_TRY(make(cuda, &g));
   bl_cuda_fail(cuda, "capture", cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal));
-  cuda->capturing = g;
-  return cuda->failure[0] ? bl_fail(BL_EMACHINE, "%s", cuda->failure) : BL_OK;
+  if (!cuda->failure[0]) return cuda->capturing = g, BL_OK;
+  destroy(g);
+  return bl_fail(BL_EMACHINE, "%s", cuda->failure);
 }
 
 /* The kept host arrays go to the device before anything of the graph runs. */

@@ -98,11 +98,12 @@ void run_each(bl_stream *s, const char *what, const bl_group *groups, int32_t n,
   join(s, what, lanes);
 }
 
-/* The grouped interface wants 16-byte aligned matrices. */
+/* The grouped interface wants 16-byte aligned matrices. What it makes of its host arrays is not said to last as long as a
+ * graph. */
 template <typename Product>
 void run_groups(bl_stream *s, const char *what, const bl_group *groups, int32_t n, int32_t N, int32_t K,
                 const Product &product) {
-  if (s->backend->grouping != BL_CUDA_GROUPS_AT_ONCE || N % 8 != 0 || K % 8 != 0)
+  if (s->backend->grouping != BL_CUDA_GROUPS_AT_ONCE || s->backend->capturing || N % 8 != 0 || K % 8 != 0)
     return run_each(s, what, groups, n, product);
   batch waiting = {};
   for (const bl_group *g = groups; g < groups + n; g++) {

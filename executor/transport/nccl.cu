@@ -2,6 +2,7 @@
 #include "executor/cuda/device.cuh"
 #include <dlfcn.h>
 #include <nccl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,9 @@ struct nccl_comm {
   cudaEvent_t done;  /* and all of it has come and gone */
   double deadline_s;
   bool in_group;
+  ncclComm_t aborted; /* NULL: none */
+  pthread_t aborter;
+  bool aborting; /* by that thread */
   char reason[320]; /* of the failure after which nothing works; "" = none */
 };
 
@@ -68,12 +72,24 @@ static bl_status load(nccl_functions *table) {
 
 /* -- failures ------------------------------------------------------------------------------------------------------ */
 
-/* After this no call works; what NCCL has under way on the device ends. */
+static void *abort_comm(void *argument) {
+  nccl_comm *c = static_cast<nccl_comm *>(argument);
+  cudaSetDevice(c->exchange->backend->device);
+  c->nccl.ncclCommAbort(c->aborted);
+  return NULL;
+}
+
+/* After this no call works; what NCCL has under way on the device ends. NCCL first tells its kernels to end, then waits
+ * until no graph is left in which the communicator was captured. These are the rank's, who frees them only after this: so
+ * the wait has a thread of its own, which nccl_destroy() joins. */
 static void give_up(nccl_comm *c, const char *reason) {
   if (c->reason[0]) return;
   snprintf(c->reason, sizeof c->reason, "%s", reason);
-  if (c->comm) c->nccl.ncclCommAbort(c->comm);
+  c->aborted = c->comm;
   c->comm = NULL;
+  if (!c->aborted) return;
+  c->aborting = pthread_create(&c->aborter, NULL, abort_comm, c) == 0;
+  if (!c->aborting) abort_comm(c);
 }
 
 static bl_status failed(nccl_comm *c, const char *what, const char *text) {
@@ -207,6 +223,7 @@ static void nccl_destroy(bl_comm *comm) {
   nccl_comm *c = self(comm);
   if (c->comm && settle(c, "ncclCommFinalize", c->nccl.ncclCommFinalize(c->comm)) == BL_OK)
     c->nccl.ncclCommDestroy(c->comm);
+  if (c->aborting) pthread_join(c->aborter, NULL);
   if (c->ready) cudaEventDestroy(c->ready);
   if (c->done) cudaEventDestroy(c->done);
   if (c->exchange) c->base.backend->stream_destroy(c->exchange);

@@ -134,8 +134,8 @@ grown() { # EXPRESSION over a and b, what runs of 3 and of 6 steps asked for
 counts() {
   check "runs of 3 and of 6 steps are counted" eval 'counted 3 --gate uniform && counted 6 --gate uniform'
   check "no memory is asked for in later steps" grown 'a["mallocs"] == b["mallocs"]'
-  # two MoE layers and the ends of two streams
-  check "nobody waits for more than counts and end" grown 'b["syncs"] - a["syncs"] == 3 * 2 * (2 + 2)'
+  # two MoE layers and the end, for what is computed and for its copy; the end of the second stream
+  check "nobody waits for more than counts and end" grown 'b["syncs"] - a["syncs"] == 3 * 2 * (2 * (2 + 1) + 1)'
   check "at most 200 launches a rank and step" grown '(b["launches"] - a["launches"]) / 3 / 2 <= 200'
 }
 
@@ -155,7 +155,7 @@ planned() {
   local device=(--policy static --exchange device --headroom 3)
   check "planned steps are counted" eval 'counted 3 "${device[@]}" && counted 6 "${device[@]}"'
   check "they ask for no memory" grown 'a["mallocs"] == b["mallocs"]'
-  check "and wait for the end of two streams alone" grown 'b["syncs"] - a["syncs"] == 3 * 2 * 2'
+  check "and wait for the end of two streams, and copies, alone" grown 'b["syncs"] - a["syncs"] == 3 * 2 * 3'
 }
 
 # A planned step is captured once and replayed: nothing that the host has decided in between is in it.
@@ -270,7 +270,7 @@ processes() {
     done
     # one MoE layer and the end; new memory is cleared and waited for, and ranks differ in it
     check "messages make no host wait, counts and the end do" grown \
-      'b["syncs"] - b["mallocs"] - (a["syncs"] - a["mallocs"]) == 3 * (1 + 1)'
+      'b["syncs"] - b["mallocs"] - (a["syncs"] - a["mallocs"]) == 3 * 2 * (1 + 1)'
     SHIM_DEVICES=2 start_nccl 3 "${one[@]}" --batch 6
     check "two ranks on one device: exit code 2" test $? = 2
     check "which are named" says "ranks 0 and 2 share one CUDA device"
@@ -282,15 +282,15 @@ processes() {
     start_nccl 2 "${one[@]}" --log /dev/full
     check "a rank that fails with nccl: exit code 3" test $? = 3
     check "and says why" says "/dev/full"
-    kill_rank_1() { # once the run has made steps
+    kill_rank_1() { # SIGNAL WORDS: once the log has them
       local process
-      until grep -q '"step":3' "$TMPDIR/killed" 2>/dev/null; do sleep 0.1; done
+      until grep -q "$2" "$TMPDIR/killed" 2>/dev/null; do sleep 0.1; done
       for process in /proc/[0-9]*; do
         grep -qzx "$TMPDIR/killed" "$process/cmdline" 2>/dev/null && grep -qzx OMPI_COMM_WORLD_RANK=1 "$process/environ" &&
           kill -"$1" "${process#/proc/}"
       done
     }
-    (kill_rank_1 KILL) & # ends with the test's process group where the run never starts
+    (kill_rank_1 KILL '"step":3') & # ends with the test's process group where the run never starts
     start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --log "$TMPDIR/killed"
     code=$?
     check "a rank that dies ends all others, exit code $code" test $code != 0 -a $code != 124
@@ -298,12 +298,14 @@ processes() {
       grep -qE "rank 1: its process has ended|process rank 1 .*signal 9" "$TMPDIR/err" || { head -20 "$TMPDIR/err"; return 1; }
     }
     check "and is named" named
-    rm "$TMPDIR/killed"
-    (kill_rank_1 STOP) &
-    start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --exchange device --deadline 4 --log "$TMPDIR/killed"
-    code=$?
-    check "so does one that hangs, exit code $code" test $code != 0 -a $code != 124
-    check "within the deadline" grep -q "within 4 s" "$TMPDIR/err"
+    for exchange in "device --policy static --headroom 9" host; do
+      rm "$TMPDIR/killed"
+      (kill_rank_1 STOP "$([ "$exchange" = host ] && echo '"step":3' || echo '"replayed":true')") &
+      start_nccl 3 "${one[@]}" --batch 6 --steps 100000 --exchange $exchange --deadline 4 --log "$TMPDIR/killed"
+      code=$?
+      check "so does one that hangs, --exchange $exchange, exit code $code" test $code != 0 -a $code != 124
+      check "within the deadline" grep -q "within 4 s" "$TMPDIR/err"
+    done
   else
     skip "no mpirun or no mpicc: nccl with several ranks is not run"
   fi

@@ -168,6 +168,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
 /* What another library does on a stream: called when its turn has come, and again until it says that it is done. */
 void shim_stream_work(cudaStream_t stream, std::function<bool()> work);
 
+/* Whether what is issued to the stream now becomes part of a graph. */
+bool shim_stream_captured(cudaStream_t stream);
+
 /* Does what can be done of a stream's work.  @return : whether that was all. Any thread. */
 bool shim_stream_progress(cudaStream_t stream);
 

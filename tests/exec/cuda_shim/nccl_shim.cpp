@@ -32,6 +32,7 @@ struct ncclComm {
   cudaStream_t stream = nullptr;
   std::thread mover;
   std::atomic<bool> stopping{false}, broken{false}, ending{false};
+  std::vector<std::weak_ptr<struct group>> captured;
   std::shared_ptr<struct group> taken; /* on its way to the stream: there once somebody has asked often enough */
 };
 
@@ -110,6 +111,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state) {
   if (c->polls > 0) c->polls--;
   *state = c->broken ? ncclSystemError : c->polls > 0 ? ncclInProgress : ncclSuccess;
   if (c->polls > 0 || !c->taken) return ncclSuccess;
+  if (shim_stream_captured(c->stream)) c->captured.push_back(c->taken);
   shim_stream_work(c->stream, [c, g = c->taken] { return move_some(c, g.get()); });
   c->taken = nullptr;
   if (!c->mover.joinable()) c->mover = std::thread(keep_moving, c);
@@ -134,9 +136,12 @@ ncclResult_t ncclCommDestroy(ncclComm_t c) {
   return ncclSuccess;
 }
 
-/* What is still to come on streams and in graphs looks at it, and ends. */
+/* What is still to come on streams and in graphs looks at it, and ends. As NCCL does it waits until no graph is left in
+ * which the communicator was captured. */
 ncclResult_t ncclCommAbort(ncclComm_t c) {
   c->stopping = true;
+  for (const std::weak_ptr<group> &g : c->captured)
+    while (!g.expired()) usleep(100);
   return join(c), ncclSuccess;
 }
 

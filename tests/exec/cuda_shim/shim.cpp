@@ -341,6 +341,7 @@ static void drain_all(void) {
 }
 
 void shim_stream_work(cudaStream_t stream, std::function<bool()> work) { issue(stream, std::move(work)); }
+bool shim_stream_captured(cudaStream_t stream) { return stream->capture != NULL; }
 bool shim_stream_progress(cudaStream_t stream) { return try_to_drain(stream->queue); }
 
 /* -- graphs: what was captured is kept and done again, list by list, as late as the waits allow -------------------- */
@@ -493,9 +494,13 @@ cudaError_t cudaFree(void *pointer) {
 }
 cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
 cudaError_t cudaFreeHost(void *pointer) { return cudaFree(pointer); }
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+/* To the host the call waits for the stream, as CUDA does where the host's memory is pageable; all that the backend copies
+ * to is. */
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   shim_counts.copies++;
-  return issue_done(stream, [=] { memcpy(to, from, bytes); }), cudaSuccess;
+  issue_done(stream, [=] { memcpy(to, from, bytes); });
+  if (kind == cudaMemcpyDeviceToHost && !stream->capture) drain_stream(stream);
+  return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
   return issue_done(stream, [=] { memset(at, value, bytes); }), cudaSuccess;
