@@ -155,8 +155,9 @@ static void launch(bl_rank *r) {
   r->result.replayed = true;
 }
 
-/* *captured = false where it could not be kept: nothing has been done then. */
+/* *captured = false where some rank could not keep it: nothing has been done then, and no rank has a graph. */
 static bl_status capture(bl_rank *r, int32_t first, bool *captured) {
+  uint64_t kept;
   const int64_t fill_bytes = r->result.fill_bytes;
   r->be->graph_destroy(r->graph);
   r->graph = NULL;
@@ -168,24 +169,33 @@ static bl_status capture(bl_rank *r, int32_t first, bool *captured) {
   r->be->event_wait(r->s, r->forked);
   BL_KEEP_FIRST(status, r->be->capture_end(r->s, &r->graph));
   BL_TRY(status);
-  *captured = r->graph != NULL;
+  BL_TRY(bl_planned_agree(r, r->graph != NULL, &kept));
+  *captured = kept;
   r->graph_version = r->planned->version;
   r->graph_fill_bytes = r->result.fill_bytes - fill_bytes;
-  if (*captured)
+  if (*captured) {
     bl_spans_keep(&r->spans);
-  else
-    r->result.fill_bytes = fill_bytes;
+    return BL_OK;
+  }
+  r->be->graph_destroy(r->graph);
+  r->graph = NULL;
+  r->result.fill_bytes = fill_bytes;
   return BL_OK;
 }
+
+/* What every rank must have, for a graph with messages to be captured or launched by all of them or by none. */
+enum { AS_BEFORE = 1, HAS_GRAPH = 2 };
 
 /* A planned step issues the same work each time as long as hosts and sizes stay: the second of the kind captures it, later
  * ones launch it. */
 static bl_status walk_planned(bl_rank *r, int32_t first) {
   const uint64_t version = r->planned->version;
-  const bool as_before = r->planned_version == version;
+  const bool has_graph = r->graph && r->graph_version == version && r->be->graph_holds(r->graph);
+  uint64_t can = (r->planned_version == version ? AS_BEFORE : 0) | (has_graph ? HAS_GRAPH : 0);
   r->planned_version = version;
-  if (!can_capture(r) || !as_before) return walk(r, first, false);
-  if (r->graph && r->graph_version == version && r->be->graph_holds(r->graph)) {
+  BL_TRY(bl_planned_agree(r, can, &can));
+  if (!can_capture(r) || !(can & AS_BEFORE)) return walk(r, first, false);
+  if (can & HAS_GRAPH) {
     bl_spans_replay(&r->spans);
     r->result.fill_bytes += r->graph_fill_bytes;
     launch(r);

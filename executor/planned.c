@@ -5,8 +5,11 @@
 #include <math.h>
 #include <string.h>
 
-/* After a step that had to be made again the headroom grows by this factor: so many such steps there can be. */
-static const double HEADROOM_GROWS = 1.5;
+/* After a step that had to be made again the headroom grows by this factor, up to MOST_HEADROOM or to what was given, if
+ * that is more: experts compute on it. After CLEAN_STEPS without such a step it shrinks again, down to what was given, and
+ * sizes with it: a redone step in so many costs less than room that nothing uses. */
+static const double HEADROOM_GROWS = 1.5, MOST_HEADROOM = 1;
+enum { CLEAN_STEPS = 100 };
 
 bl_status bl_planned_check(const char *gate, bool gate_drops, const bl_policy_options *options,
                            const bl_policy *policy) {
@@ -72,7 +75,8 @@ bl_status bl_planned_create(bl_rank *r, double headroom, bl_planned **out) {
   const bl_run *run = r->run;
   int32_t slots = 0;
   for (int32_t q = 0; q < run->ep; q++) slots += run->slots[q];
-  *p = (bl_planned){.headroom = headroom,
+  *p = (bl_planned){.given = headroom,
+                    .headroom = headroom,
                     .layers = r->weights.moe_layers,
                     .micro_batches = run->micro_batches,
                     .ranks = run->ep,
@@ -111,7 +115,8 @@ void bl_planned_free(bl_rank *r, bl_planned *p) {
 static bool raise_to(int32_t *rows, int64_t needed, double beyond, int64_t most) {
   if (needed <= *rows) return false;
   const double wanted = (double)needed + ceil(beyond);
-  *rows = (int32_t)(wanted < (double)most ? wanted : (double)most);
+  const int64_t limit = most < INT32_MAX ? most : INT32_MAX;
+  *rows = (int32_t)(wanted < (double)limit ? wanted : (double)limit);
   return true;
 }
 
@@ -140,21 +145,34 @@ static bool grow_for(const bl_planned *p, bl_planned_layer *layer, const uint32_
 
 static int64_t choices_of_rank(const bl_rank *r) { return (int64_t)r->tokens * r->run->top_k; }
 
+/* starts[i + 1] = starts[i] + rows, where that is a number of rows. */
+static bl_status add_rows(const bl_rank *r, int32_t *starts, int32_t i, int32_t rows) {
+  const int64_t sum = (int64_t)starts[i] + rows;
+  if (sum > INT32_MAX)
+    return bl_fail(BL_EMACHINE,
+                   "step %lld: --exchange device wants room for %lld rows on rank %d, at most %d can be; expected more "
+                   "--micro-batches or less --headroom",
+                   (long long)r->step, (long long)sum, r->rank, INT32_MAX);
+  starts[i + 1] = (int32_t)sum;
+  return BL_OK;
+}
+
 /* Puts a layer's sizes into effect. */
-static void lay_out_bounds(bl_rank *r, bl_planned *p, bl_planned_layer *layer) {
+static bl_status lay_out_bounds(bl_rank *r, bl_planned *p, bl_planned_layer *layer) {
   const bl_host_table *t = &layer->table;
   int32_t *send = layer->bounds_block, *recv = send + p->ranks + 1, *block = recv + p->ranks + 1;
   send[0] = recv[0] = block[0] = 0;
   for (int32_t q = 0; q < p->ranks; q++) {
-    send[q + 1] = send[q] + layer->pair_rows[r->place * p->ranks + q];
-    recv[q + 1] = recv[q] + layer->pair_rows[q * p->ranks + r->place];
+    BL_TRY(add_rows(r, send, q, layer->pair_rows[r->place * p->ranks + q]));
+    BL_TRY(add_rows(r, recv, q, layer->pair_rows[q * p->ranks + r->place]));
   }
   const int32_t first = t->rank_first[r->place], n = t->rank_first[r->place + 1] - first;
-  for (int32_t l = 0; l < n; l++) block[l + 1] = block[l] + layer->entry_rows[t->rank_entry[first + l]];
+  for (int32_t l = 0; l < n; l++) BL_TRY(add_rows(r, block, l, layer->entry_rows[t->rank_entry[first + l]]));
   layer->bounds.recv_rows = layer->device_bounds.recv_rows = recv[p->ranks];
   layer->bounds.expert_rows = layer->device_bounds.expert_rows = block[n];
   r->be->to_device(r->s, layer->bounds_on_device, layer->bounds_block, bounds_size(p) * sizeof(int32_t));
   p->version++;
+  return BL_OK;
 }
 
 static const uint32_t *counts_of(const bl_planned *p, const uint32_t *counts, int32_t all_ranks, int32_t moe, int32_t m,
@@ -169,7 +187,7 @@ static void forget_sizes(const bl_planned *p, bl_planned_layer *layer) {
 }
 
 /* What the newest counts would need on the layer's hosts. */
-static void forecast(bl_rank *r, bl_planned *p, int32_t moe) {
+static bl_status forecast(bl_rank *r, bl_planned *p, int32_t moe) {
   bl_planned_layer *layer = &p->layer[moe];
   const int32_t first = r->rank / p->ranks * p->ranks;
   forget_sizes(p, layer);
@@ -177,15 +195,15 @@ static void forecast(bl_rank *r, bl_planned *p, int32_t moe) {
     bl_quotas_plan(&layer->table, counts_of(p, p->counts, r->run->ranks, moe, m, first), p->quota, p->scratch);
     grow_for(p, layer, p->quota, choices_of_rank(r));
   }
-  lay_out_bounds(r, p, layer);
+  return lay_out_bounds(r, p, layer);
 }
 
-/* The table of the hosts in force, where they have changed. */
+/* The table of the hosts in force and its sizes, where hosts or the headroom have changed. */
 static bl_status take_hosts(bl_rank *r, bl_planned *p, int32_t moe) {
   bl_planned_layer *layer = &p->layer[moe];
   const bl_hosts *hosts = bl_policy_hosts(r->policy, moe);
   const uint64_t hash = bl_hosts_hash(hosts, 1);
-  if (layer->table.first && hash == layer->hosts_hash) return BL_OK;
+  if (layer->table.first && hash == layer->hosts_hash && !p->shrunk) return BL_OK;
   BL_TRY(bl_comm_wait(r->comm, r->s)); /* for moves: a copy to the device would wait by itself, and for ever */
   layer->hosts_hash = hash;
   layer->table = bl_host_table_fill(layer->table_block, hosts);
@@ -193,20 +211,25 @@ static bl_status take_hosts(bl_rank *r, bl_planned *p, int32_t moe) {
   const size_t size = bl_host_table_size(p->experts, p->ranks, layer->table.entries);
   r->be->to_device(r->s, layer->table_on_device, layer->table_block, size * sizeof(int32_t));
   layer->sized = p->counts_known;
-  if (p->counts_known)
-    forecast(r, p, moe);
-  else
-    forget_sizes(p, layer);
+  if (p->counts_known) return forecast(r, p, moe);
+  forget_sizes(p, layer);
   return BL_OK;
 }
 
-static bl_status expect_same_hosts(bl_rank *r) {
-  uint64_t *all = NULL;
+bl_status bl_planned_agree(bl_rank *r, uint64_t flags, uint64_t *of_all) {
+  typedef struct record {
+    uint64_t hosts, flags;
+  } record;
+  const record mine = {r->placement_hash, flags};
+  record *all = NULL;
   BL_TRY(bl_new(&all, (size_t)r->run->ranks, sizeof *all, "agreement"));
-  bl_status status = bl_comm_all_gather_host(r->comm, &r->placement_hash, sizeof r->placement_hash, all);
-  for (int32_t p = 1; p < r->run->ranks && status == BL_OK; p++)
-    if (all[p] != all[0])
+  bl_status status = bl_comm_all_gather_host(r->comm, &mine, sizeof mine, all);
+  *of_all = flags;
+  for (int32_t p = 0; p < r->run->ranks && status == BL_OK; p++) {
+    *of_all &= all[p].flags;
+    if (all[p].hosts != all[0].hosts)
       status = bl_fail(BL_ECOMM, "step %lld: rank %d has other expert hosts in force than rank 0", (long long)r->step, p);
+  }
   free(all);
   return status;
 }
@@ -228,8 +251,8 @@ bl_status bl_planned_begin(bl_rank *r, bool *ready) {
     BL_TRY(take_hosts(r, p, moe));
     *ready = *ready && p->layer[moe].sized;
   }
+  p->shrunk = false;
   if (!*ready) return BL_OK;
-  BL_TRY(expect_same_hosts(r));
   use_all_copies(r);
   for (int32_t moe = 0; r->forced && moe < p->layers; moe++)
     for (int32_t m = 0; m < p->micro_batches; m++)
@@ -248,7 +271,8 @@ bl_status bl_planned_route_on_host(bl_rank *r, int32_t layer, int32_t micro_batc
   memcpy(route->host_rank, t->rank, (size_t)t->entries * sizeof *route->host_rank);
   route->entries = t->entries;
   bl_quotas_plan(t, counts, route->quota, p->scratch);
-  if (grow_for(p, planned, route->quota, choices_of_rank(r))) lay_out_bounds(r, p, planned);
+  if (grow_for(p, planned, route->quota, choices_of_rank(r)))
+    BL_TRY(lay_out_bounds(r, p, planned));
   planned->sized = true;
   return bl_route_lay_out(route);
 }
@@ -327,7 +351,21 @@ bl_status bl_planned_route(bl_rank *r, int32_t layer, int32_t micro_batch) {
   return BL_OK;
 }
 
-void bl_planned_widen(bl_rank *r) { r->planned->headroom *= HEADROOM_GROWS; }
+void bl_planned_widen(bl_rank *r) {
+  bl_planned *p = r->planned;
+  const double most = p->given > MOST_HEADROOM ? p->given : MOST_HEADROOM, wider = p->headroom * HEADROOM_GROWS;
+  p->headroom = wider < most ? wider : most;
+  p->clean_steps = 0;
+}
+
+static void narrow(bl_planned *p) {
+  if (++p->clean_steps < CLEAN_STEPS) return;
+  p->clean_steps = 0;
+  if (p->headroom <= p->given) return;
+  const double narrower = p->headroom / HEADROOM_GROWS;
+  p->headroom = narrower > p->given ? narrower : p->given;
+  p->shrunk = true;
+}
 
 void bl_planned_fetch(bl_rank *r) {
   bl_planned *p = r->planned;
@@ -367,5 +405,6 @@ bl_status bl_planned_finish(bl_rank *r) {
       BL_TRY(bl_rank_tell_policy(r, moe, &outcome));
       note_load(r, moe, m);
     }
+  narrow(p);
   return BL_OK;
 }

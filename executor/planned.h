@@ -7,7 +7,8 @@
  * on as many rows, the rest of them zeros, which changes no sum.
  * What does not fit. Then a flag goes round with the sums of the gradient norm, no rank updates anything, sizes and headroom
  * grow, and the step is made once more, host-synchronised, with the same quotas: nothing is dropped, and the result is that of
- * a step in which all had fitted. The first step of a run is host-synchronised too, there being nothing to forecast from.
+ * a step in which all had fitted: bit for bit on the CPU; to rounding on CUDA, where cuBLAS may take another kernel for more
+ * rows. The first step of a run is host-synchronised too, there being nothing to forecast from.
  * What the policy learns from a step and what is logged it gets when the step has ended. */
 #ifndef BL_EXECUTOR_PLANNED_H
 #define BL_EXECUTOR_PLANNED_H
@@ -34,7 +35,9 @@ typedef struct bl_planned_layer {
 } bl_planned_layer;
 
 typedef struct bl_planned {
-  double headroom;
+  double given, headroom; /* headroom: now, no less than was given */
+  int32_t clean_steps;    /* since a step was made again, or since it shrank */
+  bool shrunk;            /* sizes are to be forecast again */
   int32_t layers, micro_batches, ranks, experts; /* ranks: of the group */
   int32_t most_entries;
   bl_planned_layer *layer; /* [layers] */
@@ -56,8 +59,12 @@ bl_status bl_planned_create(bl_rank *r, double headroom, bl_planned **out);
 void bl_planned_free(bl_rank *r, bl_planned *planned); /* NULL is fine */
 
 /*! bl_planned_begin() : hosts of the step are chosen: tables, sizes and what else the device needs goes there.
- *  @return : *ready = whether every size is known. BL_ECOMM where ranks have different hosts in force. */
+ *  @return : *ready = whether every size is known, the same on all ranks. */
 bl_status bl_planned_begin(bl_rank *r, bool *ready);
+
+/*! bl_planned_agree() : all ranks call it.  @return : *of_all = the flags that every rank has; BL_ECOMM where ranks have
+ *  different hosts in force. */
+bl_status bl_planned_agree(bl_rank *r, uint64_t flags, uint64_t *of_all);
 
 /*! bl_planned_counts(), bl_planned_route() : the actions exchange_counts and solve_shares of a planned step. */
 bl_status bl_planned_counts(bl_rank *r, int32_t layer, int32_t micro_batch);
@@ -76,7 +83,8 @@ void bl_planned_fetch(bl_rank *r);
 /*! bl_planned_overflowed() : whether some rank had no room for its rows; after the wait. */
 bool bl_planned_overflowed(const bl_rank *r);
 
-/*! bl_planned_widen() : more headroom from now on, after a step that overflowed. */
+/*! bl_planned_widen() : more headroom from now on, after a step that overflowed; no more than 1 or what was given, and none
+ *  where none was given. It shrinks again when steps fit for long. */
 void bl_planned_widen(bl_rank *r);
 
 /*! bl_planned_finish() : the step stands: counts go to the record and the policy, loads into the result. */

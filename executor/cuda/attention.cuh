@@ -43,7 +43,8 @@ struct bl_attention_row {
   float lse, delta; /* delta: sum of dout * out over the head's width */
 };
 
-/*! bl_attention_flash_fwd(), bl_attention_flash_bwd() : bf16 on matrix units, up to BL_FLASH_WIDTH numbers a head. */
+/*! bl_attention_flash_fwd(), bl_attention_flash_bwd() : bf16 on matrix units, up to BL_FLASH_WIDTH numbers a head; as the
+ *  plain ones where a block of the device cannot have the shared memory. */
 enum { BL_FLASH_WIDTH = 128 };
 void bl_attention_flash_fwd(bl_stream *s, bl_bf16 *out, float *lse, const bl_bf16 *qkv, const bl_attention &a);
 void bl_attention_flash_bwd(bl_stream *s, bl_bf16 *dqkv, const bl_bf16 *dout, const bl_bf16 *qkv,

@@ -156,6 +156,7 @@ __global__ void __launch_bounds__(THREADS)
 template <int D>
 void launch(bl_stream *s, bl_bf16 *dqkv, const bl_bf16 *dout, const bl_bf16 *qkv, const bl_attention_row *row,
             const bl_attention &a) {
+  if (shared_bytes<D>() > s->backend->shared_bytes) return bl_attention_plain_bwd(s, dqkv, dout, qkv, row, a);
   const bl_blocks blocks = bl_attention_blocks(a, ROWS, shared_bytes<D>());
   const int32_t all = (int32_t)bl_ceil_div(a.seq, ROWS);
   const bool wide = bl_tile_is_wide(a.width, dqkv, dout, qkv);

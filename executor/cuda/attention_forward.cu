@@ -120,6 +120,7 @@ __global__ void __launch_bounds__(THREADS, D <= 64 ? 3 : 1)
 
 template <int D, int M> void launch(bl_stream *s, bl_bf16 *out, float *lse, const bl_bf16 *qkv, const bl_attention &a) {
   constexpr int32_t QUERIES = WARPS * 16 * M;
+  if (shared_bytes<D, M>() > s->backend->shared_bytes) return bl_attention_plain_fwd(s, out, lse, qkv, a);
   bl_launch(s, "attention_fwd", forward<D, M>, bl_attention_blocks(a, QUERIES, shared_bytes<D, M>()), THREADS, out, lse,
             qkv, a, (int32_t)bl_ceil_div(a.seq, QUERIES), bl_tile_is_wide(a.width, qkv, out));
 }

@@ -376,6 +376,7 @@ static bl_status check_device(bl_cuda_backend *cuda) {
   BL_TRY(check_cuda(cuda, "cudaGetDeviceProperties", cudaGetDeviceProperties(&about, cuda->device)));
   snprintf(cuda->name, sizeof cuda->name, "%.95s", about.name);
   cuda->base.device = cuda->name;
+  cuda->shared_bytes = about.sharedMemPerBlockOptin;
   if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void *>(code_for_this_device)) == cudaSuccess)
     return BL_OK;
   cudaGetLastError();

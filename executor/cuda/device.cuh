@@ -33,6 +33,7 @@ struct bl_cuda_backend {
   bl_cuda_grouping grouping;
   bool bf16;
   char name[96];        /* of the device */
+  size_t shared_bytes;  /* that a block may ask for on it */
   cudaStream_t service; /* clears new memory */
   bl_cuda_allocation *allocations;
   size_t n_allocations, allocations_room, held, peak;

@@ -84,6 +84,13 @@ training() {
   check "bf16 near it, two ranks" within 2e-3 "$TMPDIR/two.cpu" "$TMPDIR/two.bf16"
   check "homes move" train moved --ranks 2 --policy smartmoe:1
   check "fp32 as on the CPU, homes moved" within 1e-6 "$TMPDIR/moved.cpu" "$TMPDIR/moved.fp32"
+  sed 's/"head_width": 16/"head_width": 112/' "$shared/model.json" >"$TMPDIR/wide.json"
+  local model=$TMPDIR/wide.json bytes
+  for bytes in 232448 101376; do # a block's shared memory: of data centres' devices, of others
+    check "wide heads train, $bytes bytes" eval "SHIM_SHARED_BYTES=$bytes train wide$bytes"
+    check "bf16 near the CPU, wide heads, $bytes bytes" within 2e-3 "$TMPDIR/wide$bytes.cpu" "$TMPDIR/wide$bytes.bf16"
+  done
+  model=$shared/model.json
   check "a gate with capacity trains" train gshard --gate gshard
   check "fp32 as on the CPU, gshard" within 1e-6 "$TMPDIR/gshard.cpu" "$TMPDIR/gshard.fp32"
 }
@@ -222,7 +229,7 @@ start_nccl() { # RANKS OPTION...
   shift
   local launcher=(mpirun --oversubscribe -np "$ranks")
   [ "$ranks" != 1 ] || launcher=()
-  ASAN_OPTIONS=detect_leaks=0 LD_LIBRARY_PATH="$nccl_path" timeout 100 "${launcher[@]}" "$shared/train" --backend cuda \
+  ASAN_OPTIONS=detect_leaks=0 LD_LIBRARY_PATH="$nccl_path" timeout 100 "${launcher[@]}" ${ranked:+"$ranked"} "$shared/train" --backend cuda \
     --precision fp32 --transport nccl "$@" >"$TMPDIR/out" 2>"$TMPDIR/err"
 }
 says() { # WORDS: one line of the program, with these
@@ -265,6 +272,19 @@ processes() {
     check "are filled in a graph" grep -q '"copy_fill":.*"replayed":true' "$TMPDIR/nccl6.fp32"
     check "and steps made again, with copies" nccl nccl5 2 --policy ballast --exchange device --headroom 0
     check "as on the CPU, steps made again" within 1e-6 "$TMPDIR/nccl5.cpu" "$TMPDIR/nccl5.fp32"
+    printf '#!/bin/sh\nBL_SHIM_COUNTS=%s.$OMPI_COMM_WORLD_RANK exec "$@"\n' "$TMPDIR/of_rank" >"$TMPDIR/ranked"
+    chmod +x "$TMPDIR/ranked"
+    for headroom in 0 0.3; do # sizes of two groups grow at different steps
+      ranked=$TMPDIR/ranked start_nccl 4 "${one[@]}" --ep 2 --steps 16 --policy static --exchange device --headroom $headroom \
+        --log "$TMPDIR/groups.auto"
+      start_nccl 4 "${one[@]}" --ep 2 --steps 16 --policy static --exchange device --headroom $headroom --graph off \
+        --log "$TMPDIR/groups.off"
+      check "two groups, headroom $headroom: as without graphs" cmp <(losses "$TMPDIR/groups.off") <(losses "$TMPDIR/groups.auto")
+      check "in all 16 steps" test "$(losses "$TMPDIR/groups.auto" | wc -l)" = 16
+      replays() { for rank in 0 1 2 3; do grep -o '"\(graphs\|replays\)": *[0-9]*' "$TMPDIR/of_rank.$rank" | tr '\n' ' '; echo; done; }
+      check "all ranks launch and capture alike" test "$(replays | sort -u | wc -l)" = 1
+    done
+    check "and do" test "$(grep -c '"replayed":true' "$TMPDIR/groups.auto")" -ge 1
     for steps in 3 6; do # both ranks write, and count alike
       BL_SHIM_COUNTS=$TMPDIR/counts.$steps start_nccl 2 "${one[@]}" --policy static --steps $steps --schedule-steps 6
     done

@@ -91,6 +91,11 @@ with folder() as tmp:
     rest = log_of(f"{tmp}/rest", *part, "--steps", 12, "--resume", f"{tmp}/ck")[1]
     check(column(rest, "loss", "grad_norm") == column(whole[5:], "loss", "grad_norm"), "going on is another run")
 
+    # Headroom that steps made again have added has an end: room is far from that of a run with much headroom.
+    memory = [float(must("ballast-train", *base, "--ranks", 4, "--steps", 400, "--policy", "ballast", "--exchange", "device",
+                         *more).split("at most ")[1].split()[0]) for more in ([], ["--headroom", 8])]
+    check(memory[0] < 0.75 * memory[1], f"400 steps hold {memory} MB with headroom by itself and with 8")
+
     # Ranks as processes.
     if shutil.which("mpirun"):
         options = [*base, "--steps", 8, "--policy", "ballast", "--exchange", "device", "--headroom", 0.01]

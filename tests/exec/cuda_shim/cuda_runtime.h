@@ -116,6 +116,7 @@ struct cudaDeviceProp {
   struct {
     char bytes[16];
   } uuid; /* one for each of the SHIM_DEVICES (1) devices */
+  size_t sharedMemPerBlockOptin;
 };
 struct cudaFuncAttributes {
   int unused;

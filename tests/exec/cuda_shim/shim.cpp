@@ -388,7 +388,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
   run_list(&run, 0, graph->lists[0].size(), true);
   for (size_t i = 0; i < graph->lists.size(); i++)
     if (run.done[i] < graph->lists[i].size()) return cudaErrorStreamCaptureUnjoined;
-  *out = new shim_executable{graph};
+  const auto kept = std::make_shared<shim_graph>(); /* events of the capture do not keep its work alive */
+  kept->lists.swap(graph->lists);
+  *out = new shim_executable{kept};
   return cudaSuccess;
 }
 
@@ -425,8 +427,13 @@ enum { SHARED_AT_FIRST = 48 << 10, SHARED_MOST = 163 << 10 }; /* of sm_80; 227 K
 static thread_local size_t shared_allowed = SHARED_AT_FIRST;
 
 /* Asked for just before a launch, and good for the next launches of the thread. */
+/* SHIM_SHARED_BYTES: of a device with less than SHARED_MOST. */
+static size_t shared_most(void) {
+  const char *bytes = getenv("SHIM_SHARED_BYTES");
+  return bytes ? strtoul(bytes, NULL, 10) : (size_t)SHARED_MOST;
+}
 cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int value) {
-  if (value < 0 || value > SHARED_MOST) return cudaErrorInvalidValue;
+  if (value < 0 || (size_t)value > shared_most()) return cudaErrorInvalidValue;
   shared_allowed = value > SHARED_AT_FIRST ? (size_t)value : (size_t)SHARED_AT_FIRST;
   return cudaSuccess;
 }
@@ -474,7 +481,7 @@ cudaError_t cudaSetDevice(int device) {
 cudaError_t cudaDriverGetVersion(int *version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int *version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *about, int device) {
-  return *about = {"shim", 9, 0, {{'u', (char)device}}}, cudaSuccess;
+  return *about = {"shim", 9, 0, {{'u', (char)device}}, shared_most()}, cudaSuccess;
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *, const void *) { return cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total) {
