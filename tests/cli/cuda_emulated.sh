@@ -84,7 +84,7 @@ training() {
   check "bf16 near it, two ranks" within 2e-3 "$TMPDIR/two.cpu" "$TMPDIR/two.bf16"
   check "homes move" train moved --ranks 2 --policy smartmoe:1
   check "fp32 as on the CPU, homes moved" within 1e-6 "$TMPDIR/moved.cpu" "$TMPDIR/moved.fp32"
-  sed 's/"head_width": 16/"head_width": 112/' "$shared/model.json" >"$TMPDIR/wide.json"
+  sed 's/"hidden": 32/"hidden": 112/; s/"heads": 2, "head_width": 16/"heads": 1, "head_width": 112/' "$shared/model.json" >"$TMPDIR/wide.json"
   local model=$TMPDIR/wide.json bytes
   for bytes in 232448 101376; do # a block's shared memory: of data centres' devices, of others
     check "wide heads train, $bytes bytes" eval "SHIM_SHARED_BYTES=$bytes train wide$bytes"
