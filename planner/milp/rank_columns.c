@@ -135,8 +135,8 @@ static double price_groups(columns *c, int32_t *added) {
           at = w;
         }
       const double joins = extra == MOST_EXTRA || n - 1 < extra ? 0 : n - 1 - extra;
-      if (!(joins - best < -1e-7)) continue;
       least = fmin(least, joins - best);
+      if (!(joins - best < -1e-7)) continue;
       memset(member, 0, sizeof member);
       bl_rank_knapsack_trace(&c->senders, extra, at, member);
       bl_rank_knapsack_trace(&c->receivers, n, at, member);
