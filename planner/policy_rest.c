@@ -3,8 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-/* Hosts that balance the newest counts worse than at their decision by this much are due at once: well below what a
- * late repair is worth, well above what the search for copies leaves. */
+/* Hosts that balance the newest counts worse by this much than at any decision since they were chosen are due at once:
+ * well below what a late repair is worth, well above what the search for copies leaves. */
 static const double WORSE = 0.0005;
 /* So are they when the forecast has left the loads that they were chosen for: by so many mean errors of forecasts. */
 static const double FAR = 1.5;

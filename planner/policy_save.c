@@ -96,6 +96,23 @@ static bl_status check_hosts(bl_policy *p, bl_hosts *hosts) {
   return BL_OK;
 }
 
+/* What was read, against all that a policy can have come to. */
+static bl_status check_state(bl_policy *p) {
+  const bl_history *h = &p->history;
+  unsigned char decided; /* no bool before it is known to be one */
+  memcpy(&decided, &p->decided, 1);
+  bool good = decided <= 1 && h->pushed >= 0 && h->known >= 0 && h->n_errors >= 0;
+  for (int32_t l = 0; l < p->layers; ++l) {
+    const bl_policy_layer *layer = &p->layer[l];
+    const bl_policy_rest *rest = &layer->rest;
+    good = good && layer->last_look >= 0 && layer->last_look <= h->known;
+    good = good && rest->wait <= p->config.back_off && rest->left >= 0 && rest->left <= rest->wait;
+  }
+  if (!good) return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
+  for (int32_t l = 0; l < p->layers; ++l) BL_TRY(check_hosts(p, &p->layer[l].hosts));
+  return BL_OK;
+}
+
 bool bl_policy_saved_by_other(const bl_policy *p, const void *bytes, uint64_t size) {
   header h;
   if (size < sizeof h) return false;
@@ -118,12 +135,18 @@ bl_status bl_policy_load(bl_policy *p, const void *bytes, uint64_t size) {
         "--copy-price, --back-off, --slots, ranks and experts, found another");
   if (h.size != c.size || size != c.size + sizeof h || h.hash != bl_hash_bytes(body, c.size, MAGIC))
     return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
+  void *before;
+  BL_TRY(bl_policy_save(p, &before, &size));
   c = (cursor){.read = body};
   visit_all(p, &c);
-  if (p->history.pushed < 0 || p->history.known < 0 || p->history.n_errors < 0)
-    return bl_fail(BL_EINPUT, "the saved state of a policy is damaged");
-  bl_history_sort(&p->history);
-  for (int32_t l = 0; l < p->layers; ++l) BL_TRY(check_hosts(p, &p->layer[l].hosts));
-  p->in_step = false;
-  return BL_OK;
+  const bl_status status = check_state(p);
+  if (status == BL_OK) {
+    bl_history_sort(&p->history);
+    p->in_step = false;
+  } else { /* as if nothing had been read */
+    c = (cursor){.read = (const char *)before + sizeof h};
+    visit_all(p, &c);
+  }
+  free(before);
+  return status;
 }

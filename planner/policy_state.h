@@ -58,7 +58,7 @@ int32_t bl_history_scenarios(const bl_history *history, int32_t layer, double *s
 /* How long a layer's hosts stay undecided (--back-off), in recorded steps. */
 typedef struct bl_policy_rest {
   int64_t wait, left; /* from the last decision to the next; of these, those to come */
-  double imbalance;   /* of the hosts decided, on the counts they were decided with */
+  double imbalance;   /* of the hosts in force: the worst at any decision since they were chosen */
   double error;       /* usual distance of a load from its forecast at the last decision */
   double *forecast;   /* [experts]: of the last decision */
 } bl_policy_rest;

@@ -123,6 +123,49 @@ static void test_damaged_state(void) {
   bl_policy_free(other);
 }
 
+/* Bytes whose sum was made to fit: `size` of them from `at` on set to `value`. The policy is then as it was. */
+static bool refused(bl_policy *policy, const void *bytes, uint64_t size, uint64_t at, uint64_t set, int value) {
+  enum { HEADER = 32, SUM_AT = 24 };
+  unsigned char *altered = malloc(size);
+  uint64_t sum, again;
+  void *after;
+  memcpy(altered, bytes, size);
+  memset(altered + at, value, set);
+  memcpy(&sum, altered, sizeof(uint32_t));
+  sum = bl_hash_bytes(altered + HEADER, size - HEADER, sum & UINT32_MAX);
+  memcpy(altered + SUM_AT, &sum, sizeof sum);
+  const bool failed = bl_policy_load(policy, altered, size) != BL_OK;
+  CHECK_OK(bl_policy_save(policy, &after, &again));
+  CHECK(again == size && memcmp(after, failed ? bytes : altered, size) == 0);
+  if (!failed) CHECK_OK(bl_policy_load(policy, bytes, size));
+  free(altered);
+  free(after);
+  return failed;
+}
+
+static void test_altered_state(void) {
+  bl_policy *policy = create("ballast", "cost", 2, 1.02), *twin = create("ballast", "cost", 2, 1.02);
+  void *bytes;
+  uint64_t size, any = 0;
+  play(policy, 1, 9);
+  play(twin, 1, 9);
+  REQUIRE_OK(bl_policy_save(policy, &bytes, &size));
+  /* Behind the header: the last decision, whether there was one, three counts; at the end: the last look at homes, the
+   * wait, what is left of it, two numbers and a forecast. */
+  const uint64_t left = size - sizeof(double) * (EXPERTS + 3);
+  CHECK(!refused(policy, bytes, size, 40, 1, 1));
+  CHECK(refused(policy, bytes, size, 40, 1, 2));
+  for (uint64_t i = 0; i < 3; ++i) CHECK(refused(policy, bytes, size, 41 + 8 * i, 8, 0xff));
+  for (uint64_t i = 0; i < 3; ++i) CHECK(refused(policy, bytes, size, left - 8 * i, 8, 0xff));
+  for (uint64_t i = 0; i < 3; ++i) CHECK(refused(policy, bytes, size, left - 8 * i, 1, 100));
+  for (uint64_t at = 32; at + 4 <= size; ++at) any += refused(policy, bytes, size, at, 4, 0x7f);
+  CHECK(any > 2 * LAYERS * EXPERTS); /* homes and copies at the least */
+  CHECK(play(policy, 10, 20) == play(twin, 10, 20));
+  free(bytes);
+  bl_policy_free(policy);
+  bl_policy_free(twin);
+}
+
 /* Hosts of a step never depend on counts younger than the lag. */
 static void test_lag(void) {
   for (int64_t lag = 1; lag <= 4; ++lag) {
@@ -281,6 +324,7 @@ int main(void) {
   RUN(test_threads_agree);
   RUN(test_resumed_run_is_the_same);
   RUN(test_damaged_state);
+  RUN(test_altered_state);
   RUN(test_lag);
   RUN(test_late_repair);
   RUN(test_late_repair_weighs_copies);
