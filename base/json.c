@@ -287,6 +287,19 @@ bl_status bl_json_string(bl_json object, const char *key, const char **out) {
   return bl_json_as_string(value, out);
 }
 
+bl_status bl_json_text(bl_json object, const char *key, char *out, size_t size) {
+  const char *text = "";
+  BL_TRY(bl_json_string(object, key, &text));
+  const size_t length = strlen(text);
+  if (length >= size) return bl_json_fail(object, "%s: expected at most %zu bytes, found %zu", key, size - 1, length);
+  memcpy(out, text, length + 1);
+  return BL_OK;
+}
+
+bl_status bl_json_text_or(bl_json object, const char *key, char *out, size_t size) {
+  return bl_json_has(object, key) ? bl_json_text(object, key, out, size) : BL_OK;
+}
+
 bl_status bl_json_array(bl_json object, const char *key, int64_t min_items, int64_t max_items, bl_json *out,
                         int64_t *n) {
   bl_json value = {NULL, NULL};

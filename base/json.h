@@ -42,6 +42,7 @@ bl_status bl_json_int(bl_json object, const char *key, int64_t min, int64_t max,
 bl_status bl_json_number(bl_json object, const char *key, double min, double max, double *out);
 bl_status bl_json_bool(bl_json object, const char *key, bool *out);
 bl_status bl_json_string(bl_json object, const char *key, const char **out);
+bl_status bl_json_text(bl_json object, const char *key, char *out, size_t size); /* with its end within out[size] */
 bl_status bl_json_array(bl_json object, const char *key, int64_t min_items, int64_t max_items, bl_json *out,
                         int64_t *n);
 bl_status bl_json_object(bl_json object, const char *key, bl_json *out);
@@ -51,6 +52,7 @@ bl_status bl_json_int_or(bl_json object, const char *key, int64_t min, int64_t m
 bl_status bl_json_number_or(bl_json object, const char *key, double min, double max, double *out);
 bl_status bl_json_bool_or(bl_json object, const char *key, bool *out);
 bl_status bl_json_string_or(bl_json object, const char *key, const char **out);
+bl_status bl_json_text_or(bl_json object, const char *key, char *out, size_t size);
 
 /* Array items. Iterate with first/next (each O(1)). */
 bl_json bl_json_first(bl_json array);

@@ -5,14 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static bl_status read_text(bl_json object, const char *key, char *out, size_t size) {
-  const char *text;
-  BL_TRY(bl_json_string(object, key, &text));
-  if (strlen(text) >= size) return bl_json_fail(object, "%s: expected at most %zu bytes", key, size - 1);
-  memcpy(out, text, strlen(text) + 1);
-  return BL_OK;
-}
-
 static bl_status read_link(bl_json object, const char *keys, bl_link *out, bl_link_origin *origin) {
   origin->efficiency = 1;
   BL_TRY(bl_json_keys(object, keys));
@@ -20,7 +12,7 @@ static bl_status read_link(bl_json object, const char *keys, bl_link *out, bl_li
   BL_TRY(bl_json_number_or(object, "efficiency", 1e-6, 1, &origin->efficiency));
   out->gbps *= origin->efficiency;
   BL_TRY(bl_json_number(object, "latency_us", 0, 1e9, &out->latency_us));
-  return read_text(object, "source", origin->source, sizeof origin->source);
+  return bl_json_text(object, "source", origin->source, sizeof origin->source);
 }
 
 /* Those of the keys that are there, all of them where `required`. */
@@ -60,10 +52,10 @@ static bl_status read_types(bl_json object, bl_device *d) {
     BL_TRY(bl_json_keys(item, "name tflops num_bytes efficiency source"));
     BL_TRY(bl_json_int_or(item, "num_bytes", 1, 4, &num_bytes));
     type->num_bytes = (int32_t)num_bytes;
-    BL_TRY(read_text(item, "name", type->name, sizeof type->name));
+    BL_TRY(bl_json_text(item, "name", type->name, sizeof type->name));
     BL_TRY(bl_json_number(item, "tflops", 1e-6, 1e9, &type->tflops));
     BL_TRY(bl_json_number(item, "efficiency", 1e-6, 1, &type->efficiency));
-    BL_TRY(read_text(item, "source", type->source, sizeof type->source));
+    BL_TRY(bl_json_text(item, "source", type->source, sizeof type->source));
   }
   return BL_OK;
 }
@@ -72,7 +64,7 @@ static bl_status read_device(bl_json object, bl_device *d) {
   int64_t num_bytes;
   BL_TRY(bl_json_keys(object, "name tflops num_bytes memory_bytes memory_gbps efficiency efficiency_source call_us "
                               "spread types source"));
-  BL_TRY(read_text(object, "name", d->name, sizeof d->name));
+  BL_TRY(bl_json_text(object, "name", d->name, sizeof d->name));
   BL_TRY(bl_json_number(object, "tflops", 1e-6, 1e9, &d->tflops));
   BL_TRY(bl_json_int(object, "num_bytes", 1, 4, &num_bytes));
   BL_TRY(bl_json_number(object, "memory_bytes", 1, 1e18, &d->memory_bytes));
@@ -83,9 +75,9 @@ static bl_status read_device(bl_json object, bl_device *d) {
   d->num_bytes = (int32_t)num_bytes;
   snprintf(d->efficiency_source, sizeof d->efficiency_source, "assumed");
   if (bl_json_has(object, "efficiency_source"))
-    BL_TRY(read_text(object, "efficiency_source", d->efficiency_source, sizeof d->efficiency_source));
+    BL_TRY(bl_json_text(object, "efficiency_source", d->efficiency_source, sizeof d->efficiency_source));
   BL_TRY(read_types(object, d));
-  return read_text(object, "source", d->source, sizeof d->source);
+  return bl_json_text(object, "source", d->source, sizeof d->source);
 }
 
 static bl_status read_size(bl_json object, bl_node_group *out) {
@@ -161,7 +153,7 @@ static bl_status read_cluster(bl_json root, bl_cluster *c) {
   bl_node_group common = {0};
   BL_TRY(bl_json_keys(root, "version name nodes ranks_per_node ranks_per_card node_groups device links"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
-  BL_TRY(read_text(root, "name", c->name, sizeof c->name));
+  BL_TRY(bl_json_text(root, "name", c->name, sizeof c->name));
   BL_TRY(bl_json_object(root, "device", &part));
   BL_TRY(read_device(part, &common.device));
   BL_TRY(bl_json_object(root, "links", &part));

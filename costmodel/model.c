@@ -142,21 +142,12 @@ static bl_status read_section(bl_json object, section in, bl_model *model) {
   return BL_OK;
 }
 
-static bl_status read_text(bl_json root, const char *key, char *out, size_t size) {
-  const char *text;
-  if (!bl_json_has(root, key)) return BL_OK;
-  BL_TRY(bl_json_string(root, key, &text));
-  if (strlen(text) >= size) return bl_json_fail(root, "expected a %s of at most %zu bytes", key, size - 1);
-  memcpy(out, text, strlen(text) + 1);
-  return BL_OK;
-}
-
 static bl_status read_model(bl_json root, bl_model *model) {
   int64_t version;
   BL_TRY(bl_json_int(root, "version", 1, 1, &version));
   if (bl_json_has(root, "name")) memset(model->name, 0, sizeof model->name);
-  BL_TRY(read_text(root, "name", model->name, sizeof model->name));
-  BL_TRY(read_text(root, "pattern", model->pattern, sizeof model->pattern));
+  BL_TRY(bl_json_text_or(root, "name", model->name, sizeof model->name));
+  BL_TRY(bl_json_text_or(root, "pattern", model->pattern, sizeof model->pattern));
   BL_TRY(read_section(root, ROOT, model));
   bl_json part, latent;
   BL_TRY(bl_json_object(root, "attention", &part));

@@ -61,15 +61,6 @@ static bl_status read_copies(bl_json json, const bl_placement *placement, bl_lay
   return BL_OK;
 }
 
-static bl_status read_text(bl_json json, const char *key, char *out, size_t size) {
-  const char *text;
-  BL_TRY(bl_json_string(json, key, &text));
-  if (strlen(text) >= size)
-    return bl_json_fail(json, "%s has %zu characters, expected fewer than %zu", key, strlen(text), size);
-  snprintf(out, size, "%s", text);
-  return BL_OK;
-}
-
 static bl_status read_proof(bl_json layer, bl_plan_proof *proof) {
   bl_json json;
   if (!bl_json_has(layer, "proved")) return BL_OK;
@@ -87,10 +78,10 @@ static bl_status read_proof(bl_json layer, bl_plan_proof *proof) {
   BL_TRY(bl_json_number(json, "bound", 0, 1e12, &proof->bound));
   double gap = 0; /* price - bound, for readers of the file */
   BL_TRY(bl_json_number_or(json, "gap", -1e-6, 1e12, &gap));
-  BL_TRY(read_text(json, "proof", proof->proof, sizeof proof->proof));
-  BL_TRY(read_text(json, "solver", proof->solver, sizeof proof->solver));
+  BL_TRY(bl_json_text(json, "proof", proof->proof, sizeof proof->proof));
+  BL_TRY(bl_json_text(json, "solver", proof->solver, sizeof proof->solver));
   BL_TRY(bl_json_number(json, "seconds", 0, 1e9, &proof->seconds));
-  return bl_json_has(json, "reason") ? read_text(json, "reason", proof->reason, sizeof proof->reason) : BL_OK;
+  return bl_json_text_or(json, "reason", proof->reason, sizeof proof->reason);
 }
 
 static bl_status read_layer(bl_json json, bl_placement *placement, int32_t index) {

@@ -28,15 +28,6 @@ const char *const bl_source_meanings[BL_SOURCE_COUNT] = {
 
 static const double most = 1e18;
 
-static bl_status read_text(bl_json json, const char *key, char *out, size_t size) {
-  const char *text;
-  BL_TRY(bl_json_string(json, key, &text));
-  if (strlen(text) >= size)
-    return bl_json_fail(json, "%s has %zu bytes, expected fewer than %zu", key, strlen(text), size);
-  snprintf(out, size, "%s", text);
-  return BL_OK;
-}
-
 enum { KEY_MAX = 32, KEYS_MAX = 256 };
 
 /* A name as a key: "master weights" is master_weights. */
@@ -69,9 +60,9 @@ bl_status bl_plan_search_read(bl_json json, bl_plan_search *s) {
   int64_t n;
   BL_TRY(bl_json_keys(json, "model sequence experts cluster device layouts simulated undecided closed_form_us bound_us "
                             "roofline_us time_us memory_bytes memory_limit_bytes sources costs"));
-  BL_TRY(read_text(json, "model", s->model, sizeof s->model));
-  BL_TRY(read_text(json, "cluster", s->cluster, sizeof s->cluster));
-  BL_TRY(read_text(json, "device", s->device, sizeof s->device));
+  BL_TRY(bl_json_text(json, "model", s->model, sizeof s->model));
+  BL_TRY(bl_json_text(json, "cluster", s->cluster, sizeof s->cluster));
+  BL_TRY(bl_json_text(json, "device", s->device, sizeof s->device));
   BL_TRY(bl_json_int(json, "sequence", 1, 1 << 24, &n));
   s->sequence = (int32_t)n;
   BL_TRY(bl_json_int(json, "experts", 0, 1 << 24, &n));
@@ -88,7 +79,7 @@ bl_status bl_plan_search_read(bl_json json, bl_plan_search *s) {
   BL_TRY(bl_json_object(json, "sources", &sources));
   BL_TRY(bl_json_keys(sources, "compute memory intra inter routing"));
   for (int i = 0; i < BL_SOURCE_COUNT; i++)
-    BL_TRY(read_text(sources, bl_source_names[i], s->source[i], sizeof s->source[i]));
+    BL_TRY(bl_json_text(sources, bl_source_names[i], s->source[i], sizeof s->source[i]));
   return bl_plan_costs_read(json, &s->costs);
 }
 

@@ -63,14 +63,6 @@ bl_status bl_profile_fits(const bl_profile *profile, const bl_model *model, cons
   return BL_OK;
 }
 
-static bl_status read_text(bl_json object, const char *key, char *out, size_t size) {
-  const char *text;
-  BL_TRY(bl_json_string(object, key, &text));
-  if (strlen(text) >= size) return bl_json_fail(object, "%s: expected at most %zu bytes", key, size - 1);
-  memcpy(out, text, strlen(text) + 1);
-  return BL_OK;
-}
-
 static bl_status read_profile(bl_json root, bl_profile *p) {
   int64_t value;
   bl_json part, curve;
@@ -78,9 +70,9 @@ static bl_status read_profile(bl_json root, bl_profile *p) {
       root,
       "version backend transport device ranks overlap one_device num_bytes sgemm_gflops triad_gbps model curves"));
   BL_TRY(bl_json_int(root, "version", 1, 1, &value));
-  BL_TRY(read_text(root, "backend", p->backend, sizeof p->backend));
-  BL_TRY(read_text(root, "transport", p->transport, sizeof p->transport));
-  BL_TRY(read_text(root, "device", p->device, sizeof p->device));
+  BL_TRY(bl_json_text(root, "backend", p->backend, sizeof p->backend));
+  BL_TRY(bl_json_text(root, "transport", p->transport, sizeof p->transport));
+  BL_TRY(bl_json_text(root, "device", p->device, sizeof p->device));
   BL_TRY(bl_json_int(root, "ranks", 1, 1 << 20, &value));
   p->ranks = (int32_t)value;
   BL_TRY(bl_json_bool(root, "overlap", &p->overlap));

@@ -10,14 +10,6 @@ static const double least_efficiency = 1e-3;
 
 /* -- reading ------------------------------------------------------------------------------------------------------- */
 
-static bl_status read_text(bl_json object, const char *key, bool required, char *out, size_t size) {
-  const char *text = "";
-  if (required || bl_json_has(object, key)) BL_TRY(bl_json_string(object, key, &text));
-  if (strlen(text) >= size) return bl_json_fail(object, "%s: expected at most %zu bytes", key, size - 1);
-  memcpy(out, text, strlen(text) + 1);
-  return BL_OK;
-}
-
 static bl_status read_choice(bl_json object, const char *key, const char *one, const char *other, bool *is_other) {
   const char *text = NULL;
   bl_json member;
@@ -77,9 +69,9 @@ static bl_status read_step(bl_json object, double memory_fraction, bl_measured_s
   BL_TRY(bl_json_keys(object,
                       "name release model cluster type ranks_per_node batch step_us fitted tp cp pp vp etp ep dp "
                       "micro_batch zero recompute dispatch overlap gradient_bytes shard"));
-  BL_TRY(read_text(object, "name", true, s->name, sizeof s->name));
-  BL_TRY(read_text(object, "release", true, s->release, sizeof s->release));
-  BL_TRY(read_text(object, "type", false, s->type, sizeof s->type));
+  BL_TRY(bl_json_text(object, "name", s->name, sizeof s->name));
+  BL_TRY(bl_json_text(object, "release", s->release, sizeof s->release));
+  BL_TRY(bl_json_text_or(object, "type", s->type, sizeof s->type));
   BL_TRY(bl_json_string(object, "model", &path));
   BL_TRY(bl_model_load(path, &s->model));
   BL_TRY(bl_json_string(object, "cluster", &path));

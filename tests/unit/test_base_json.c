@@ -127,6 +127,22 @@ static void test_members(void) {
   bl_json_free(doc);
 }
 
+/* A string with room for it, to the last byte; nothing is written where it does not fit. */
+static void test_text(void) {
+  bl_json_doc *doc = NULL;
+  bl_json root;
+  char out[5] = "none";
+  REQUIRE_OK(parse("{\"four\": \"abcd\", \"five\": \"abcde\", \"number\": 4}", &doc, &root));
+  CHECK_FAILS(bl_json_text(root, "five", out, sizeof out), BL_EINPUT, "five: expected at most 4 bytes, found 5");
+  CHECK_FAILS(bl_json_text(root, "number", out, sizeof out), BL_EINPUT, "number: expected a string");
+  CHECK_FAILS(bl_json_text(root, "absent", out, sizeof out), BL_EINPUT, "absent");
+  CHECK_OK(bl_json_text_or(root, "absent", out, sizeof out));
+  CHECK(strcmp(out, "none") == 0);
+  CHECK_OK(bl_json_text_or(root, "four", out, sizeof out));
+  CHECK(strcmp(out, "abcd") == 0);
+  bl_json_free(doc);
+}
+
 static void test_keys_and_optional(void) {
   bl_json_doc *doc = NULL;
   bl_json root;
@@ -245,6 +261,7 @@ int main(void) {
   RUN(test_nul_byte_and_depth);
   RUN(test_duplicates);
   RUN(test_members);
+  RUN(test_text);
   RUN(test_keys_and_optional);
   RUN(test_damaged_text);
   RUN(test_writer);
