@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 BUILD = Path(os.environ.get("BL_BUILD", ROOT / "build/release")).resolve()
 VARIANT = BUILD.name
 SANITIZE = {"asan": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], "tsan": ["-fsanitize=thread"]}.get(VARIANT, [])
@@ -22,22 +25,7 @@ CLUSTER = str(ROOT / "costmodel/clusters/h100-hgx.json")
 sys.path.insert(0, str(ROOT / "tests/library"))
 import place as example  # noqa: E402
 
-passed = failed = skipped = 0
-
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
-    return good
-
-
-def skip(text):
-    global skipped
-    skipped += 1
-    print(f"SKIP: {text}")
+check = Check()
 
 
 def run(*command, **options):
@@ -59,7 +47,7 @@ def flags(prefix, *options):
         said = run("pkg-config", *options, "--cflags", "--libs", "ballast", env=environment)
         check(said.returncode == 0, f"pkg-config: {said.stderr}")
         return said.stdout.split()
-    skip("pkg-config is not installed: its flags are written out here")
+    check.skip("pkg-config is not installed: its flags are written out here")
     more = ["-lcjson", "-lz", "-lm", "-lpthread"] if options else []
     return [f"-I{prefix}/include", f"-L{prefix}/lib", "-lballast", *more]
 
@@ -77,7 +65,7 @@ def check_programs(prefix, work):
     sleeper.chmod(0o755)
     for compiler, language in (("cc", "c"), ("c++", "c++")):
         if not shutil.which(compiler):
-            skip(f"{compiler} is not installed")
+            check.skip(f"{compiler} is not installed")
             continue
         program = f"{work}/check-{compiler}"
         if compile_program(compiler, language, "check.c", prefix, program):
@@ -109,7 +97,7 @@ def check_example(prefix, work):
         same = made.returncode == 0 and run(static, 8, 2, input=" ".join(map(str, loads))).stdout == done.stdout
         check(same, f"place.c with libballast.a: {made.stderr[:400]}")
     if SANITIZE:
-        return skip("a sanitized library cannot be loaded by Python")
+        return check.skip("a sanitized library cannot be loaded by Python")
     done = run(sys.executable, ROOT / "tests/library/place.py", f"{prefix}/lib/libballast.so", 8, 2, *loads)
     check(done.returncode == 0 and done.stdout.endswith("imbalance 1.000000\n"), f"place.py: {done.stdout} {done.stderr}")
     return None
@@ -129,7 +117,7 @@ def check_symbols(prefix):
           f"exported and declared differ: {sorted({line[2] for line in defined} ^ declared)}")
     check("libballast.so.1]" in run("readelf", "-d", library).stdout, "the soname")
     if SANITIZE:
-        return skip("a sanitized library brings the sanitizer's symbols")
+        return check.skip("a sanitized library brings the sanitizer's symbols")
     needed = {line.split()[-1].split("@")[0] for line in run("nm", "-D", "--undefined-only", library).stdout.splitlines()}
     check(not needed & FORBIDDEN, f"the library may not use {sorted(needed & FORBIDDEN)}")
     check(not [name for name in needed if name.startswith("glp_")], "the library may not use GLPK")
@@ -174,7 +162,7 @@ def steps_of(trace, experts):
 def check_decisions(prefix, work):
     """The hosts of a policy, step by step, are those that ballast-plan replay dumps; those of place its plan's."""
     if SANITIZE:
-        return skip("a sanitized library cannot be loaded by Python")
+        return check.skip("a sanitized library cannot be loaded by Python")
     library = example.load_library(f"{prefix}/lib/libballast.so")
     experts, ranks, sources = 16, 4, 3
     trace = f"{work}/made.blt"
@@ -262,7 +250,7 @@ class Detail(ctypes.Structure):
 def check_search(prefix, work):
     """Searches find the layouts, times and bounds of ballast-plan search, simulated or in closed form."""
     if SANITIZE:
-        return skip("a sanitized library cannot be loaded by Python")
+        return check.skip("a sanitized library cannot be loaded by Python")
     library = example.load_library(f"{prefix}/lib/libballast.so")
     library.ballast_found_bound_us.restype, library.ballast_found_undecided.restype = ctypes.c_double, ctypes.c_int64
     trace = f"{work}/skewed.blt"
@@ -315,8 +303,7 @@ def main():
             check_symbols(prefix)
             check_decisions(prefix, work)
             check_search(prefix, work)
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":

@@ -7,17 +7,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 BUILD = Path(os.environ.get("BL_BUILD", ROOT / "build/release")).resolve()
-passed = failed = 0
 
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
-    return good
+check = Check()
 
 
 def run(program, *arguments):
@@ -109,8 +104,7 @@ def main():
                                            "micro_batch": 1, "micro_batches": 1, "stages": [[0]]}}
         Path(plan).write_text(json.dumps(layout))
         refused(1, "has no placement", plan, "--to", "vllm")
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":

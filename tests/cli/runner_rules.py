@@ -5,17 +5,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from support.programs import Check  # noqa: E402
 import runner  # noqa: E402
 
-passed = failed = 0
-
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
+check = Check()
 
 
 def result_of(script, limit_s=20):
@@ -51,8 +44,7 @@ def main():
         check(False, "what a test leaves running is ended")
     check(runner.time_limit(Path(runner.__file__)) == 600, "a test's own limit is read from its head")
     check(runner.time_limit(Path(__file__)) == runner.DEFAULT_LIMIT_S, "others have the usual limit")
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed != 0
+    return check.end()
 
 
 if __name__ == "__main__":

@@ -13,17 +13,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 PROGRAM = os.path.join(os.environ.get("BL_BUILD", ROOT / "build/release"), "ballast-trace")
-passed = failed = skipped = 0
 work = None
 
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
+check = Check()
 
 
 def run(*arguments, **options):
@@ -234,8 +230,7 @@ def main():
         for part in (check_gen, check_usage, check_damaged, check_import, check_outputs, check_random_damage):
             part()
             check(left() == [], f"{part.__name__} left {left()}")
-    print(f"{passed} passed, {failed} failed, {skipped} skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":

@@ -11,17 +11,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 PROGRAM = os.path.join(os.environ.get("BL_BUILD", ROOT / "build/release"), "ballast-trace")
-passed = failed = 0
 
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
-    return good
+check = Check()
 
 
 def run(*arguments):
@@ -155,8 +150,7 @@ def main():
         check_targets(f"{work}/t")
         check_order(f"{work}/o")
         check_seed(work)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":

@@ -10,17 +10,13 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 PROGRAM = os.path.join(os.environ.get("BL_BUILD", ROOT / "build/release"), "ballast-trace")
 EXPERTS, TOP_K, TOKENS = 12, 3, 40
-passed = failed = 0
 
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
+check = Check()
 
 
 def run(*arguments):
@@ -164,8 +160,7 @@ def main():
             result = run(*command)
             check(result.returncode == 1 and result.stderr.count("\n") == 1 or result.returncode == 0, f"damaged: {result.returncode} {result.stderr}")
             target.unlink(missing_ok=True)
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":

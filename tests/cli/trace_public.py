@@ -12,17 +12,13 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from support.programs import Check  # noqa: E402
+
 PROGRAM = os.path.join(os.environ.get("BL_BUILD", ROOT / "build/release"), "ballast-trace")
 ARCHIVE = ROOT.parent / "shared/data/smartmoe_moe_trace_1-2491.tar.xz"
-passed = failed = 0
 
-
-def check(good, text):
-    global passed, failed
-    passed += bool(good)
-    failed += not good
-    if not good:
-        print(f"failed: {text}")
+check = Check()
 
 
 def run(*arguments):
@@ -116,9 +112,8 @@ def check_subset(folder, work, counts):
 
 def main():
     if not ARCHIVE.exists():
-        print(f"SKIP: no ../shared/data/{ARCHIVE.name}")
-        print("0 passed, 0 failed, 1 skipped")
-        return 0
+        check.skip(f"no ../shared/data/{ARCHIVE.name}")
+        return check.end()
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         with tarfile.open(ARCHIVE) as archive:
@@ -139,8 +134,7 @@ def main():
         check_stats(trace, counts)
         check_subset(folder, work, counts)
         check(os.path.getsize(trace) < 8e6, f"{os.path.getsize(trace)} bytes, expected less than 8 MB")
-    print(f"{passed} passed, {failed} failed, 0 skipped")
-    return failed > 0
+    return check.end()
 
 
 if __name__ == "__main__":
